@@ -1,0 +1,3 @@
+mod source;
+
+fn main() {}

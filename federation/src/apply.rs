@@ -1,0 +1,116 @@
+//! What each command does: check everything, then change.
+
+mod branches;
+mod plans;
+pub(crate) mod rounds;
+pub(crate) mod versions;
+
+use fedledger_ledger::{PublicKey, machine::WriteSet};
+
+use crate::{
+    Command, Event, Federation, Rejection,
+    command::Metrics,
+    limits::{METRICS_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX},
+    member::{Author, Capacity, MemberId, Role, is_name},
+};
+
+/// What a command's handler needs beside the state.
+struct Context<'a> {
+    index: u64,
+    author: &'a Author,
+    kind: &'static str,
+    writes: &'a mut WriteSet,
+}
+
+/// Applies one transaction; see [`StateMachine`](fedledger_ledger::machine::StateMachine).
+pub(crate) fn apply(
+    state: &mut Federation,
+    index: u64,
+    author: &PublicKey,
+    kind: &str,
+    payload: &[u8],
+    writes: &mut WriteSet,
+) -> Result<Event, Rejection> {
+    let author = state.members.author(author).cloned().ok_or(Rejection::UnknownAuthor(*author))?;
+    let command = Command::decode(kind, payload)?;
+    let context = Context { index, author: &author, kind: command.kind(), writes };
+    match command {
+        Command::ProposePlan(plan) => plans::propose(state, context, plan),
+        Command::ApprovePlan(command) => plans::approve(state, context, &command),
+        Command::WithdrawConsent(command) => plans::withdraw(state, context, &command),
+        Command::StartPlan(command) => plans::start(state, context, &command),
+        Command::StopPlan(command) => plans::stop(state, context, &command),
+        Command::OpenRound(command) => rounds::open(state, context, command),
+        Command::JoinRound(command) => rounds::join(state, context, &command),
+        Command::DeclineRound(command) => rounds::decline(state, context, command),
+        Command::Contribute(command) => rounds::contribute(state, context, command),
+        Command::CloseRound(command) => rounds::close(state, context, command),
+        Command::AbandonRound(command) => rounds::abandon(state, context, command),
+        Command::CommitVersion(command) => versions::commit(state, context, &command),
+        Command::AttestVersion(command) => versions::attest(state, context, &command),
+        Command::Evaluate(command) => versions::evaluate(state, context, command),
+        Command::MoveBranch(command) => branches::move_branch(state, context, command),
+        Command::Tag(command) => branches::tag(state, context, command),
+        Command::RevokeVersion(command) => branches::revoke(state, context, command),
+    }
+}
+
+impl Context<'_> {
+    /// Refuses authors other than an organisation with the role, signing with its own key.
+    fn require_organisation(&self, state: &Federation, role: Role, needed: &'static str) -> Result<(), Rejection> {
+        let permitted =
+            self.author.capacity == Capacity::Organisation && state.members.has_role(&self.author.member, role);
+        if permitted { Ok(()) } else { Err(Rejection::NotPermitted { kind: self.kind, needed }) }
+    }
+
+    fn require_operator(&self, state: &Federation) -> Result<(), Rejection> {
+        self.require_organisation(state, Role::Operator, "the organisation key of an operator")
+    }
+
+    /// The replica that signed, by node name.
+    fn require_replica(&self) -> Result<&str, Rejection> {
+        match &self.author.capacity {
+            Capacity::Replica(node) => Ok(node),
+            Capacity::Organisation | Capacity::Participant(_) => {
+                Err(Rejection::NotPermitted { kind: self.kind, needed: "a replica's key" })
+            }
+        }
+    }
+
+    /// The member whose participant signed.
+    fn require_participant(&self) -> Result<&MemberId, Rejection> {
+        match &self.author.capacity {
+            Capacity::Participant(_) => Ok(&self.author.member),
+            Capacity::Organisation | Capacity::Replica(_) => {
+                Err(Rejection::NotPermitted { kind: self.kind, needed: "a participant's key" })
+            }
+        }
+    }
+
+    /// The member whose participant, or whose people with the participant role, signed.
+    fn require_hospital(&self, state: &Federation) -> Result<&MemberId, Rejection> {
+        let replica = matches!(self.author.capacity, Capacity::Replica(_));
+        if !replica && state.members.has_role(&self.author.member, Role::Participant) {
+            return Ok(&self.author.member);
+        }
+        Err(Rejection::NotPermitted { kind: self.kind, needed: "a participant's key or its organisation's key" })
+    }
+}
+
+fn check_text(text: &str) -> Result<(), Rejection> {
+    if text.len() > TEXT_LENGTH_MAX { Err(Rejection::TextTooLong(text.len())) } else { Ok(()) }
+}
+
+fn check_name(name: &str) -> Result<(), Rejection> {
+    if is_name(name) { Ok(()) } else { Err(Rejection::InvalidName(name.chars().take(NAME_LENGTH_MAX).collect())) }
+}
+
+/// Codes are names with underscores.
+fn check_code(code: &str) -> Result<(), Rejection> {
+    check_name(&code.replace('_', "-"))
+}
+
+fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
+    let names_valid = metrics.keys().all(|name| check_code(name).is_ok());
+    if metrics.len() <= METRICS_MAX && names_valid { Ok(()) } else { Err(Rejection::InvalidMetrics(metrics.len())) }
+}

@@ -1,0 +1,53 @@
+//! Events: what an accepted transaction brought about.
+
+use std::collections::BTreeMap;
+
+use fedledger_ledger::Digest;
+use serde::Serialize;
+
+use crate::{command::RoundKey, content_id::VersionId, member::MemberId};
+
+/// What an accepted transaction brought about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant repeats the command it answers; fields are named as there")]
+pub enum Event {
+    PlanProposed { plan: Digest },
+    ConsentGiven { plan: Digest, member: MemberId },
+    ConsentWithdrawn { plan: Digest, member: MemberId },
+    PlanStarted { plan: Digest },
+    PlanStopped { plan: Digest, drain: bool },
+    RoundOpened { key: RoundKey, base: VersionId, cohort: Vec<MemberId> },
+    RoundJoined { key: RoundKey, member: MemberId },
+    RoundDeclined { key: RoundKey, member: MemberId },
+    Contributed { key: RoundKey, member: MemberId, update: Digest },
+    RoundClosed { key: RoundKey, certificate: Certificate },
+    RoundAbandoned { key: RoundKey, reason: String, plan_stopped: bool },
+    VersionProposed { version: VersionId },
+    VersionAttested { version: VersionId, number: u64, branch: String, moved: bool, plan_finished: bool },
+    AttestationRecorded { version: VersionId, agrees: bool },
+    VersionRejected { version: VersionId },
+    Evaluated { version: VersionId, member: MemberId },
+    BranchMoved { branch: String, from: Option<VersionId>, to: VersionId, revoked: Vec<VersionId> },
+    Tagged { name: String, version: VersionId },
+    VersionRevoked { version: VersionId },
+}
+
+/// The round's certificate: everyone enrolled, and what became of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Participants that have consented to the plan.
+    pub enrolled: Vec<MemberId>,
+    /// Participants selected for the round.
+    pub selected: Vec<MemberId>,
+    /// Those that joined.
+    pub joined: Vec<MemberId>,
+    /// Those that declined, and why.
+    pub declined: BTreeMap<MemberId, String>,
+    /// Those whose updates are aggregated.
+    pub contributed: Vec<MemberId>,
+    /// Those whose contribution is excluded, and why.
+    pub excluded: BTreeMap<MemberId, String>,
+    /// Those that did neither contribute nor decline, and how far they came.
+    pub missing: BTreeMap<MemberId, String>,
+}

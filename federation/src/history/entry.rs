@@ -1,0 +1,84 @@
+//! Entries as people and programs look at them.
+
+use fedledger_ledger::{PublicKey, log::Entry};
+use serde::Serialize;
+
+use crate::{
+    Command, Event, Federation,
+    member::{Capacity, MemberId},
+};
+
+/// One entry of the ledger: who asked for what, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EntryView {
+    /// Position in the ledger.
+    pub index: u64,
+    /// Position in the replicated Raft log.
+    pub raft_index: u64,
+    /// Who signed it.
+    pub author: AuthorView,
+    /// The kind of transaction.
+    pub kind: String,
+    /// What it asks for; `None` where its payload is not what the kind says.
+    pub payload: Option<Command>,
+    /// `accepted`, or the rejection's code.
+    pub outcome: String,
+    /// Why it was rejected, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejection: Option<String>,
+    /// What it brought about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+}
+
+/// Who signed an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuthorView {
+    /// The key.
+    pub key: PublicKey,
+    /// Whose key it is; `None` for a stranger's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberId>,
+    /// `organisation`, `replica` or `participant`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<&'static str>,
+    /// The node, unless the organisation itself signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl EntryView {
+    /// The view of an entry that has just been applied to `state`.
+    pub fn of(state: &Federation, entry: &Entry<Federation>) -> Self {
+        let transaction = &entry.transaction;
+        let (rejection, event) = match &entry.result {
+            Some(Ok(event)) => (None, Some(event.clone())),
+            Some(Err(rejection)) => (Some(rejection.to_string()), None),
+            None => (Some("the author has used this nonce for another transaction".to_owned()), None),
+        };
+        Self {
+            index: entry.leaf.index,
+            raft_index: entry.leaf.raft_index,
+            author: AuthorView::of(state, transaction.author),
+            kind: transaction.kind.clone(),
+            payload: Command::decode(&transaction.kind, &transaction.payload).ok(),
+            outcome: entry.leaf.outcome.code().to_owned(),
+            rejection,
+            event,
+        }
+    }
+}
+
+impl AuthorView {
+    fn of(state: &Federation, key: PublicKey) -> Self {
+        let Some(author) = state.members().author(&key) else {
+            return Self { key, member: None, capacity: None, node: None };
+        };
+        let (capacity, node) = match &author.capacity {
+            Capacity::Organisation => ("organisation", None),
+            Capacity::Replica(node) => ("replica", Some(node.clone())),
+            Capacity::Participant(node) => ("participant", Some(node.clone())),
+        };
+        Self { key, member: Some(author.member.clone()), capacity: Some(capacity), node }
+    }
+}

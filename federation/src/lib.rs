@@ -1,0 +1,34 @@
+//! The federation: the replicated state machine of learning, and the arithmetic of aggregation.
+//!
+//! Members, plans, rounds, contributions, versions and branches, and what may happen to them. [`Federation`] is driven by the
+//! committed transactions of a ledger and is deterministic and total; it does not know how order is reached. Aggregation is
+//! exact and independent of order and threads, so that every replica and auditor computes the same bytes.
+
+pub mod aggregation;
+mod apply;
+pub mod architecture;
+pub mod audit;
+pub mod cohort;
+pub mod command;
+pub mod content_id;
+pub mod decimal;
+pub mod event;
+pub mod history;
+pub mod limits;
+pub mod manifest;
+pub mod member;
+pub mod plan;
+pub mod recipe;
+pub mod records;
+pub mod rejection;
+pub mod seeds;
+pub mod state;
+pub mod table;
+pub mod tensors;
+pub mod verify;
+
+pub use command::Command;
+pub use content_id::{BlobId, VersionId};
+pub use event::Event;
+pub use rejection::Rejection;
+pub use state::Federation;

@@ -1,0 +1,176 @@
+//! Records: what the replicated state remembers of plans, rounds, contributions and versions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command::{Contribute, Metrics, OutputFiles, RoundKey},
+    content_id::VersionId,
+    manifest::Manifest,
+    member::MemberId,
+    plan::Plan,
+};
+
+/// A proposed plan and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRecord {
+    /// The plan.
+    pub plan: Plan,
+    /// Index of its proposal.
+    pub proposed_index: u64,
+    /// Members that consent.
+    pub consents: BTreeSet<MemberId>,
+    /// Where it stands.
+    pub status: PlanStatus,
+    /// The round to be opened next, from 1.
+    pub next_round: u64,
+    /// The attempt at it, from 1.
+    pub next_attempt: u64,
+    /// The attempt in progress.
+    pub open: Option<RoundKey>,
+}
+
+/// Where a plan stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanStatus {
+    /// Proposed, never started.
+    Proposed,
+    /// Rounds are opened.
+    Running,
+    /// The round in progress is finished, then the plan stops.
+    Draining,
+    /// Stopped; it can be started again.
+    Stopped,
+    /// Every round is done.
+    Finished,
+}
+
+impl PlanStatus {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// An attempt at a round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The version that is trained on.
+    pub base: VersionId,
+    /// The participants selected.
+    pub cohort: Vec<MemberId>,
+    /// Time for contributions, in milliseconds.
+    pub duration_ms: u64,
+    /// Index of its opening.
+    pub opened_index: u64,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+/// Where an attempt at a round stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Contributions are collected.
+    Collecting,
+    /// The contributions are fixed; a version is to be computed.
+    Closed {
+        /// Index of the certificate.
+        index: u64,
+        /// Contributions left out, with the code of the reason.
+        excluded: BTreeMap<MemberId, String>,
+        /// The version proposed, while it is neither attested nor rejected.
+        candidate: Option<VersionId>,
+    },
+    /// It led to an attested version.
+    Completed {
+        /// Contributions left out, with the code of the reason.
+        excluded: BTreeMap<MemberId, String>,
+        /// The version.
+        version: VersionId,
+    },
+    /// It was given up.
+    Abandoned {
+        /// Code of the reason.
+        reason: String,
+    },
+}
+
+/// What a selected participant did in a round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Participation {
+    /// It trains.
+    Joined,
+    /// It does not train.
+    Declined {
+        /// Why, in words.
+        reason: String,
+    },
+    /// Its contribution is accepted.
+    Contributed {
+        /// Index of the contribution.
+        index: u64,
+        /// The contribution.
+        contribution: Box<Contribute>,
+    },
+}
+
+/// A version and what the consortium thinks of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// The recipe.
+    pub manifest: Manifest,
+    /// The attempt that led to it.
+    pub key: RoundKey,
+    /// Index at which it was proposed.
+    pub created_index: u64,
+    /// Where it stands.
+    pub status: VersionStatus,
+    /// Files that each replica computed, by node; the proposer's are those of the manifest.
+    pub attestations: BTreeMap<String, OutputFiles>,
+    /// Why it must not be used, if so.
+    pub revoked: Option<String>,
+}
+
+/// Where a version stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionStatus {
+    /// Proposed by one replica.
+    Candidate,
+    /// A majority of replicas computed the same files.
+    Attested {
+        /// Versions are numbered from 0 in the order in which they were attested.
+        number: u64,
+    },
+    /// A majority for these files is out of reach.
+    Rejected,
+}
+
+impl VersionRecord {
+    /// The version's number, once it is attested.
+    pub const fn number(&self) -> Option<u64> {
+        match self.status {
+            VersionStatus::Attested { number } => Some(number),
+            VersionStatus::Candidate | VersionStatus::Rejected => None,
+        }
+    }
+}
+
+/// A member's metrics of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// Examples evaluated on.
+    pub examples: u64,
+    /// Metrics, in millionths.
+    pub metrics: Metrics,
+}

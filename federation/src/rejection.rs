@@ -1,0 +1,198 @@
+//! Rejections: everything that can be refused, and why. A rejection changes nothing but stands on the ledger.
+
+use fedledger_ledger::{Digest, PublicKey, machine::RejectionCode};
+
+use crate::{
+    command::CommandError,
+    content_id::VersionId,
+    limits::{METRICS_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX},
+    member::MemberId,
+    plan::PlanError,
+};
+
+/// Why a transaction was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum Rejection {
+    #[error("key {0} belongs to no member of the consortium")]
+    UnknownAuthor(PublicKey),
+    #[error("{kind} must be signed by {needed}")]
+    NotPermitted { kind: &'static str, needed: &'static str },
+    #[error(transparent)]
+    UnknownKind(CommandError),
+    #[error(transparent)]
+    MalformedPayload(CommandError),
+    #[error("a text of {0} bytes: use at most {TEXT_LENGTH_MAX}")]
+    TextTooLong(usize),
+    #[error("{0:?} is no valid name: use 1 to {NAME_LENGTH_MAX} lowercase letters, digits and inner hyphens")]
+    InvalidName(String),
+    #[error("{0} metrics: use at most {METRICS_MAX}, each with a valid name")]
+    InvalidMetrics(usize),
+
+    #[error("the plan cannot be carried out: {0}")]
+    InvalidPlan(#[from] PlanError),
+    #[error("plan {0} has been proposed already")]
+    PlanExists(Digest),
+    #[error("there is no plan {0}")]
+    UnknownPlan(Digest),
+    #[error("the plan names {0}, which is no participant of this consortium")]
+    NoSuchParticipant(MemberId),
+    #[error("{0} has consented to this plan already")]
+    AlreadyConsented(MemberId),
+    #[error("{0} has not consented to this plan")]
+    NotConsented(MemberId),
+    #[error("the plan is {found}; this needs it to be {needed}")]
+    PlanStatus { found: &'static str, needed: &'static str },
+    #[error("{found} participants have consented, the plan needs {needed}")]
+    TooFewConsents { found: u64, needed: u64 },
+    #[error("{0}, whom the plan requires, has not consented")]
+    RequiredConsentMissing(MemberId),
+    #[error("plan {plan} is running on branch {branch}: stop it first, or use another branch")]
+    BranchInUse { branch: String, plan: Digest },
+    #[error("the head of branch {0} is a model of another architecture: use another branch")]
+    ArchitectureDiffers(String),
+
+    #[error("a round of this plan is open already")]
+    RoundOpen,
+    #[error("round {round}, attempt {attempt} is next, not round {found_round}, attempt {found_attempt}")]
+    WrongRound { round: u64, attempt: u64, found_round: u64, found_attempt: u64 },
+    #[error("there is no such round")]
+    UnknownRound,
+    #[error("the base is {found}, expected {expected}")]
+    WrongBase { expected: VersionId, found: VersionId },
+    #[error("the branch has no head yet")]
+    NoBase,
+    #[error("the cohort is not the one that the plan and the base version determine")]
+    WrongCohort,
+    #[error("the duration is not the plan's")]
+    WrongDuration,
+    #[error("contributions to this round are no longer collected")]
+    RoundClosed,
+    #[error("the round is still collecting contributions")]
+    RoundCollecting,
+    #[error("{0} was not selected for this round")]
+    NotSelected(MemberId),
+    #[error("{0} has not joined this round")]
+    NotJoined(MemberId),
+    #[error("{0} has joined this round already")]
+    AlreadyJoined(MemberId),
+    #[error("{0} has declined this round")]
+    Declined(MemberId),
+    #[error("{0} has contributed to this round already")]
+    AlreadyContributed(MemberId),
+    #[error("an update of {found} bytes, expected {expected} for this architecture")]
+    WrongSize { expected: u64, found: u64 },
+    #[error("{found} examples: the plan weighs 1 to {allowed}")]
+    WrongExamples { found: u64, allowed: u64 },
+    #[error("the data manifest is not the one that the plan requires of {0}")]
+    WrongDataManifest(MemberId),
+    #[error("the environment is not the one that the plan requires")]
+    WrongEnvironment,
+    #[error("{0} has no contribution that could be excluded")]
+    NothingToExclude(MemberId),
+    #[error("{found} contributions can be aggregated, the plan needs {needed}")]
+    BelowQuorum { found: u64, needed: u64 },
+    #[error("the contribution of {0}, whom the plan requires, is missing")]
+    RequiredContributionMissing(MemberId),
+
+    #[error("this round has a candidate or version already")]
+    CandidateExists,
+    #[error("the branch has a head already, no initial version is needed")]
+    BranchExists,
+    #[error("version {found} is claimed, the ledger and these files give {computed}")]
+    WrongVersion { computed: VersionId, found: VersionId },
+    #[error("the rule keeps no optimizer state, or keeps one and none is given")]
+    WrongOutputs,
+    #[error("there is no version {0}")]
+    UnknownVersion(VersionId),
+    #[error("version {0} is no candidate any more")]
+    NotCandidate(VersionId),
+    #[error("{0} has attested this version already")]
+    AlreadyAttested(String),
+    #[error("version {0} is not attested by a majority of replicas")]
+    NotAttested(VersionId),
+    #[error("version {0} is revoked")]
+    Revoked(VersionId),
+    #[error("version {0} is the head of a branch: move the branch first")]
+    IsHead(VersionId),
+    #[error("{0} has evaluated this version already")]
+    AlreadyEvaluated(MemberId),
+    #[error("the head of the branch is {found:?}, not {expected:?}: look again before moving it")]
+    HeadMoved { expected: Option<VersionId>, found: Option<VersionId> },
+    #[error("the branch is there already")]
+    NothingToMove,
+    #[error("version {0} is no ancestor of the branch's head, so there is nothing between them to revoke")]
+    NotAncestor(VersionId),
+    #[error("tag {0:?} names another version already")]
+    TagExists(String),
+}
+
+impl RejectionCode for Rejection {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownAuthor(_) => "unknown_author",
+            Self::NotPermitted { .. } => "not_permitted",
+            Self::UnknownKind(_) => "unknown_kind",
+            Self::MalformedPayload(_) => "malformed_payload",
+            Self::TextTooLong(_) => "text_too_long",
+            Self::InvalidName(_) => "invalid_name",
+            Self::InvalidMetrics(_) => "invalid_metrics",
+            Self::InvalidPlan(_) => "invalid_plan",
+            Self::PlanExists(_) => "plan_exists",
+            Self::UnknownPlan(_) => "unknown_plan",
+            Self::NoSuchParticipant(_) => "no_such_participant",
+            Self::AlreadyConsented(_) => "already_consented",
+            Self::NotConsented(_) => "not_consented",
+            Self::PlanStatus { .. } => "plan_status",
+            Self::TooFewConsents { .. } => "too_few_consents",
+            Self::RequiredConsentMissing(_) => "required_consent_missing",
+            Self::BranchInUse { .. } => "branch_in_use",
+            Self::ArchitectureDiffers(_) => "architecture_differs",
+            Self::RoundOpen => "round_open",
+            Self::WrongRound { .. } => "wrong_round",
+            Self::UnknownRound => "unknown_round",
+            Self::WrongBase { .. } => "wrong_base",
+            Self::NoBase => "no_base",
+            Self::WrongCohort => "wrong_cohort",
+            Self::WrongDuration => "wrong_duration",
+            Self::RoundClosed => "round_closed",
+            Self::RoundCollecting => "round_collecting",
+            Self::NotSelected(_) => "not_selected",
+            Self::NotJoined(_) => "not_joined",
+            Self::AlreadyJoined(_) => "already_joined",
+            Self::Declined(_) => "declined",
+            Self::AlreadyContributed(_) => "already_contributed",
+            Self::WrongSize { .. } => "wrong_size",
+            Self::WrongExamples { .. } => "wrong_examples",
+            Self::WrongDataManifest(_) => "wrong_data_manifest",
+            Self::WrongEnvironment => "wrong_environment",
+            Self::NothingToExclude(_) => "nothing_to_exclude",
+            Self::BelowQuorum { .. } => "below_quorum",
+            Self::RequiredContributionMissing(_) => "required_contribution_missing",
+            Self::CandidateExists => "candidate_exists",
+            Self::BranchExists => "branch_exists",
+            Self::WrongVersion { .. } => "wrong_version",
+            Self::WrongOutputs => "wrong_outputs",
+            Self::UnknownVersion(_) => "unknown_version",
+            Self::NotCandidate(_) => "not_candidate",
+            Self::AlreadyAttested(_) => "already_attested",
+            Self::NotAttested(_) => "not_attested",
+            Self::Revoked(_) => "revoked",
+            Self::IsHead(_) => "is_head",
+            Self::AlreadyEvaluated(_) => "already_evaluated",
+            Self::HeadMoved { .. } => "head_moved",
+            Self::NothingToMove => "nothing_to_move",
+            Self::NotAncestor(_) => "not_ancestor",
+            Self::TagExists(_) => "tag_exists",
+        }
+    }
+}
+
+impl From<CommandError> for Rejection {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::UnknownKind(_) => Self::UnknownKind(error),
+            CommandError::Malformed(_) => Self::MalformedPayload(error),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Offline verification: everything that can be checked of a history, with nothing but its bytes and the genesis file.
+//!
+//! The entries are replayed, so that encodings, signatures, order, outcomes and changes of state are checked by doing
+//! everything again. Checkpoints must be signed by replicas and match the tree at their size. Files must match their
+//! digests, and versions must be what [`Recipe`](crate::recipe::Recipe) makes of the recorded updates.
+
+mod blobs;
+mod checkpoints;
+mod exclusions;
+mod versions;
+
+use fedledger_ledger::{
+    Digest,
+    log::{Log, Refusal, ReplayError},
+    transaction::EnvelopeError,
+};
+use serde::Serialize;
+
+pub use self::versions::{Recomputation, recompute};
+use crate::{
+    Federation, VersionId,
+    history::{HistoryError, Source, SourceError, replay},
+};
+
+/// The form of a [`Report`] as JSON.
+pub const VERIFY_SCHEMA: &str = "fedledger.verify/1";
+
+/// Most problems that a report lists: a history may be broken in every place.
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// What is checked, and against what.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The genesis file that the reader trusts. Without it, the source vouches for its own beginning.
+    pub trust: Option<Vec<u8>>,
+    /// Whether versions and exclusions are computed again where their files are there.
+    pub recompute: bool,
+    /// Most threads of the current rayon pool to use.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { trust: None, recompute: true, threads: 1 }
+    }
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// [`VERIFY_SCHEMA`].
+    pub schema: &'static str,
+    /// Whether there is no problem.
+    pub ok: bool,
+    /// Whether the genesis file is the one that the reader trusts; `false` if none was given.
+    pub genesis_trusted: bool,
+    /// The chain id, if there is a valid genesis file.
+    pub chain: Option<Digest>,
+    /// Entries that are in order, the genesis file included.
+    pub entries: u64,
+    /// Root of the Merkle tree over these entries.
+    pub root: Option<Digest>,
+    /// Transaction signatures that verify.
+    pub signatures: u64,
+    /// Checkpoint notes that verify.
+    pub checkpoints: u64,
+    /// Entries that enough replicas have signed for to be final.
+    pub final_entries: u64,
+    /// Files whose bytes match their digests.
+    pub blobs: u64,
+    /// Versions that were computed again, bit for bit.
+    pub versions_recomputed: u64,
+    /// Versions that were not computed again.
+    pub versions_skipped: Vec<SkippedVersion>,
+    /// What is wrong, each with its place.
+    pub problems: Vec<Problem>,
+}
+
+/// A version that was not computed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedVersion {
+    /// The version.
+    pub version: VersionId,
+    /// Why.
+    pub reason: String,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What kind of thing.
+    pub kind: ProblemKind,
+    /// The entry at fault, or the one that speaks of what is at fault.
+    pub index: Option<u64>,
+    /// The place in a bundle, in bytes from the beginning.
+    pub offset: Option<u64>,
+    /// What was found, in words.
+    pub detail: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// Bytes that are not what should stand there.
+    Malformed,
+    /// A transaction's signature does not verify.
+    Signature,
+    /// A transaction of another chain.
+    Chain,
+    /// An entry out of order, twice, or one that could never have become an entry.
+    Order,
+    /// An entry records another outcome than its transaction has.
+    Outcome,
+    /// An entry records other changes of state than its transaction makes.
+    WriteSet,
+    /// A checkpoint is about another tree.
+    Root,
+    /// A checkpoint is not one of this ledger's, or not signed by its replicas.
+    Checkpoint,
+    /// A file does not match its digest.
+    Blob,
+    /// A version is not what its recipe makes.
+    VersionMismatch,
+    /// A contribution was left out for a reason that does not hold.
+    Exclusion,
+    /// The genesis file is not the one that the reader trusts.
+    GenesisMismatch,
+    /// Something that must be there is not.
+    Missing,
+    /// What a node has recorded beside the entries does not follow from them.
+    State,
+}
+
+impl Problem {
+    /// A problem whose place is not known yet.
+    pub(crate) const fn new(kind: ProblemKind, detail: String) -> Self {
+        Self { kind, index: None, offset: None, detail }
+    }
+
+    /// The same at an entry.
+    pub(crate) fn at(self, index: u64) -> Self {
+        Self { index: Some(index), ..self }
+    }
+
+    /// The same at a byte of a bundle.
+    pub(crate) fn at_byte(self, offset: Option<u64>) -> Self {
+        Self { offset, ..self }
+    }
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            schema: VERIFY_SCHEMA,
+            ok: false,
+            genesis_trusted: false,
+            chain: None,
+            entries: 0,
+            root: None,
+            signatures: 0,
+            checkpoints: 0,
+            final_entries: 0,
+            blobs: 0,
+            versions_recomputed: 0,
+            versions_skipped: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The report on a place where nothing could be read because what is there is damaged.
+    pub fn unreadable(detail: String) -> Self {
+        let mut report = Self::new();
+        report.add(Problem::new(ProblemKind::Malformed, detail).at_byte(Some(0)));
+        report
+    }
+
+    fn add(&mut self, problem: Problem) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Takes the damage of a source as a problem, and everything else as a failure.
+    fn settle<T>(&mut self, result: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_damage() => {
+                let problem = match &error {
+                    SourceError::Malformed(at) => {
+                        Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset))
+                    }
+                    SourceError::NoGenesis => Problem::new(ProblemKind::Missing, error.to_string()).at(0),
+                    SourceError::Io(_) | SourceError::Storage(_) => {
+                        Problem::new(ProblemKind::Malformed, error.to_string()).at(self.entries)
+                    }
+                };
+                // A bundle's damage is told once, however often it is met.
+                if !self.problems.contains(&problem) {
+                    self.add(problem);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Checks a history. It goes on after a problem wherever what follows can still be judged.
+///
+/// # Errors
+///
+/// [`SourceError`] only where reading itself fails; damage is in the report.
+pub fn verify<S: Source + ?Sized>(source: &S, options: &Options) -> Result<Report, SourceError> {
+    let mut report = Report::new();
+    if let Some(at) = source.defect() {
+        report.add(Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset)));
+    }
+    let genesis = source.genesis();
+    if let Some(genesis) = report.settle(genesis)? {
+        check_genesis(&mut report, &genesis, options.trust.as_deref());
+        match Log::genesis(&genesis) {
+            Ok((log, _)) => check_history(&mut report, source, options, log)?,
+            Err(error) => report.add(Problem::new(ProblemKind::Malformed, error).at(0)),
+        }
+    }
+    report.ok = report.problems.is_empty();
+    Ok(report)
+}
+
+fn check_genesis(report: &mut Report, genesis: &[u8], trust: Option<&[u8]>) {
+    let Some(trusted) = trust else { return };
+    report.genesis_trusted = trusted == genesis;
+    if !report.genesis_trusted {
+        let (found, expected) = (Digest::of(genesis), Digest::of(trusted));
+        let detail = format!("the ledger begins with the genesis file {found}, the trusted one is {expected}");
+        report.add(Problem::new(ProblemKind::GenesisMismatch, detail).at(0));
+    }
+}
+
+fn check_history<S: Source + ?Sized>(
+    report: &mut Report,
+    source: &S,
+    options: &Options,
+    mut log: Log<Federation>,
+) -> Result<(), SourceError> {
+    let notes = source.notes();
+    let notes = report.settle(notes)?.unwrap_or_default();
+    let mut roots = checkpoints::Roots::at_sizes_of(&notes);
+    roots.visit(&log);
+    let replayed = replay(&mut log, source, options.threads, |log, _| roots.visit(log));
+    report.chain = Some(*log.chain());
+    report.entries = log.size();
+    let complete = replayed.is_ok();
+    match replayed {
+        Ok(()) => {}
+        Err(HistoryError::Replay { index, error }) => {
+            report.entries = index;
+            report.add(replay_problem(&error).at(index));
+        }
+        Err(HistoryError::Genesis(error)) => report.add(Problem::new(ProblemKind::Malformed, error).at(0)),
+        Err(HistoryError::Source(error)) => {
+            report.settle::<()>(Err(error))?;
+        }
+    }
+    report.signatures = report.entries - 1;
+    if report.entries == log.size() {
+        report.root = Some(log.root());
+    }
+    checkpoints::check(report, log.machine(), &notes, &roots);
+    if complete {
+        let problems = source.check_records(&log);
+        for problem in report.settle(problems)?.unwrap_or_default() {
+            report.add(problem);
+        }
+    }
+    blobs::check(report, source, log.machine(), complete)?;
+    if options.recompute {
+        exclusions::check(report, source, log.machine())?;
+        versions::check(report, source, log.machine(), options.threads)?;
+    }
+    Ok(())
+}
+
+/// The kind of problem that a leaf which cannot be replayed is.
+fn replay_problem(error: &ReplayError) -> Problem {
+    let kind = match error {
+        ReplayError::Malformed(_) => ProblemKind::Malformed,
+        ReplayError::Refused(Refusal::Envelope(error)) => match error {
+            EnvelopeError::Envelope(_) | EnvelopeError::Body(_) => ProblemKind::Malformed,
+            EnvelopeError::Signature(_) => ProblemKind::Signature,
+            EnvelopeError::Chain { .. } => ProblemKind::Chain,
+        },
+        ReplayError::Index { .. }
+        | ReplayError::RaftIndex { .. }
+        | ReplayError::Duplicate(_)
+        | ReplayError::Refused(Refusal::Expired { .. } | Refusal::ExpiryTooFar { .. }) => ProblemKind::Order,
+        ReplayError::Outcome { .. } => ProblemKind::Outcome,
+        ReplayError::WriteSet { .. } => ProblemKind::WriteSet,
+    };
+    Problem::new(kind, error.to_string())
+}

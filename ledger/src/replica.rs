@@ -1,0 +1,642 @@
+//! One replica as a pure core: consensus on the order, the applied log, and the callers that wait for their transactions.
+//!
+//! The shell hands in what happened (a tick, a message, a submission, a finished write) and carries out the [`Step`]s that come
+//! out. The same core runs in production and in simulations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::Checkpoint,
+    codec,
+    consensus::{
+        Config, Consensus, ConsensusError, HardState, LogEntry, LogPosition, LogWrite, MessageRefused, Outgoing,
+        ProposeError, ReadError, ReadId, Ready, Recovered, ReplicaId, Role, RoleChange, SnapshotMeta, Status,
+    },
+    digest::Digest,
+    keys::SecretKey,
+    log::{Applied, Entry, Log, Refusal, ReplayError},
+    machine::{RejectionCode as _, StateMachine},
+    note::sign_note,
+    storage::{Batch, Column, LogStorage, StorageError, Write, scan_all},
+};
+
+/// Submissions that may wait for their outcome at the same time.
+pub const WAITING_MAX: usize = 10_000;
+
+/// Applied Raft entries after which the Raft log is compacted.
+const COMPACT_EVERY: u64 = 4096;
+
+/// Names a waiting caller; chosen by the shell, never used twice.
+pub type Ticket = u64;
+
+/// Who this replica is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the node; the key name of its checkpoints.
+    pub name: String,
+    /// Origin line of its checkpoints.
+    pub origin: String,
+    /// Signs its checkpoints.
+    pub log_key: SecretKey,
+}
+
+/// A replica's core. See the module's documentation.
+pub struct Replica<M: StateMachine> {
+    identity: Identity,
+    consensus: Consensus,
+    log: Log<M>,
+    /// Raft index up to which `log` is applied.
+    applied: u64,
+    /// Raft index at which the log was last compacted.
+    compacted_at: u64,
+    /// Tickets by the envelope that they wait for.
+    waiting: BTreeMap<Digest, BTreeSet<Ticket>>,
+    /// The inverse of `waiting`.
+    tickets: BTreeMap<Ticket, Digest>,
+    /// Envelopes proposed by this replica as the leader of the term beside them, not applied yet.
+    proposed: BTreeMap<Digest, u64>,
+    reads: BTreeMap<ReadId, Ticket>,
+    /// Reads that wait until the log is applied up to an index.
+    reads_at: BTreeMap<u64, Vec<Ticket>>,
+    checkpoint: String,
+}
+
+/// What the shell is to do, in the order of the fields.
+#[derive(Debug)]
+pub struct Step<M: StateMachine> {
+    /// Send these at once.
+    pub send: Vec<Outgoing>,
+    /// Write this.
+    pub write: Option<DiskWrite>,
+    /// What was applied, in order.
+    pub entries: Vec<Entry<M>>,
+    /// What callers were waiting for.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// What this replica has become, if that changed.
+    pub role: Option<RoleChange>,
+}
+
+/// One atomic write.
+#[derive(Debug)]
+pub struct DiskWrite {
+    /// The changes.
+    pub batch: Batch,
+    /// When present, the write must be durable, and then be reported with this number to [`Replica::persisted`].
+    pub number: Option<u64>,
+}
+
+/// The answer to a waiting caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The transaction is the leaf at this index; when the state machine refused it just now, the reason in words.
+    Committed {
+        /// Index of the leaf.
+        index: u64,
+        /// Why it was rejected, where that is known.
+        reason: Option<String>,
+    },
+    /// The transaction did not become a leaf.
+    Refused(Refusal),
+    /// Everything that was committed when the read began is applied.
+    Read,
+    /// The read was lost; begin another.
+    ReadLost,
+}
+
+/// How a submission goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submission {
+    /// It is at this index already.
+    Known(u64),
+    /// It was proposed; the answer will come.
+    Proposed,
+    /// It is to be sent to the leader, if there is one; the answer will come once it is applied here.
+    Forward(Option<ReplicaId>),
+}
+
+/// Why a submission is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It is no valid transaction now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Too much is under way.
+    #[error("the replica is busy: try again a little later")]
+    Busy,
+    /// The proposal is impossible.
+    #[error(transparent)]
+    Propose(ProposeError),
+}
+
+/// A replica that must stop, because going on could lose or fork history.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Its storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the storage gave back does not fit together.
+    #[error("the stored state does not fit together: {0}")]
+    Recovery(#[from] ConsensusError),
+    /// The genesis file cannot be used.
+    #[error("{0}")]
+    Genesis(String),
+    /// The directory belongs to another consortium.
+    #[error("the ledger in this directory belongs to chain {found}, the genesis file is chain {expected}")]
+    OtherChain {
+        /// Digest of the genesis file.
+        expected: Digest,
+        /// Chain of the stored ledger.
+        found: Digest,
+    },
+    /// A received leaf contradicts what this replica computes.
+    #[error("entry {index} received from a peer does not follow from the entries before it: {error}")]
+    Diverged {
+        /// Index of the leaf.
+        index: u64,
+        /// How.
+        error: ReplayError,
+    },
+    /// The leaves received for a snapshot are not those that it describes.
+    #[error("the log at size {size} has the root {found}, the snapshot says {expected}")]
+    SnapshotRoot {
+        /// Size of the log.
+        size: u64,
+        /// Root in the snapshot's manifest.
+        expected: Digest,
+        /// Root computed.
+        found: Digest,
+    },
+    /// The order of steps was violated; a defect.
+    #[error("internal order violated: {0}")]
+    Order(String),
+}
+
+/// What a snapshot describes: the log up to a Raft index. The leaves themselves are fetched from peers and applied anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotManifest {
+    /// Entries in the log.
+    pub size: u64,
+    /// Merkle root over them.
+    pub root: Digest,
+}
+
+impl SnapshotManifest {
+    /// Decodes a snapshot's manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`codec::CodecError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, codec::CodecError> {
+        codec::decode(bytes, 1024)
+    }
+}
+
+const META_HARD_STATE: &[u8] = b"hard_state";
+const META_APPLIED: &[u8] = b"applied";
+const META_COMPACTED: &[u8] = b"compacted";
+const META_CHECKPOINT: &[u8] = b"checkpoint";
+
+/// The checkpoint that the replica signed last, as a signed note.
+///
+/// # Errors
+///
+/// [`StorageError`]; also where the note is not text.
+pub fn read_checkpoint<S: LogStorage + ?Sized>(storage: &S) -> Result<Option<String>, StorageError> {
+    let note = storage.get(Column::Meta, META_CHECKPOINT)?;
+    note.map(|bytes| String::from_utf8(bytes).map_err(|_| StorageError::Corrupt("the checkpoint".into()))).transpose()
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// The replica as `storage` has it, or a new one that begins with the genesis file, which is then written at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]; the node must not start.
+    pub fn open<S: LogStorage + ?Sized>(
+        identity: Identity,
+        config: Config,
+        voters: Vec<ReplicaId>,
+        genesis: &[u8],
+        storage: &S,
+    ) -> Result<Self, Fault> {
+        let fresh = Recovered::empty(voters.iter().copied());
+        let (log, recovered) = match Log::<M>::load(storage)? {
+            Some(log) => {
+                let expected = Digest::of(genesis);
+                if *log.chain() != expected {
+                    return Err(Fault::OtherChain { expected, found: *log.chain() });
+                }
+                (log, recover(storage, fresh)?)
+            }
+            None => {
+                let (log, mut batch) = Log::genesis(genesis).map_err(Fault::Genesis)?;
+                batch.put(Column::Meta, META_HARD_STATE, fresh.hard_state.to_bytes());
+                batch.put(Column::Meta, META_APPLIED, fresh.applied.to_be_bytes());
+                batch.put(Column::Meta, META_COMPACTED, position_bytes(fresh.compacted));
+                storage.write(&batch, true)?;
+                (log, fresh)
+            }
+        };
+        let (applied, compacted_at) = (recovered.applied, recovered.compacted.index);
+        let mut replica = Self {
+            consensus: Consensus::new(config, recovered)?,
+            identity,
+            log,
+            applied,
+            compacted_at,
+            waiting: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            reads_at: BTreeMap::new(),
+            checkpoint: String::new(),
+        };
+        replica.sign_checkpoint();
+        replica.offer_snapshot();
+        Ok(replica)
+    }
+
+    /// Lets a tick of time pass.
+    pub fn tick(&mut self) {
+        self.consensus.tick();
+    }
+
+    /// Stands for election at once, as the first replica of a new cluster does.
+    pub fn campaign(&mut self) {
+        self.consensus.campaign();
+    }
+
+    /// Takes a peer's message. A snapshot is taken only once the log holds what it describes; see [`Self::wanted`].
+    ///
+    /// # Errors
+    ///
+    /// [`MessageRefused`]; nothing was changed.
+    pub fn receive(&mut self, from: ReplicaId, message: &[u8]) -> Result<(), MessageRefused> {
+        self.consensus.receive(from, message)
+    }
+
+    /// The snapshot in a message for which leaves must be fetched and given to [`Self::catch_up`] before the message is
+    /// handed to [`Self::receive`].
+    ///
+    /// # Errors
+    ///
+    /// [`MessageRefused`]: throw the message away.
+    pub fn wanted(&self, from: ReplicaId, message: &[u8]) -> Result<Option<SnapshotManifest>, MessageRefused> {
+        let Some(meta) = self.consensus.peek_snapshot(from, message)? else { return Ok(None) };
+        let manifest = SnapshotManifest::decode(&meta.manifest).ok();
+        Ok(manifest.filter(|manifest| manifest.size > self.log.size()))
+    }
+
+    /// Applies leaves fetched from a peer, in order, from the log's size on.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError`] with the leaf's index: what the peer sent is not this chain's history. The leaves before it are kept.
+    pub fn catch_up(&mut self, leaves: &[Vec<u8>]) -> (Step<M>, Result<(), Fault>) {
+        let mut step = Step::empty();
+        let mut batch = Batch::default();
+        let mut outcome = Ok(());
+        for leaf in leaves {
+            let index = self.log.size();
+            match self.log.replay(leaf) {
+                Ok(mut entry) => {
+                    batch.extend(std::mem::take(&mut entry.batch));
+                    self.answer(&Digest::of(&entry.leaf.envelope), &committed(&entry), &mut step);
+                    step.entries.push(entry);
+                }
+                Err(error) => {
+                    outcome = Err(Fault::Diverged { index, error });
+                    break;
+                }
+            }
+        }
+        if !step.entries.is_empty() {
+            self.sign_checkpoint();
+            batch.put(Column::Meta, META_CHECKPOINT, self.checkpoint.as_bytes());
+            step.write = Some(DiskWrite { batch, number: None });
+        }
+        (step, outcome)
+    }
+
+    /// Brings a transaction onto the ledger. The caller is answered in a later [`Step`], unless the answer is known.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]; nothing is waited for.
+    pub fn submit(&mut self, ticket: Ticket, envelope: &[u8]) -> Result<Submission, SubmitError> {
+        let transaction = match self.log.check(envelope) {
+            Ok(transaction) => transaction,
+            Err(refusal) => return self.known_although(refusal, envelope),
+        };
+        if let Some(index) = self.log.find(&transaction, envelope) {
+            return Ok(Submission::Known(index));
+        }
+        if self.tickets.len() >= WAITING_MAX {
+            return Err(SubmitError::Busy);
+        }
+        let digest = Digest::of(envelope);
+        let submission = self.propose(digest, envelope)?;
+        self.waiting.entry(digest).or_default().insert(ticket);
+        self.tickets.insert(ticket, digest);
+        Ok(submission)
+    }
+
+    /// Proposes a transaction that another replica waits for. This replica must lead.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`].
+    pub fn propose_for_peer(&mut self, envelope: &[u8]) -> Result<Submission, SubmitError> {
+        let transaction = match self.log.check(envelope) {
+            Ok(transaction) => transaction,
+            Err(refusal) => return self.known_although(refusal, envelope),
+        };
+        match self.log.find(&transaction, envelope) {
+            Some(index) => Ok(Submission::Known(index)),
+            None => self.propose(Digest::of(envelope), envelope),
+        }
+    }
+
+    /// Forgets a caller that no longer waits.
+    pub fn forget(&mut self, ticket: Ticket) {
+        if let Some(digest) = self.tickets.remove(&ticket)
+            && let Some(tickets) = self.waiting.get_mut(&digest)
+        {
+            tickets.remove(&ticket);
+            if tickets.is_empty() {
+                self.waiting.remove(&digest);
+            }
+        }
+        self.reads.retain(|_, waiting| *waiting != ticket);
+    }
+
+    /// Begins a linearizable read: the ticket is answered once everything committed by now is applied here.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn read(&mut self, ticket: Ticket) -> Result<(), ReadError> {
+        let read = self.consensus.read_index()?;
+        self.reads.insert(read, ticket);
+        Ok(())
+    }
+
+    /// Takes note that the write of this number, and all before it, are durable. Returns what may be sent now.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Order`] for a number that was never handed out.
+    pub fn persisted(&mut self, number: u64) -> Result<Vec<Outgoing>, Fault> {
+        self.consensus.persisted(number).map_err(|error| Fault::Order(error.to_string()))
+    }
+
+    /// What is to be done next, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]; the node must stop.
+    pub fn step(&mut self) -> Result<Option<Step<M>>, Fault> {
+        let Some(ready) = self.consensus.ready() else { return Ok(None) };
+        let Ready { number, messages, snapshot, log, committed, reads, lost_reads, role } = ready;
+        let mut step = Step::empty();
+        step.send = messages;
+        step.role = role;
+        let mut batch = Batch::default();
+        let must_sync = log.as_ref().is_some_and(|log| log.must_sync);
+        if let Some(snapshot) = snapshot {
+            self.install(&snapshot, &mut batch)?;
+        }
+        if let Some(log) = log {
+            write_log(&log, &mut batch);
+        }
+        for entry in committed {
+            self.apply(entry.index, &entry.payload, &mut batch, &mut step);
+        }
+        self.finish_applying(&mut batch, &mut step)?;
+        for (read, index) in reads {
+            if let Some(ticket) = self.reads.remove(&read) {
+                self.reads_at.entry(index).or_default().push(ticket);
+            }
+        }
+        while let Some(entry) = self.reads_at.first_entry().filter(|entry| *entry.key() <= self.applied) {
+            step.answers.extend(entry.remove().into_iter().map(|ticket| (ticket, Answer::Read)));
+        }
+        let lost = lost_reads.iter().filter_map(|read| self.reads.remove(read));
+        step.answers.extend(lost.map(|ticket| (ticket, Answer::ReadLost)));
+        if must_sync || !batch.is_empty() {
+            step.write = Some(DiskWrite { batch, number: must_sync.then_some(number) });
+        }
+        Ok(Some(step))
+    }
+
+    /// Takes note that messages to `peer` may be lost.
+    pub fn unreachable(&mut self, peer: ReplicaId) {
+        self.consensus.unreachable(peer);
+    }
+
+    /// Takes note that a snapshot for `peer` was not delivered.
+    pub fn snapshot_failed(&mut self, peer: ReplicaId) {
+        self.consensus.snapshot_failed(peer);
+    }
+
+    /// Where the replica stands in the consensus.
+    pub fn status(&self) -> Status {
+        self.consensus.status()
+    }
+
+    /// The applied log.
+    pub const fn log(&self) -> &Log<M> {
+        &self.log
+    }
+
+    /// The replica's signed checkpoint of the applied log (C2SP signed note).
+    pub fn checkpoint(&self) -> &str {
+        &self.checkpoint
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.consensus.status().role == Role::Leader
+    }
+
+    /// An expired transaction may still be one that is on the ledger; then that is the answer.
+    fn known_although(&self, refusal: Refusal, envelope: &[u8]) -> Result<Submission, SubmitError> {
+        if let Refusal::Expired { .. } = refusal
+            && let Ok(transaction) = crate::transaction::Envelope::open_unverified(envelope)
+            && let Some(index) = self.log.find(&transaction, envelope)
+        {
+            return Ok(Submission::Known(index));
+        }
+        Err(refusal.into())
+    }
+
+    fn propose(&mut self, digest: Digest, envelope: &[u8]) -> Result<Submission, SubmitError> {
+        let term = self.consensus.status().term;
+        if self.leads() && self.proposed.get(&digest) == Some(&term) {
+            return Ok(Submission::Proposed);
+        }
+        match self.consensus.propose(envelope.to_vec()) {
+            Ok(()) => {
+                self.proposed.insert(digest, term);
+                Ok(Submission::Proposed)
+            }
+            Err(ProposeError::NotLeader { leader }) => Ok(Submission::Forward(leader)),
+            Err(ProposeError::Busy) => Err(SubmitError::Busy),
+            Err(error) => Err(SubmitError::Propose(error)),
+        }
+    }
+
+    fn apply(&mut self, raft_index: u64, payload: &[u8], batch: &mut Batch, step: &mut Step<M>) {
+        self.applied = raft_index;
+        if payload.is_empty() {
+            return;
+        }
+        let digest = Digest::of(payload);
+        self.proposed.remove(&digest);
+        let answer = match self.log.apply(raft_index, payload) {
+            Applied::Entry(mut entry) => {
+                batch.extend(std::mem::take(&mut entry.batch));
+                let answer = committed(&entry);
+                step.entries.push(entry);
+                answer
+            }
+            Applied::Duplicate(index) => Answer::Committed { index, reason: None },
+            Applied::Refused(refusal) => {
+                tracing::warn!(raft_index, %refusal, "a committed transaction became no leaf");
+                Answer::Refused(refusal)
+            }
+            Applied::Known => return,
+        };
+        self.answer(&digest, &answer, step);
+    }
+
+    /// Closes a batch of applied entries: position, checkpoint, compaction.
+    fn finish_applying(&mut self, batch: &mut Batch, step: &mut Step<M>) -> Result<(), Fault> {
+        if self.applied == self.consensus.status().applied {
+            return Ok(());
+        }
+        batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());
+        self.consensus.applied(self.applied).map_err(|error| Fault::Order(error.to_string()))?;
+        if !step.entries.is_empty() {
+            self.sign_checkpoint();
+            batch.put(Column::Meta, META_CHECKPOINT, self.checkpoint.as_bytes());
+        }
+        if self.applied >= self.compacted_at + COMPACT_EVERY {
+            self.compact(batch);
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, batch: &mut Batch) {
+        self.compacted_at = self.applied;
+        self.offer_snapshot();
+        let position = self.consensus.compact(self.applied);
+        let end = (position.index + 1).to_be_bytes();
+        batch.push(Write::DeleteRange(Column::Raft, 0u64.to_be_bytes().to_vec(), end.to_vec()));
+        batch.put(Column::Meta, META_COMPACTED, position_bytes(position));
+    }
+
+    /// Lets replicas that lag too far begin at the log as it is applied now.
+    fn offer_snapshot(&mut self) {
+        let manifest = SnapshotManifest { size: self.log.size(), root: self.log.root() };
+        if let Err(error) = self.consensus.set_snapshot(self.applied, codec::encode(&manifest)) {
+            tracing::warn!(%error, "no snapshot can be offered to replicas that lag");
+        }
+    }
+
+    /// Goes on from a snapshot whose leaves are here already.
+    fn install(&mut self, snapshot: &SnapshotMeta, batch: &mut Batch) -> Result<(), Fault> {
+        let manifest = SnapshotManifest::decode(&snapshot.manifest).map_err(|error| Fault::Order(error.to_string()))?;
+        let (size, found) = (self.log.size(), self.log.root());
+        if size < manifest.size {
+            return Err(Fault::Order(format!("a snapshot of {} entries, the log has {size}", manifest.size)));
+        }
+        if size == manifest.size && found != manifest.root {
+            return Err(Fault::SnapshotRoot { size, expected: manifest.root, found });
+        }
+        self.applied = snapshot.position.index;
+        self.compacted_at = snapshot.position.index;
+        batch.push(Write::DeleteRange(Column::Raft, 0u64.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec()));
+        batch.put(Column::Meta, META_COMPACTED, position_bytes(snapshot.position));
+        batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());
+        self.consensus.applied(self.applied).map_err(|error| Fault::Order(error.to_string()))?;
+        self.offer_snapshot();
+        Ok(())
+    }
+
+    fn answer(&mut self, digest: &Digest, answer: &Answer, step: &mut Step<M>) {
+        for ticket in self.waiting.remove(digest).unwrap_or_default() {
+            self.tickets.remove(&ticket);
+            step.answers.push((ticket, answer.clone()));
+        }
+    }
+
+    fn sign_checkpoint(&mut self) {
+        let identity = &self.identity;
+        let checkpoint = Checkpoint::new(identity.origin.clone(), self.log.size(), self.log.root());
+        let note = checkpoint.map(|checkpoint| sign_note(&checkpoint.to_note_text(), &identity.name, &identity.log_key));
+        match note {
+            Ok(Ok(note)) => self.checkpoint = note.to_string(),
+            Ok(Err(error)) => tracing::error!(%error, "the checkpoint could not be signed"),
+            Err(error) => tracing::error!(%error, "the checkpoint could not be written"),
+        }
+    }
+}
+
+impl<M: StateMachine> Step<M> {
+    const fn empty() -> Self {
+        Self { send: Vec::new(), write: None, entries: Vec::new(), answers: Vec::new(), role: None }
+    }
+}
+
+fn committed<M: StateMachine>(entry: &Entry<M>) -> Answer {
+    let rejection = entry.result.as_ref().and_then(|result| result.as_ref().err());
+    let reason = rejection.map(|rejection| format!("{}: {rejection}", rejection.code()));
+    Answer::Committed { index: entry.leaf.index, reason }
+}
+
+fn write_log(log: &LogWrite, batch: &mut Batch) {
+    if let Some(first) = log.entries.first() {
+        // Whatever an earlier leader left behind from here on is replaced.
+        let (from, to) = (first.index.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec());
+        batch.push(Write::DeleteRange(Column::Raft, from, to));
+    }
+    for entry in &log.entries {
+        batch.put(Column::Raft, entry.index.to_be_bytes(), entry.to_bytes());
+    }
+    if let Some(hard_state) = log.hard_state {
+        batch.put(Column::Meta, META_HARD_STATE, hard_state.to_bytes());
+    }
+}
+
+fn recover<S: LogStorage + ?Sized>(storage: &S, fresh: Recovered) -> Result<Recovered, Fault> {
+    let meta = |key: &[u8]| {
+        let missing = || StorageError::Corrupt(format!("{} is missing", String::from_utf8_lossy(key)));
+        storage.get(Column::Meta, key)?.ok_or_else(missing)
+    };
+    let damaged = |what: &str| StorageError::Corrupt(format!("{what} is damaged"));
+    let hard_state = HardState::from_bytes(&meta(META_HARD_STATE)?).map_err(|_| damaged("the hard state"))?;
+    let applied = meta(META_APPLIED)?.try_into().map_err(|_| damaged("the applied index"))?;
+    let compacted = position_from(&meta(META_COMPACTED)?).ok_or_else(|| damaged("the compacted position"))?;
+    let mut entries = Vec::new();
+    for record in scan_all(storage, Column::Raft, (compacted.index + 1).to_be_bytes().to_vec()) {
+        let (key, value) = record?;
+        let index = u64::from_be_bytes(key.try_into().map_err(|_| damaged("a Raft index"))?);
+        entries.push(LogEntry::from_bytes(index, &value)?);
+    }
+    Ok(Recovered { hard_state, compacted, entries, applied: u64::from_be_bytes(applied), voters: fresh.voters })
+}
+
+fn position_bytes(position: LogPosition) -> Vec<u8> {
+    [position.index.to_be_bytes(), position.term.to_be_bytes()].concat()
+}
+
+fn position_from(bytes: &[u8]) -> Option<LogPosition> {
+    let (index, term) = bytes.split_at_checked(8)?;
+    Some(LogPosition {
+        index: u64::from_be_bytes(index.try_into().ok()?),
+        term: u64::from_be_bytes(term.try_into().ok()?),
+    })
+}

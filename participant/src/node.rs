@@ -1,0 +1,227 @@
+//! The participant's node: the hospital's daemon as a library.
+//!
+//! It dials out to replicas, replays the ledger that they send and checks every bit of it, takes part in the rounds that
+//! the site's policy allows, evaluates new versions, and keeps the last signed head as a witness. [`core::Core`] decides,
+//! from the ledger alone; the driver carries out:
+//!
+//! ```text
+//!  replica --leaves--> follower --+                        +--> jobs (train, upload, evaluate)
+//!  replica --heads---> driver ----+--> Input | Core | Output +--> submitter --> replicas
+//!  jobs, submitter --results------+                        +--> files (blobs, work, witness)
+//! ```
+//!
+//! It can be killed at any instant and started again: what it has done stands on the ledger, and what it was doing is found
+//! in the local checkpoints.
+
+mod context;
+pub mod core;
+mod driver;
+pub mod environment;
+mod error;
+mod event;
+mod files;
+mod follower;
+mod intent;
+mod jobs;
+mod peers;
+pub mod policy;
+mod serve;
+mod settings;
+mod submitter;
+pub mod witness;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fedledger_federation::member::{Genesis, MemberId, Members};
+use fedledger_proto::{
+    endpoint::{Endpoint, EndpointConfig, PeerAddress, Transports},
+    kit::{KitError, NODE_FILE, ParticipantKit},
+};
+use tokio::{
+    sync::{Semaphore, broadcast, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use error::{HistoryError, ParticipantError};
+pub use event::{NodeEvent, NodeStatus};
+pub use files::{Losses, NodeFiles, OutcomeOf};
+pub use intent::Intent;
+
+use self::{
+    context::Context,
+    core::{Core, Site},
+    driver::{Channels, Driver},
+};
+use crate::table::{self, Table};
+
+/// Events that a slow listener may lag behind before it misses some.
+const EVENTS_WAITING_MAX: usize = 1024;
+
+/// What a node is told beside its directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeOptions {
+    /// Transports to dial with.
+    pub transports: Transports,
+}
+
+/// A running participant. It stops when it is shut down or dropped; only [`Self::shutdown`] waits until it has.
+#[derive(Debug)]
+pub struct ParticipantNode {
+    name: String,
+    member: MemberId,
+    stop: CancellationToken,
+    status: watch::Receiver<NodeStatus>,
+    events: broadcast::Sender<NodeEvent>,
+    /// The first listener, who misses nothing.
+    first_listener: Mutex<Option<broadcast::Receiver<NodeEvent>>>,
+    task: Option<JoinHandle<Result<(), ParticipantError>>>,
+}
+
+impl ParticipantNode {
+    /// Starts the node of a directory that provisioning has written. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError`]: a key, file or setting is missing or wrong, or another process uses the directory.
+    pub async fn start(directory: &Path, options: NodeOptions) -> Result<Self, ParticipantError> {
+        let kit = ParticipantKit::load(directory)?;
+        let directory = directory.to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
+        let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
+
+        let members = Members::new(kit.genesis.genesis.members.iter().cloned());
+        let known = peers::replicas(&members, &kit.member);
+        let (endpoint, incoming) = Endpoint::start(EndpointConfig {
+            transport_key: kit.transport_key.clone(),
+            listen: Vec::new(),
+            dial: addresses(&kit)?,
+            admitted: known.iter().map(|replica| replica.key).collect(),
+            transports: options.transports,
+        })?;
+
+        let (replicas, replicas_out) = watch::channel(known);
+        let (size, size_out) = watch::channel(core.size());
+        let (status, status_out) = watch::channel(core.status());
+        let (events, first_listener) = broadcast::channel(EVENTS_WAITING_MAX);
+        let stop = CancellationToken::new();
+        let context = Arc::new(Context {
+            endpoint,
+            files: Arc::new(files),
+            data_manifest: table.manifest.digest(),
+            table: Arc::new(table),
+            transaction_key: kit.transaction_key,
+            chain: *core.chain(),
+            replicas: replicas_out,
+            size: size_out,
+            replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
+            compute: Semaphore::new(1),
+            served: Mutex::default(),
+        });
+        let channels = Channels { replicas, size, status, events: events.clone(), stop: stop.clone() };
+        let (driver, sources) = Driver::new(core, context, channels, incoming.requests);
+        Ok(Self {
+            name: kit.config.name,
+            member: kit.member,
+            stop,
+            status: status_out,
+            events,
+            first_listener: Mutex::new(Some(first_listener)),
+            task: Some(tokio::spawn(driver.run(sources))),
+        })
+    }
+
+    /// Name of the node in the genesis file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The organisation that it works for.
+    pub const fn member(&self) -> &MemberId {
+        &self.member
+    }
+
+    /// What happens from now on; the first listener also gets what has happened since the start. One that lags more than
+    /// some hundred events behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        let first = self.first_listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.events.subscribe())
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> watch::Receiver<NodeStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until the node has stopped by itself or was told to.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError`]: why it stopped by itself.
+    pub async fn finished(&mut self) -> Result<(), ParticipantError> {
+        let Some(task) = &mut self.task else { return Ok(()) };
+        let result = task.await;
+        self.task = None;
+        result.map_err(|_| ParticipantError::Defect)?
+    }
+
+    /// Stops the node: work in progress is left at its last local checkpoint, connections are closed, and the directory is
+    /// free when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError`]: why it had stopped by itself.
+    pub async fn shutdown(mut self) -> Result<(), ParticipantError> {
+        self.stop.cancel();
+        self.finished().await
+    }
+}
+
+impl Drop for ParticipantNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Everything that is read before the node starts.
+struct Opened {
+    kit: ParticipantKit,
+    files: NodeFiles,
+    table: Table,
+    core: Core,
+}
+
+fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
+    let files = NodeFiles::open(directory)?;
+    let table = table::load(&kit.table_path(), &kit.schema_path())?;
+    let site = Site {
+        member: kit.member.clone(),
+        author: kit.transaction_key.public(),
+        policy: kit.policy.clone(),
+        features: table.manifest.feature_count,
+        train_examples: table.manifest.train_rows,
+        test_examples: table.manifest.test_rows,
+        data_manifest: table.manifest.digest(),
+        environment: environment::digest(),
+        software: environment::SOFTWARE.to_owned(),
+    };
+    let stored = files.witnessed()?;
+    let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
+    Ok(Opened { kit, files, table, core })
+}
+
+/// The replicas to dial, with the keys that the genesis file names for them.
+fn addresses(kit: &ParticipantKit) -> Result<Vec<PeerAddress>, KitError> {
+    let genesis: &Genesis = &kit.genesis.genesis;
+    let peers = kit.config.peers.iter().map(|peer| {
+        let node = genesis.nodes().find(|(_, node)| node.name == peer.name);
+        let file = kit.directory.join(NODE_FILE);
+        let (_, node) = node.ok_or_else(|| KitError::Unknown { file, name: peer.name.clone() })?;
+        Ok(PeerAddress { key: node.transport_key, addresses: vec![peer.address.clone()] })
+    });
+    peers.collect()
+}

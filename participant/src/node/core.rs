@@ -1,0 +1,371 @@
+//! What the hospital's node does, decided from the ledger alone.
+//!
+//! [`Core`] holds the log that it replays from the leaves it is given, so every signature, the order and the state are
+//! checked here and no replica is believed. After every input it compares what the ledger says with what this site wants to
+//! be there, and asks for the difference. Nothing that it decides depends on what was decided before a crash: a node that
+//! is started again replays the ledger and goes on where the ledger says that it stands, so it never contributes twice.
+//!
+//! It does no IO; [`Output`]s are carried out by the driver, which answers with [`Input`]s.
+
+mod decide;
+mod follow;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fedledger_federation::{
+    Command, Federation, VersionId,
+    architecture::Architecture,
+    command::{FileRef, RoundKey},
+    member::MemberId,
+};
+use fedledger_ledger::{Digest, PublicKey, checkpoint::Checkpoint, log::Log};
+
+use super::{
+    error::HistoryError,
+    event::{NodeEvent, NodeStatus},
+    intent::Intent,
+    policy::SitePolicy,
+    witness::{SignedHead, Witness},
+};
+use crate::{evaluation::Evaluation, training::TrainingSettings};
+
+/// Versions that wait to be evaluated; older ones are left out while more come in.
+const EVALUATIONS_WAITING_MAX: usize = 64;
+
+/// Rounds for which an own update is kept after they are over, for replicas that still have to compute the version.
+const UPDATES_KEPT_ROUNDS: u64 = 4;
+
+/// Heads ahead of a log that does not grow, after which another replica is followed.
+const HEADS_AHEAD_MAX: u32 = 5;
+
+/// Ticks without a leaf while the log is not up to date, after which another replica is followed.
+const STALLED_TICKS_MAX: u32 = 5;
+
+/// What the core must know of the site that it decides for.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The organisation.
+    pub member: MemberId,
+    /// The public half of the key that signs this node's transactions.
+    pub author: PublicKey,
+    /// What the site lets happen without asking.
+    pub policy: SitePolicy,
+    /// Values of a row of its table.
+    pub features: u64,
+    /// Examples to train on.
+    pub train_examples: u64,
+    /// Examples to test on.
+    pub test_examples: u64,
+    /// Digest of the description of its data.
+    pub data_manifest: Digest,
+    /// Digest of the description of hardware and libraries.
+    pub environment: Digest,
+    /// Name and version of the software.
+    pub software: String,
+}
+
+/// An update that was trained and lies on the local disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainedUpdate {
+    /// The update file.
+    pub file: FileRef,
+    /// Examples behind it.
+    pub examples: u64,
+    /// Mean loss of the first pass through the examples, in millionths.
+    pub first_loss_millionths: i64,
+    /// The same of the last pass.
+    pub last_loss_millionths: i64,
+}
+
+/// What the core is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A replica will send the leaves from the core's size on; those below `next` are there already.
+    Following {
+        /// Node name of the replica.
+        replica: String,
+        /// Index of the leaf that will be committed next.
+        next: u64,
+    },
+    /// The replica that was followed sends nothing more.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+    /// The next leaf.
+    Leaf(Vec<u8>),
+    /// A note with a signed head, as a replica sent it.
+    Note {
+        /// Node name of the replica.
+        replica: String,
+        /// The note.
+        text: String,
+    },
+    /// A round's update lies on the local disk.
+    Trained(RoundKey, TrainedUpdate),
+    /// A round cannot be trained.
+    TrainingFailed(RoundKey, String),
+    /// A round's update lies at a replica.
+    Uploaded(RoundKey),
+    /// A version was evaluated on the local test examples; none if it cannot be.
+    Evaluated(VersionId, Option<Evaluation>),
+    /// A replica says that a transaction stands on the ledger.
+    Committed {
+        /// What it says.
+        intent: Intent,
+        /// Its index.
+        index: u64,
+    },
+    /// A transaction expired before it got onto the ledger; it may be signed anew.
+    Expired(Intent),
+    /// Some time has passed, as the driver measures it.
+    Tick,
+}
+
+/// What the core asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Sign a transaction and submit it until it is on the ledger, expired or withdrawn.
+    Submit(Intent, Box<Command>),
+    /// Stop submitting: the ledger has it, or it has become moot.
+    Withdraw(Intent),
+    /// Train a round's update, or find the one that is on disk.
+    Train(Box<TrainingTask>),
+    /// Give a round's update to a replica.
+    Upload(RoundKey, FileRef),
+    /// Stop training or uploading: the attempt is over.
+    Stop(RoundKey),
+    /// Evaluate a version.
+    Evaluate(Box<EvaluationTask>),
+    /// Keep these files and delete the others.
+    Keep(Kept),
+    /// Store a head durably.
+    Witness(SignedHead),
+    /// Follow a replica that is not excluded, from the core's size on.
+    Refollow,
+    /// Tell whoever is interested.
+    Report(NodeEvent),
+    /// Stop the node.
+    Fail(HistoryError),
+}
+
+/// What to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingTask {
+    /// The attempt.
+    pub key: RoundKey,
+    /// The version that is trained on.
+    pub base: VersionId,
+    /// Its weights.
+    pub weights: FileRef,
+    /// How.
+    pub settings: TrainingSettings,
+}
+
+/// What to evaluate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluationTask {
+    /// The version.
+    pub version: VersionId,
+    /// The model.
+    pub architecture: Architecture,
+    /// The version's weights.
+    pub weights: FileRef,
+}
+
+/// Files that are still of use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Own updates, which replicas may ask for.
+    pub updates: BTreeSet<Digest>,
+    /// Weights of versions.
+    pub weights: BTreeSet<Digest>,
+    /// Rounds whose local checkpoints may be needed: plan and round.
+    pub work: BTreeSet<(Digest, u64)>,
+}
+
+/// How far an attempt has come that this site has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Work {
+    Training,
+    Uploading(TrainedUpdate),
+    Uploaded(TrainedUpdate),
+    Failed(String),
+}
+
+/// The deciding part of a participant's node. See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    genesis: Vec<u8>,
+    site: Site,
+    log: Log<Federation>,
+    witness: Witness,
+    /// The replica whose leaves are replayed.
+    following: Option<String>,
+    /// Log size from which on the node acts; none before a replica has answered.
+    target: Option<u64>,
+    /// Whether the node has acted since the log was begun.
+    acted: bool,
+    /// Replicas that showed a history which is invalid or not this one.
+    excluded: BTreeSet<String>,
+    /// The head on disk that did not occur in a history.
+    rewritten: Option<HistoryError>,
+    /// Own log size at which signed heads lay ahead of it, and how often.
+    ahead: (u64, u32),
+    /// Own log size when time was last seen to pass without being up to date, and how often.
+    stalled: (u64, u32),
+    /// Who proposed each plan.
+    operators: BTreeMap<Digest, MemberId>,
+    /// Plans from which consent was taken back, so that it is not given again without a person.
+    withdrawn: BTreeSet<Digest>,
+    /// What the ledger has refused.
+    rejected: BTreeSet<Intent>,
+    /// What is being submitted, and at which index a replica says that it stands.
+    submitting: BTreeMap<Intent, Option<u64>>,
+    /// Plans whose withheld consent was reported.
+    withheld: BTreeSet<Digest>,
+    work: BTreeMap<RoundKey, Work>,
+    evaluations: VecDeque<VersionId>,
+    evaluating: Option<VersionId>,
+    /// Results that are not on the ledger yet.
+    evaluated: BTreeMap<VersionId, Option<Evaluation>>,
+    kept: Kept,
+    outputs: Vec<Output>,
+}
+
+impl Core {
+    /// A core that knows the genesis file only, and the head that it has stored before.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the genesis file.
+    pub fn new(genesis: Vec<u8>, site: Site, stored: Option<Checkpoint>) -> Result<Self, String> {
+        let (log, _) = Log::genesis(&genesis)?;
+        let mut core = Self {
+            genesis,
+            site,
+            log,
+            witness: Witness::new(stored),
+            following: None,
+            target: None,
+            acted: false,
+            excluded: BTreeSet::new(),
+            rewritten: None,
+            ahead: (0, 0),
+            stalled: (0, 0),
+            operators: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
+            rejected: BTreeSet::new(),
+            submitting: BTreeMap::new(),
+            withheld: BTreeSet::new(),
+            work: BTreeMap::new(),
+            evaluations: VecDeque::new(),
+            evaluating: None,
+            evaluated: BTreeMap::new(),
+            kept: Kept::default(),
+            outputs: Vec::new(),
+        };
+        core.witness.extend(core.log.size(), core.log.root());
+        Ok(core)
+    }
+
+    /// Takes an input; returns what is to be done, in this order.
+    pub fn step(&mut self, input: Input) -> Vec<Output> {
+        match input {
+            Input::Following { replica, next } => self.on_following(replica, next),
+            Input::Lost { reason } => self.on_lost(reason),
+            Input::Leaf(bytes) => self.on_leaf(&bytes),
+            Input::Note { replica, text } => self.on_note(&replica, &text),
+            Input::Trained(key, update) => self.on_trained(key, update),
+            Input::TrainingFailed(key, reason) => self.on_training_failed(&key, reason),
+            Input::Uploaded(key) => self.on_uploaded(&key),
+            Input::Evaluated(version, evaluation) => self.on_evaluated(version, evaluation),
+            Input::Committed { intent, index } => self.on_committed(&intent, index),
+            Input::Expired(intent) => {
+                self.submitting.remove(&intent);
+            }
+            Input::Tick => self.on_tick(),
+        }
+        self.decide();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The state of the federation as far as it was replayed.
+    pub const fn federation(&self) -> &Federation {
+        self.log.machine()
+    }
+
+    /// The organisation that the node decides for.
+    pub const fn member(&self) -> &MemberId {
+        &self.site.member
+    }
+
+    /// The chain that transactions are signed for.
+    pub const fn chain(&self) -> &Digest {
+        self.log.chain()
+    }
+
+    /// Entries replayed, the genesis file included.
+    pub const fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    /// Replicas that must not be followed.
+    pub const fn excluded(&self) -> &BTreeSet<String> {
+        &self.excluded
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            following: self.following.clone(),
+            size: self.size(),
+            current: self.is_current(),
+            witnessed: self.witness.stored_size(),
+        }
+    }
+
+    fn on_trained(&mut self, key: RoundKey, update: TrainedUpdate) {
+        if let Some(work @ Work::Training) = self.work.get_mut(&key) {
+            *work = Work::Uploading(update);
+            self.report(NodeEvent::Trained { key, loss_millionths: update.last_loss_millionths });
+            self.outputs.push(Output::Upload(key, update.file));
+        }
+    }
+
+    fn on_training_failed(&mut self, key: &RoundKey, reason: String) {
+        if let Some(work @ Work::Training) = self.work.get_mut(key) {
+            *work = Work::Failed(reason);
+        }
+    }
+
+    fn on_uploaded(&mut self, key: &RoundKey) {
+        if let Some(work) = self.work.get_mut(key)
+            && let Work::Uploading(update) = work
+        {
+            *work = Work::Uploaded(*update);
+        }
+    }
+
+    fn on_evaluated(&mut self, version: VersionId, evaluation: Option<Evaluation>) {
+        if self.evaluating == Some(version) {
+            self.evaluating = None;
+            self.evaluated.insert(version, evaluation);
+        }
+    }
+
+    fn on_committed(&mut self, intent: &Intent, index: u64) {
+        if let Some(claimed) = self.submitting.get_mut(intent) {
+            *claimed = Some(index);
+        }
+    }
+
+    fn report(&mut self, event: NodeEvent) {
+        self.outputs.push(Output::Report(event));
+    }
+
+    /// Whether everything has been replayed that makes it safe to act.
+    fn is_current(&self) -> bool {
+        self.target.is_some_and(|target| self.size() >= target) && self.size() >= self.witness.stored_size()
+    }
+}

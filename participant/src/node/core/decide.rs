@@ -1,0 +1,356 @@
+//! Comparing the ledger with what this site wants to be there.
+
+use std::collections::BTreeMap;
+
+use fedledger_federation::{
+    Command, VersionId,
+    command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, RoundKey},
+    limits::TEXT_LENGTH_MAX,
+    records::{Participation, Phase, PlanStatus, RoundRecord, VersionRecord},
+};
+use fedledger_ledger::Digest;
+
+use super::{
+    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
+};
+use crate::{
+    evaluation::Evaluation,
+    node::{
+        event::NodeEvent,
+        intent::Intent,
+        policy::{self, Objection},
+    },
+    training::TrainingSettings,
+};
+
+impl Core {
+    /// Asks for everything that is missing. Does nothing until the log is known to be up to date.
+    pub(super) fn decide(&mut self) {
+        if !self.is_current() {
+            return;
+        }
+        if !self.acted {
+            self.acted = true;
+            self.report(NodeEvent::CaughtUp { size: self.size() });
+            self.enqueue_heads();
+        }
+        self.withdraw_settled();
+        self.stop_finished_work();
+        self.decide_consents();
+        self.decide_rounds();
+        self.decide_evaluations();
+        self.decide_kept();
+    }
+
+    /// Whether an intent still makes a difference on the ledger.
+    fn is_open(&self, intent: &Intent) -> bool {
+        let state = self.federation();
+        let member = &self.site.member;
+        if self.rejected.contains(intent) {
+            return false;
+        }
+        match intent {
+            Intent::Approve(plan) => {
+                !self.withdrawn.contains(plan)
+                    && state.plans().get(plan).is_some_and(|record| {
+                        record.status != PlanStatus::Finished && !record.consents.contains(member)
+                    })
+            }
+            Intent::Join(key) => self.invited(key).is_some() && self.participation(key).is_none(),
+            Intent::Decline(key) => {
+                let undecided = matches!(self.participation(key), None | Some(Participation::Joined));
+                self.invited(key).is_some() && undecided
+            }
+            Intent::Contribute(key) => {
+                self.invited(key).is_some() && matches!(self.participation(key), Some(Participation::Joined))
+            }
+            Intent::Evaluate(version) => self.is_evaluable(version),
+        }
+    }
+
+    /// The round, if it collects contributions and has selected this site.
+    fn invited(&self, key: &RoundKey) -> Option<&RoundRecord> {
+        let round = self.federation().rounds().get(key)?;
+        (round.phase == Phase::Collecting && round.cohort.contains(&self.site.member)).then_some(round)
+    }
+
+    fn participation(&self, key: &RoundKey) -> Option<&Participation> {
+        let mut all = self.federation().participations(key);
+        all.find(|(member, _)| **member == self.site.member).map(|(_, participation)| participation)
+    }
+
+    /// Who proposed a plan; every plan in the state has been proposed in the log.
+    fn operator(&self, plan: &Digest) -> &str {
+        self.operators.get(plan).map_or("", String::as_str)
+    }
+
+    /// Why this site declined, if it did.
+    pub(super) fn declined_reason(&self, key: &RoundKey) -> Option<String> {
+        match self.participation(key)? {
+            Participation::Declined { reason } => Some(reason.clone()),
+            Participation::Joined | Participation::Contributed { .. } => None,
+        }
+    }
+
+    /// Stops submitting what has become moot, and forgets claims of replicas that turned out false.
+    fn withdraw_settled(&mut self) {
+        let size = self.size();
+        let settled: Vec<Intent> = self.submitting.keys().filter(|intent| !self.is_open(intent)).copied().collect();
+        for intent in settled {
+            self.submitting.remove(&intent);
+            self.outputs.push(Output::Withdraw(intent));
+        }
+        // The leaf at the claimed index is replayed and was another one: the transaction is not there.
+        self.submitting.retain(|_, claimed| claimed.is_none_or(|index| index >= size));
+        let rejected = std::mem::take(&mut self.rejected);
+        self.rejected = rejected.into_iter().filter(|intent| self.is_relevant(intent)).collect();
+    }
+
+    /// Whether a refusal must be remembered, that is, whether the state alone would let the intent come up again.
+    fn is_relevant(&self, intent: &Intent) -> bool {
+        match intent {
+            Intent::Approve(_) | Intent::Evaluate(_) => true,
+            Intent::Join(key) | Intent::Decline(key) | Intent::Contribute(key) => self.invited(key).is_some(),
+        }
+    }
+
+    fn submit(&mut self, intent: Intent, command: Command) {
+        if self.is_open(&intent) && !self.submitting.contains_key(&intent) {
+            self.submitting.insert(intent, None);
+            self.outputs.push(Output::Submit(intent, Box::new(command)));
+        }
+    }
+
+    fn decide_consents(&mut self) {
+        let plans = self.federation().plans();
+        let undecided: Vec<(Digest, Option<Objection>)> = plans
+            .iter()
+            .filter(|(id, _)| self.is_open(&Intent::Approve(**id)))
+            .map(|(id, record)| (*id, policy::objection_to_consent(&self.site, &record.plan, self.operator(id))))
+            .collect();
+        for (plan, objection) in undecided {
+            match objection {
+                None => self.submit(Intent::Approve(plan), Command::ApprovePlan(ApprovePlan { plan })),
+                Some(objection) if self.withheld.insert(plan) => {
+                    let reason = objection.to_string();
+                    self.report(NodeEvent::ConsentWithheld { plan, reason });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn decide_rounds(&mut self) {
+        let open: Vec<RoundKey> = self.federation().plans().iter().filter_map(|(_, record)| record.open).collect();
+        for key in open.into_iter().filter(|key| self.invited(key).is_some()).collect::<Vec<_>>() {
+            match self.participation(&key) {
+                None => match self.training_task(&key) {
+                    Ok(_) => self.submit(Intent::Join(key), Command::JoinRound(JoinRound { key })),
+                    Err(objection) => self.decline(key, &objection.to_string()),
+                },
+                Some(Participation::Joined) => self.decide_work(key),
+                Some(Participation::Declined { .. } | Participation::Contributed { .. }) => {}
+            }
+        }
+    }
+
+    fn decide_work(&mut self, key: RoundKey) {
+        match self.work.get(&key) {
+            None => match self.training_task(&key) {
+                Ok(task) => {
+                    self.work.insert(key, Work::Training);
+                    self.outputs.push(Output::Train(Box::new(task)));
+                }
+                Err(objection) => self.decline(key, &objection.to_string()),
+            },
+            Some(Work::Training | Work::Uploading(_)) => {}
+            Some(Work::Uploaded(update)) => {
+                if let Some(contribution) = self.contribution(key, *update) {
+                    self.submit(Intent::Contribute(key), Command::Contribute(contribution));
+                }
+            }
+            Some(Work::Failed(reason)) => {
+                let reason = reason.clone();
+                self.decline(key, &reason);
+            }
+        }
+    }
+
+    fn decline(&mut self, key: RoundKey, reason: &str) {
+        let mut reason = reason.to_owned();
+        reason.truncate(reason.floor_char_boundary(TEXT_LENGTH_MAX));
+        self.submit(Intent::Decline(key), Command::DeclineRound(DeclineRound { key, reason }));
+    }
+
+    /// What to train in a round, or why this site does not.
+    fn training_task(&self, key: &RoundKey) -> Result<TrainingTask, Objection> {
+        let state = self.federation();
+        let record = state.plans().get(&key.plan).ok_or(Objection::UnknownPlan)?;
+        if !record.consents.contains(&self.site.member) {
+            return Err(Objection::NoConsent);
+        }
+        if let Some(objection) = policy::objection_to_round(&self.site, &record.plan, key.round, self.operator(&key.plan)) {
+            return Err(objection);
+        }
+        let base = state.rounds().get(key).ok_or(Objection::UnknownBase)?.base;
+        let version = state.versions().get(&base).ok_or(Objection::UnknownBase)?;
+        if version.revoked.is_some() {
+            return Err(Objection::RevokedBase(base));
+        }
+        let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
+        let settings = TrainingSettings::from_plan(&record.plan, key.round, &self.site.member)?;
+        Ok(TrainingTask { key: *key, base, weights, settings })
+    }
+
+    fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
+        let FileRef { digest, size } = update.file;
+        let metrics = BTreeMap::from([
+            ("loss_first".to_owned(), update.first_loss_millionths),
+            ("loss_last".to_owned(), update.last_loss_millionths),
+        ]);
+        Some(Contribute {
+            key,
+            base: self.invited(&key)?.base,
+            update: digest,
+            size,
+            examples: update.examples,
+            metrics,
+            data_manifest: self.site.data_manifest,
+            environment: self.site.environment,
+            software: self.site.software.clone(),
+        })
+    }
+
+    /// Stops the work on attempts that collect no more, that this site has contributed to or declined, or that it must not
+    /// go on with because the base was revoked or consent was taken back.
+    fn stop_finished_work(&mut self) {
+        let finished: Vec<RoundKey> = self
+            .work
+            .keys()
+            .filter(|key| {
+                self.invited(key).is_none()
+                    || !matches!(self.participation(key), Some(Participation::Joined))
+                    || self.training_task(key).is_err()
+            })
+            .copied()
+            .collect();
+        for key in finished {
+            self.work.remove(&key);
+            self.outputs.push(Output::Stop(key));
+        }
+    }
+
+    /// Whether this site should report metrics of a version: attested, usable, of a plan that it consents to, and with no
+    /// report of this site yet.
+    fn is_evaluable(&self, version: &VersionId) -> bool {
+        let state = self.federation();
+        let wanted = |record: &VersionRecord| {
+            let plan = state.plans().get(&record.manifest.plan);
+            record.number().is_some()
+                && record.revoked.is_none()
+                && plan.is_some_and(|plan| plan.consents.contains(&self.site.member))
+        };
+        self.site.test_examples > 0
+            && state.versions().get(version).is_some_and(wanted)
+            && state.evaluations(version).all(|(member, _)| *member != self.site.member)
+    }
+
+    /// The versions that branches point at now; what was attested while this node was away is of no interest.
+    fn enqueue_heads(&mut self) {
+        let heads: Vec<VersionId> = self.federation().branches().iter().map(|(_, head)| *head).collect();
+        for head in heads {
+            self.enqueue_evaluation(head);
+        }
+    }
+
+    pub(super) fn enqueue_evaluation(&mut self, version: VersionId) {
+        let known = self.evaluations.contains(&version)
+            || self.evaluating == Some(version)
+            || self.evaluated.contains_key(&version);
+        if !known && self.is_evaluable(&version) {
+            self.evaluations.push_back(version);
+            if self.evaluations.len() > EVALUATIONS_WAITING_MAX {
+                self.evaluations.pop_front();
+            }
+        }
+    }
+
+    fn decide_evaluations(&mut self) {
+        let evaluated = std::mem::take(&mut self.evaluated);
+        self.evaluated = evaluated.into_iter().filter(|(version, _)| self.is_open(&Intent::Evaluate(*version))).collect();
+        let reports: Vec<(VersionId, Evaluation)> =
+            self.evaluated.iter().filter_map(|(version, evaluation)| Some((*version, (*evaluation)?))).collect();
+        for (version, evaluation) in reports {
+            let metrics = BTreeMap::from_iter(
+                [
+                    ("accuracy", Some(evaluation.accuracy_millionths)),
+                    ("loss", Some(evaluation.loss_millionths)),
+                    ("auc", evaluation.auc_millionths),
+                ]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+            );
+            let command = Evaluate { version, examples: evaluation.examples, metrics };
+            self.submit(Intent::Evaluate(version), Command::Evaluate(command));
+        }
+        while self.evaluating.is_none()
+            && let Some(version) = self.evaluations.pop_front()
+        {
+            if let Some(task) = self.evaluation_task(version) {
+                self.evaluating = Some(version);
+                self.outputs.push(Output::Evaluate(Box::new(task)));
+            }
+        }
+    }
+
+    fn evaluation_task(&self, version: VersionId) -> Option<EvaluationTask> {
+        let state = self.federation();
+        let record = state.versions().get(&version).filter(|_| self.is_open(&Intent::Evaluate(version)))?;
+        let architecture = state.plans().get(&record.manifest.plan)?.plan.architecture.clone();
+        // A model for other records cannot be evaluated here.
+        let fits = u64::from(architecture.features()) == self.site.features;
+        Some(EvaluationTask { version, architecture, weights: record.manifest.weights()? }).filter(|_| fits)
+    }
+
+    fn decide_kept(&mut self) {
+        let kept = self.kept();
+        if kept != self.kept {
+            self.kept = kept.clone();
+            self.outputs.push(Output::Keep(kept));
+        }
+    }
+
+    /// Own updates of recent rounds, weights that are trained on or evaluated, and local checkpoints of the next round of
+    /// every plan that is carried out.
+    fn kept(&self) -> Kept {
+        let state = self.federation();
+        let member = &self.site.member;
+        let weights_of = |version: &VersionId| Some(state.versions().get(version)?.manifest.weights()?.digest);
+        let mut kept = Kept::default();
+        for (id, record) in state.plans().iter() {
+            let active = matches!(record.status, PlanStatus::Running | PlanStatus::Draining | PlanStatus::Stopped);
+            if record.consents.contains(member) && active {
+                kept.work.insert((*id, record.next_round));
+                kept.weights.extend(state.head(&record.plan.branch).and_then(|(head, _)| weights_of(head)));
+            }
+            kept.weights.extend(record.open.and_then(|key| weights_of(&state.rounds().get(&key)?.base)));
+            let first = record.next_round.saturating_sub(UPDATES_KEPT_ROUNDS);
+            let recent = state.rounds().range(
+                RoundKey { plan: *id, round: first, attempt: 0 },
+                RoundKey { plan: *id, round: u64::MAX, attempt: u64::MAX },
+            );
+            let updates = recent.filter_map(|(key, _)| match self.participation(key)? {
+                Participation::Contributed { contribution, .. } => Some(contribution.update),
+                Participation::Joined | Participation::Declined { .. } => None,
+            });
+            kept.updates.extend(updates);
+        }
+        for work in self.work.values() {
+            if let Work::Uploading(update) | Work::Uploaded(update) = work {
+                kept.updates.insert(update.file.digest);
+            }
+        }
+        kept.weights.extend(self.evaluations.iter().chain(&self.evaluating).filter_map(weights_of));
+        kept
+    }
+}

@@ -1,0 +1,345 @@
+//! Carrying out what the core decides: the one task that owns it, and the tasks that it starts.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fedledger_federation::command::RoundKey;
+use fedledger_proto::{
+    endpoint::InboundRequest,
+    wire::{CheckpointRequest, CheckpointResponse},
+};
+use tokio::{
+    sync::{Semaphore, broadcast, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    context::Context,
+    core::{Core, Input, Output},
+    error::{HistoryError, ParticipantError},
+    event::{NodeEvent, NodeStatus},
+    follower::{self, Fed},
+    intent::Intent,
+    jobs,
+    peers::{self, Replica},
+    serve, submitter,
+};
+
+/// Results of tasks that wait for the core.
+pub(super) const INPUTS_WAITING_MAX: usize = 64;
+
+/// Leaves that wait for the core; while they do, the replica is held back.
+pub(super) const LEAVES_WAITING_MAX: usize = 64;
+
+/// How often signed heads are asked for, and how long a tick of the core is.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Failures after which the wait for another replica to follow does not grow any more.
+const RETRY_EXPONENT_MAX: u32 = 5;
+
+/// Replicas that are asked for their head at a time.
+const HEADS_ASKED: usize = 2;
+
+/// The task that owns the core.
+pub(super) struct Driver {
+    core: Core,
+    context: Arc<Context>,
+    replicas: watch::Sender<Vec<Replica>>,
+    size: watch::Sender<u64>,
+    status: watch::Sender<NodeStatus>,
+    events: broadcast::Sender<NodeEvent>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    inputs: mpsc::Sender<Input>,
+    feed: mpsc::Sender<Fed>,
+    /// Submissions in progress.
+    submissions: BTreeMap<Intent, CancellationToken>,
+    /// Rounds that are trained or uploaded.
+    work: BTreeMap<RoundKey, CancellationToken>,
+    /// Ends the subscription to the replica that is followed.
+    following: Option<CancellationToken>,
+    /// Counts the replicas that were followed, so that what comes late from an earlier one is told apart.
+    turn: u64,
+    failures: u32,
+    /// When another replica is followed.
+    retry_at: Instant,
+    /// Held by the task that asks for heads.
+    asking: Arc<Semaphore>,
+    heads_turn: usize,
+}
+
+/// Where the driver's inputs come from.
+pub(super) struct Sources {
+    pub inputs: mpsc::Receiver<Input>,
+    pub feed: mpsc::Receiver<Fed>,
+    pub requests: mpsc::Receiver<InboundRequest>,
+}
+
+/// What the driver and its handle share.
+pub(super) struct Channels {
+    pub replicas: watch::Sender<Vec<Replica>>,
+    pub size: watch::Sender<u64>,
+    pub status: watch::Sender<NodeStatus>,
+    pub events: broadcast::Sender<NodeEvent>,
+    pub stop: CancellationToken,
+}
+
+impl Driver {
+    /// A driver and its queues.
+    pub fn new(
+        core: Core,
+        context: Arc<Context>,
+        channels: Channels,
+        requests: mpsc::Receiver<InboundRequest>,
+    ) -> (Self, Sources) {
+        let (inputs, inputs_out) = mpsc::channel(INPUTS_WAITING_MAX);
+        let (feed, feed_out) = mpsc::channel(LEAVES_WAITING_MAX);
+        let Channels { replicas, size, status, events, stop } = channels;
+        let driver = Self {
+            core,
+            context,
+            replicas,
+            size,
+            status,
+            events,
+            stop,
+            tasks: TaskTracker::new(),
+            inputs,
+            feed,
+            submissions: BTreeMap::new(),
+            work: BTreeMap::new(),
+            following: None,
+            turn: 0,
+            failures: 0,
+            retry_at: Instant::now(),
+            asking: Arc::new(Semaphore::new(1)),
+            heads_turn: 0,
+        };
+        (driver, Sources { inputs: inputs_out, feed: feed_out, requests })
+    }
+
+    /// Runs until it is stopped, or must not go on; then every task has ended and the connections are closed.
+    pub async fn run(mut self, sources: Sources) -> Result<(), ParticipantError> {
+        let result = self.drive(sources).await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.context.endpoint.shutdown().await;
+        Ok(result?)
+    }
+
+    async fn drive(&mut self, mut sources: Sources) -> Result<(), HistoryError> {
+        let mut connected = self.context.endpoint.connected();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = self.stop.clone();
+        loop {
+            self.follow_someone();
+            let idle = self.following.is_none();
+            let input = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(fed) = sources.feed.recv() => self.of_this_turn(fed),
+                Some(input) = sources.inputs.recv() => Some(input),
+                Some(request) = sources.requests.recv() => {
+                    self.serve(request);
+                    None
+                }
+                _ = ticks.tick() => {
+                    self.refresh_replicas().await;
+                    self.ask_for_heads();
+                    Some(Input::Tick)
+                }
+                Ok(()) = connected.changed(), if idle => None,
+                () = sleep_until(self.retry_at), if idle && self.retry_at > Instant::now() => None,
+            };
+            if let Some(input) = input {
+                for output in self.core.step(input) {
+                    self.carry_out(output).await?;
+                }
+                self.publish();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.size.send_replace(self.core.size());
+        let status = self.core.status();
+        self.status.send_if_modified(|published| {
+            let changed = *published != status;
+            *published = status;
+            changed
+        });
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Result<(), HistoryError> {
+        match output {
+            Output::Submit(intent, command) => {
+                let stop = self.stop.child_token();
+                self.submissions.insert(intent, stop.clone());
+                self.spawn(submitter::submit(Arc::clone(&self.context), intent, command, stop));
+            }
+            Output::Withdraw(intent) => {
+                if let Some(stop) = self.submissions.remove(&intent) {
+                    stop.cancel();
+                }
+            }
+            Output::Train(task) => {
+                let stop = self.work_token(task.key);
+                self.spawn(jobs::train(Arc::clone(&self.context), *task, stop));
+            }
+            Output::Upload(key, file) => {
+                let stop = self.work_token(key);
+                self.spawn(jobs::upload(Arc::clone(&self.context), key, file, stop));
+            }
+            Output::Stop(key) => {
+                if let Some(stop) = self.work.remove(&key) {
+                    stop.cancel();
+                }
+            }
+            Output::Evaluate(task) => {
+                self.spawn(jobs::evaluate_version(Arc::clone(&self.context), *task, self.stop.child_token()));
+            }
+            Output::Keep(kept) => {
+                self.context.serve(&kept);
+                let files = Arc::clone(&self.context.files);
+                self.blocking("deleting files of no further use", move || files.keep_only(&kept)).await;
+            }
+            Output::Witness(head) => {
+                let files = Arc::clone(&self.context.files);
+                self.blocking("storing the witnessed head", move || files.store_witnessed(&head.note)).await;
+            }
+            Output::Refollow => self.unfollow(),
+            Output::Report(event) => self.tell(event),
+            Output::Fail(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// One token for all the work on a round.
+    fn work_token(&mut self, key: RoundKey) -> CancellationToken {
+        self.work.entry(key).or_insert_with(|| self.stop.child_token()).clone()
+    }
+
+    /// Runs a job and gives its result to the core.
+    fn spawn(&self, job: impl Future<Output = Option<Input>> + Send + 'static) {
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            if let Some(input) = job.await {
+                // The core is gone only when the node stops.
+                inputs.send(input).await.ok();
+            }
+        });
+    }
+
+    /// Small writes whose order matters. A failure is reported and tried again with the next change.
+    async fn blocking(&self, what: &'static str, work: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, what, "the disk refuses"),
+            Err(error) => tracing::error!(%error, what, "a task failed"),
+        }
+    }
+
+    fn tell(&self, event: NodeEvent) {
+        match &event {
+            NodeEvent::Distrusted { replica, reason } => tracing::error!(replica, reason, "a replica is not trusted"),
+            NodeEvent::Rejected { intent, code } => tracing::warn!(intent, code, "the ledger refused a transaction"),
+            event => tracing::info!(?event),
+        }
+        // Nobody needs to listen.
+        self.events.send(event).ok();
+    }
+
+    fn serve(&self, request: InboundRequest) {
+        let context = Arc::clone(&self.context);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = serve::answer(context, request) => {}
+            }
+        });
+    }
+
+    /// Members may come and go; connections follow the ledger.
+    async fn refresh_replicas(&self) {
+        let members = self.core.federation().members();
+        let replicas = peers::replicas(members, self.core.member());
+        if *self.replicas.borrow() != replicas {
+            let admitted = replicas.iter().map(|replica| replica.key).collect();
+            self.replicas.send_replace(replicas);
+            if let Err(error) = self.context.endpoint.set_admitted(admitted).await {
+                tracing::debug!(%error, "the endpoint has stopped");
+            }
+        }
+    }
+}
+
+/// Following the ledger, and asking for signed heads.
+impl Driver {
+    fn follow_someone(&mut self) {
+        if self.following.is_some() || Instant::now() < self.retry_at {
+            return;
+        }
+        let excluded = self.core.excluded();
+        let available = self.context.available(self.failures as usize);
+        let Some(replica) = available.into_iter().find(|replica| !excluded.contains(&replica.name)) else { return };
+        self.turn += 1;
+        let stop = self.stop.child_token();
+        let (context, feed, from) = (Arc::clone(&self.context), self.feed.clone(), self.core.size());
+        self.tasks.spawn(follower::follow(context, replica, from, self.turn, feed, stop.clone()));
+        self.following = Some(stop);
+    }
+
+    fn unfollow(&mut self) {
+        if let Some(stop) = self.following.take() {
+            stop.cancel();
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Instant::now() + peers::backoff(self.failures.min(RETRY_EXPONENT_MAX));
+    }
+
+    /// What came from the replica that is followed now.
+    fn of_this_turn(&mut self, Fed { turn, input }: Fed) -> Option<Input> {
+        if turn != self.turn || self.following.is_none() {
+            return None;
+        }
+        match input {
+            Input::Lost { .. } => self.unfollow(),
+            Input::Leaf(_) => self.failures = 0,
+            _ => {}
+        }
+        Some(input)
+    }
+
+    /// Asks some replicas for their signed heads, another pair each time, unless the last ones have not answered yet.
+    fn ask_for_heads(&mut self) {
+        let Ok(permit) = Arc::clone(&self.asking).try_acquire_owned() else { return };
+        let replicas: Vec<Replica> = self.context.available(self.heads_turn).into_iter().take(HEADS_ASKED).collect();
+        self.heads_turn = self.heads_turn.wrapping_add(HEADS_ASKED);
+        let (context, inputs, stop) = (Arc::clone(&self.context), self.inputs.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            for replica in replicas {
+                let head = tokio::select! {
+                    () = stop.cancelled() => return,
+                    head = head_of(&context, &replica) => head,
+                };
+                if let Some(text) = head {
+                    inputs.send(Input::Note { replica: replica.name, text }).await.ok();
+                }
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn head_of(context: &Context, replica: &Replica) -> Option<String> {
+    match context.endpoint.call(replica.key, &CheckpointRequest::Latest, context.replica_timeout).await {
+        Ok(CheckpointResponse::Latest { note }) => note,
+        Ok(CheckpointResponse::Taken) => None,
+        Err(error) => {
+            tracing::debug!(replica = replica.name, %error, "a replica did not give its head");
+            None
+        }
+    }
+}

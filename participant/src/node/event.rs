@@ -1,0 +1,107 @@
+//! What a participant's node tells its surroundings.
+
+use fedledger_federation::{VersionId, command::RoundKey};
+use fedledger_ledger::Digest;
+
+/// Something that happened. Events are for people and progress displays; nothing depends on their being seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// The node follows the ledger at this replica.
+    Connected {
+        /// Node name of the replica.
+        replica: String,
+    },
+    /// The connection that the node followed has ended; it looks for another.
+    Disconnected {
+        /// Node name of the replica.
+        replica: String,
+        /// Why.
+        reason: String,
+    },
+    /// Every entry that the replica had has been replayed.
+    CaughtUp {
+        /// Entries in the ledger.
+        size: u64,
+    },
+    /// The site's consent to a plan is on the ledger.
+    Consented {
+        /// The plan.
+        plan: Digest,
+    },
+    /// The site does not consent by itself.
+    ConsentWithheld {
+        /// The plan.
+        plan: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// The site has joined a round.
+    Joined {
+        /// The attempt.
+        key: RoundKey,
+    },
+    /// The site has declined a round.
+    Declined {
+        /// The attempt.
+        key: RoundKey,
+        /// Why.
+        reason: String,
+    },
+    /// The round's training is done.
+    Trained {
+        /// The attempt.
+        key: RoundKey,
+        /// Mean loss of the last pass through the examples, in millionths.
+        loss_millionths: i64,
+    },
+    /// The site's contribution is on the ledger.
+    Contributed {
+        /// The attempt.
+        key: RoundKey,
+        /// Index of the contribution.
+        index: u64,
+    },
+    /// The site's metrics of a version are on the ledger.
+    Evaluated {
+        /// The version.
+        version: VersionId,
+        /// Its number.
+        number: u64,
+        /// Share of test examples predicted correctly, in millionths.
+        accuracy_millionths: i64,
+    },
+    /// A transaction of this node was refused by the ledger.
+    Rejected {
+        /// What it asked for.
+        intent: String,
+        /// Code of the reason.
+        code: String,
+    },
+    /// A replica's signed head of the log is the one that this node computed itself.
+    Witnessed {
+        /// Node name of the replica.
+        replica: String,
+        /// Entries under the head.
+        size: u64,
+    },
+    /// A replica sent, or signed, a history that contradicts the one this node holds. It is not listened to any more.
+    Distrusted {
+        /// Node name of the replica.
+        replica: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Node name of the replica that is followed, if any.
+    pub following: Option<String>,
+    /// Entries replayed, the genesis file included.
+    pub size: u64,
+    /// Whether everything that the replica had at the beginning has been replayed, so that the node acts.
+    pub current: bool,
+    /// Entries under the last signed head that was verified.
+    pub witnessed: u64,
+}

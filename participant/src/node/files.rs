@@ -1,0 +1,302 @@
+//! The node's directory: its lock, its blobs, its local checkpoints and the head that it has witnessed.
+//!
+//! Everything is written beside its place, made durable and moved there, so that a file is whole or absent whatever
+//! happens. Blobs are verified whenever they are read; one that is damaged counts as absent and is fetched or trained again.
+//! All functions block.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use fedledger_federation::{VersionId, command::FileRef};
+use fedledger_ledger::{Digest, checkpoint::Checkpoint, codec, note::NOTE_SIZE_BYTES_MAX};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    core::{Kept, TrainedUpdate},
+    error::ParticipantError,
+    witness,
+};
+use crate::training::LocalCheckpoint;
+
+/// Held while a process works in the directory.
+const LOCK_FILE: &str = "lock";
+/// The last head that was verified.
+const WITNESS_FILE: &str = "witness.note";
+/// Weights and updates by digest.
+const BLOBS_FOLDER: &str = "blobs";
+/// Local checkpoints by plan and round.
+const WORK_FOLDER: &str = "work";
+/// Progress within a round.
+const CHECKPOINT_FILE: &str = "checkpoint";
+/// What a round's training led to.
+const OUTCOME_FILE: &str = "outcome";
+/// What files are called until they are whole.
+const PARTIAL_SUFFIX: &str = "partial";
+/// Largest local checkpoint, in bytes: parameters and two moments of the largest model, five bytes a number.
+const CHECKPOINT_SIZE_BYTES_MAX: u64 = 4 << 30;
+/// Largest outcome file, in bytes.
+const OUTCOME_SIZE_BYTES_MAX: u64 = 4096;
+
+/// A participant's directory, while this process holds its lock.
+#[derive(Debug)]
+pub struct NodeFiles {
+    directory: PathBuf,
+    /// Held while blobs are written or deleted.
+    writing: Mutex<()>,
+    /// The operating system releases the lock when this is dropped, or when the process dies.
+    _lock: File,
+}
+
+/// What a round's update depends on, beside the software.
+#[derive(Debug, Clone, Copy)]
+pub struct OutcomeOf<'a> {
+    /// The plan.
+    pub plan: &'a Digest,
+    /// The round.
+    pub round: u64,
+    /// The version that is trained on.
+    pub base: &'a VersionId,
+    /// Digest of the description of the data.
+    pub data_manifest: &'a Digest,
+}
+
+/// What is reported of a training beside its update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Losses {
+    /// Examples trained on.
+    pub examples: u64,
+    /// Mean loss of the first pass through them, in millionths.
+    pub first_millionths: i64,
+    /// The same of the last pass.
+    pub last_millionths: i64,
+}
+
+/// Which update of one round lies on disk, and what it was trained from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedOutcome {
+    base: VersionId,
+    data_manifest: Digest,
+    update: FileRef,
+    losses: Losses,
+}
+
+impl SavedOutcome {
+    const fn into_update(self) -> TrainedUpdate {
+        TrainedUpdate {
+            file: self.update,
+            examples: self.losses.examples,
+            first_loss_millionths: self.losses.first_millionths,
+            last_loss_millionths: self.losses.last_millionths,
+        }
+    }
+}
+
+impl NodeFiles {
+    /// Takes the directory's lock and makes its folders.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError::InUse`] if another process works in it, [`ParticipantError::Io`].
+    pub fn open(directory: &Path) -> Result<Self, ParticipantError> {
+        let path = directory.join(LOCK_FILE);
+        let lock = at(&path, File::options().create(true).truncate(false).write(true).open(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ParticipantError::InUse(directory.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(ParticipantError::Io { path, source }),
+        }
+        for folder in [BLOBS_FOLDER, WORK_FOLDER] {
+            let path = directory.join(folder);
+            at(&path, fs::create_dir_all(&path))?;
+        }
+        Ok(Self { directory: directory.to_owned(), writing: Mutex::new(()), _lock: lock })
+    }
+
+    /// The head that was witnessed last; none before the first.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError::Witness`] if the file is damaged: then a rewritten history could go unnoticed.
+    pub fn witnessed(&self) -> Result<Option<Checkpoint>, ParticipantError> {
+        let path = self.directory.join(WITNESS_FILE);
+        let Some(bytes) = at(&path, read_bounded(&path, NOTE_SIZE_BYTES_MAX as u64))? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let checkpoint = witness::parse_stored(&text);
+        checkpoint.map(Some).map_err(|source| ParticipantError::Witness { path, source })
+    }
+
+    /// Stores a head durably.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the previous head is still there.
+    pub fn store_witnessed(&self, note: &str) -> io::Result<()> {
+        write_durably(&self.directory.join(WITNESS_FILE), note.as_bytes())
+    }
+
+    /// Where a blob lies, or would lie.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        let (folder, rest) = name.split_at(2);
+        self.directory.join(BLOBS_FOLDER).join(folder).join(rest)
+    }
+
+    /// A blob, if it is there and undamaged.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn read_blob(&self, file: &FileRef) -> io::Result<Option<Vec<u8>>> {
+        let bytes = read_bounded(&self.blob_path(&file.digest), file.size)?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == file.digest))
+    }
+
+    /// Makes a blob durable.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn write_blob(&self, bytes: &[u8]) -> io::Result<FileRef> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_blob_locked(bytes)
+    }
+
+    fn write_blob_locked(&self, bytes: &[u8]) -> io::Result<FileRef> {
+        let file = FileRef { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        let path = self.blob_path(&file.digest);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        write_durably(&path, bytes)?;
+        Ok(file)
+    }
+
+    /// How far an earlier process came with a round. Unreadable progress counts as none: training begins anew and leads to
+    /// the same update.
+    pub fn local_checkpoint(&self, plan: &Digest, round: u64) -> Option<LocalCheckpoint> {
+        read_saved(&self.work_path(plan, round).join(CHECKPOINT_FILE), CHECKPOINT_SIZE_BYTES_MAX)
+    }
+
+    /// Saves progress.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the previous progress is still there.
+    pub fn save_local_checkpoint(&self, plan: &Digest, round: u64, checkpoint: &LocalCheckpoint) -> io::Result<()> {
+        let folder = self.work_path(plan, round);
+        fs::create_dir_all(&folder)?;
+        write_durably(&folder.join(CHECKPOINT_FILE), &codec::encode(checkpoint))
+    }
+
+    /// Deletes progress that is of no use.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn discard_local_checkpoint(&self, plan: &Digest, round: u64) -> io::Result<()> {
+        unless_absent(fs::remove_file(self.work_path(plan, round).join(CHECKPOINT_FILE))).map(drop)
+    }
+
+    /// The update that this training led to, if an earlier process, or an earlier attempt, finished it and it is undamaged.
+    pub fn outcome(&self, of: &OutcomeOf<'_>) -> Option<TrainedUpdate> {
+        let path = self.work_path(of.plan, of.round).join(OUTCOME_FILE);
+        let saved: SavedOutcome = read_saved(&path, OUTCOME_SIZE_BYTES_MAX)?;
+        let same = saved.base == *of.base && saved.data_manifest == *of.data_manifest;
+        let whole = same && self.read_blob(&saved.update).ok()?.is_some();
+        whole.then(|| saved.into_update())
+    }
+
+    /// Makes a round's update durable, and that it is the one of this round; its local checkpoint is of no use any more.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn save_outcome(&self, saved: &OutcomeOf<'_>, bytes: &[u8], losses: Losses) -> io::Result<TrainedUpdate> {
+        // The blob is nobody's until the outcome names it.
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let update = self.write_blob_locked(bytes)?;
+        let folder = self.work_path(saved.plan, saved.round);
+        fs::create_dir_all(&folder)?;
+        let outcome = SavedOutcome { base: *saved.base, data_manifest: *saved.data_manifest, update, losses };
+        write_durably(&folder.join(OUTCOME_FILE), &codec::encode(&outcome))?;
+        unless_absent(fs::remove_file(folder.join(CHECKPOINT_FILE)))?;
+        Ok(outcome.into_update())
+    }
+
+    /// Deletes every blob and local checkpoint that is not to be kept, and what was left half written.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; the rest is deleted next time.
+    pub fn keep_only(&self, kept: &Kept) -> io::Result<()> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let work: BTreeSet<PathBuf> = kept.work.iter().map(|(plan, round)| self.work_path(plan, *round)).collect();
+        for path in entries(&self.directory.join(WORK_FOLDER))?.filter(|path| !work.contains(path)) {
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        // An update that is trained but not yet known to the core is named by the outcome beside it.
+        let outcomes = work.iter().filter_map(|folder| {
+            read_saved::<SavedOutcome>(&folder.join(OUTCOME_FILE), OUTCOME_SIZE_BYTES_MAX).map(|saved| saved.update.digest)
+        });
+        let digests = kept.updates.iter().chain(&kept.weights).copied().chain(outcomes);
+        let blobs: BTreeSet<PathBuf> = digests.map(|digest| self.blob_path(&digest)).collect();
+        for folder in entries(&self.directory.join(BLOBS_FOLDER))?.filter(|path| path.is_dir()) {
+            for path in entries(&folder)?.filter(|path| !blobs.contains(path)) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn work_path(&self, plan: &Digest, round: u64) -> PathBuf {
+        self.directory.join(WORK_FOLDER).join(format!("{plan}-{round}"))
+    }
+}
+
+/// Names the path in a failure.
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ParticipantError> {
+    result.map_err(|source| ParticipantError::Io { path: path.to_owned(), source })
+}
+
+fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn entries(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    Ok(fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()))
+}
+
+/// A file of at most `limit` bytes; a larger one is cut, so that its digest or decoding fails.
+fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = unless_absent(File::open(path))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+fn read_saved<T: Serialize + serde::de::DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
+    let bytes = read_bounded(path, limit).ok()??;
+    codec::decode(&bytes, usize::try_from(limit).unwrap_or(usize::MAX)).ok()
+}
+
+/// Writes a whole file or nothing, and returns when it would survive a loss of power.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension(PARTIAL_SUFFIX);
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    // The new name is durable once the folder is.
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}

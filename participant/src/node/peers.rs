@@ -1,0 +1,78 @@
+//! Which replica to ask: the own member's first, then the others in the order of the genesis file.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fedledger_federation::member::{MemberId, Members};
+use fedledger_ledger::PublicKey;
+
+/// Wait after the first failure.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+
+/// Longest wait between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A replica that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Its node name.
+    pub name: String,
+    /// Its transport key.
+    pub key: PublicKey,
+}
+
+/// The replicas in the order of preference.
+pub fn replicas(members: &Members, own: &MemberId) -> Vec<Replica> {
+    let all = members.nodes().filter(|(_, node)| node.replica_number().is_some());
+    let (mut first, others): (Vec<_>, Vec<_>) = all.partition(|(member, _)| member.id == *own);
+    first.extend(others);
+    first
+        .into_iter()
+        .map(|(_, node)| Replica { name: node.name.clone(), key: node.transport_key })
+        .collect()
+}
+
+/// Those of `replicas` that are connected, beginning with the one that comes after `turn` others.
+pub fn available<'a>(
+    replicas: &'a [Replica],
+    connected: &BTreeSet<PublicKey>,
+    turn: usize,
+) -> impl Iterator<Item = &'a Replica> {
+    let available: Vec<&Replica> = replicas.iter().filter(|replica| connected.contains(&replica.key)).collect();
+    let count = available.len();
+    let start = turn.checked_rem(count).unwrap_or(0);
+    available.into_iter().cycle().skip(start).take(count)
+}
+
+/// How long to wait after some failures in a row.
+pub fn backoff(failures: u32) -> Duration {
+    BACKOFF_FIRST.saturating_mul(2u32.saturating_pow(failures.min(16))).min(BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(number: u8) -> Replica {
+        Replica { name: format!("member-{number}/replica"), key: PublicKey::from_bytes([number; 32]) }
+    }
+
+    #[test]
+    fn every_connected_replica_gets_its_turn() {
+        let replicas = [replica(1), replica(2), replica(3)];
+        let connected = BTreeSet::from([replica(1).key, replica(3).key]);
+        let names = |turn| {
+            available(&replicas, &connected, turn).map(|replica| replica.name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(0), ["member-1/replica", "member-3/replica"]);
+        assert_eq!(names(1), ["member-3/replica", "member-1/replica"]);
+        assert_eq!(names(2), names(0));
+        assert_eq!(available(&replicas, &BTreeSet::new(), 5).count(), 0);
+    }
+
+    #[test]
+    fn waits_grow_up_to_a_bound() {
+        assert_eq!(backoff(0), BACKOFF_FIRST);
+        assert!(backoff(1) > backoff(0));
+        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    }
+}

@@ -1,0 +1,46 @@
+//! From a plan to the settings of local training.
+
+use fedledger_federation::{
+    decimal::Decimal,
+    plan::{self, Plan},
+};
+
+use crate::training::{Optimizer, SettingsError, TrainingSettings};
+
+impl TrainingSettings {
+    /// How `member` trains in `round` of a plan. They depend on nothing else, so every attempt gives the same update.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] for a plan beyond what this software trains.
+    pub fn from_plan(plan: &Plan, round: u64, member: &str) -> Result<Self, SettingsError> {
+        let settings = Self {
+            architecture: plan.architecture.clone(),
+            optimizer: optimizer(&plan.training.optimizer),
+            steps: plan.training.steps,
+            batch_size: plan.training.batch_size,
+            seed: plan.seed,
+            round,
+            member: member.to_owned(),
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+}
+
+fn optimizer(optimizer: &plan::Optimizer) -> Optimizer {
+    match optimizer {
+        plan::Optimizer::Sgd { learning_rate } => Optimizer::Sgd { learning_rate: value(learning_rate) },
+        plan::Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => Optimizer::Adam {
+            learning_rate: value(learning_rate),
+            beta1: value(beta1),
+            beta2: value(beta2),
+            epsilon: value(epsilon),
+        },
+    }
+}
+
+/// The nearest float; a decimal is always a number, and validation would refuse the NaN.
+fn value(decimal: &Decimal) -> f64 {
+    decimal.as_str().parse().unwrap_or(f64::NAN)
+}

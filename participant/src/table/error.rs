@@ -1,0 +1,161 @@
+//! Everything that can be wrong with a table, with the place where it is wrong.
+
+use std::{fmt, io};
+
+use super::{
+    lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX},
+    parse::{CELLS_MAX, ROWS_MAX},
+    schema::SchemaError,
+};
+
+/// Where in a file: line and column as an editor or a spreadsheet shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Line of the file, from 1; the header is line 1.
+    pub line: u64,
+    /// Field within the line, from 1.
+    pub column: usize,
+    /// Name of the column, empty where there is none.
+    pub name: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)?;
+        if self.name.is_empty() { Ok(()) } else { write!(f, " ({})", self.name) }
+    }
+}
+
+/// A table that cannot be read as its schema says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The schema itself is wrong.
+    #[error("the schema is not valid")]
+    Schema(#[from] SchemaError),
+    /// The file could not be read to its end.
+    #[error("the table cannot be read")]
+    Io(#[from] io::Error),
+    /// The file has no header line.
+    #[error("the table is empty: its first line must name the columns")]
+    Empty,
+    /// More than [`FILE_BYTES_MAX`] bytes.
+    #[error("the table is larger than {FILE_BYTES_MAX} bytes: split it")]
+    FileTooLarge,
+    /// A line of more than [`LINE_BYTES_MAX`] bytes.
+    #[error("line {line} is longer than {LINE_BYTES_MAX} bytes")]
+    LineTooLong {
+        /// The line, from 1.
+        line: u64,
+    },
+    /// A line of more than [`COLUMNS_MAX`] fields.
+    #[error("line {line} has more than {COLUMNS_MAX} fields")]
+    TooManyColumns {
+        /// The line, from 1.
+        line: u64,
+    },
+    /// A field of more than [`FIELD_BYTES_MAX`] bytes.
+    #[error("{place}: the field is longer than {FIELD_BYTES_MAX} bytes")]
+    FieldTooLong {
+        /// Where.
+        place: Place,
+    },
+    /// Bytes that are not UTF-8.
+    #[error("{place}: not UTF-8; save the table as UTF-8")]
+    NotUtf8 {
+        /// Where.
+        place: Place,
+    },
+    /// A quoted field that does not end on its line.
+    #[error("{place}: a quoted field does not end on its line")]
+    UnclosedQuote {
+        /// Where.
+        place: Place,
+    },
+    /// Text beside the quotes of a quoted field, or a quote inside an unquoted one.
+    #[error("{place}: a quote must enclose the whole field, and a quote within it must be doubled")]
+    StrayQuote {
+        /// Where.
+        place: Place,
+    },
+    /// A line with another number of fields than the header.
+    #[error("line {line} has {found} fields, the header has {expected}")]
+    FieldCount {
+        /// The line, from 1.
+        line: u64,
+        /// Fields of the header.
+        expected: usize,
+        /// Fields of this line.
+        found: usize,
+    },
+    /// Two columns of one name.
+    #[error("{place}: the header names this column twice")]
+    DuplicateColumn {
+        /// The second of them.
+        place: Place,
+    },
+    /// A column of the schema that the header does not name.
+    #[error("the header has no column {name:?}: check the spelling and the delimiter")]
+    MissingColumn {
+        /// The column.
+        name: String,
+    },
+    /// Text where a number should be.
+    #[error("{place}: {text:?} is not a number")]
+    NotANumber {
+        /// Where.
+        place: Place,
+        /// What stands there, at most 80 characters.
+        text: String,
+    },
+    /// An infinite value, NaN, or one beyond the range of a 32-bit float.
+    #[error("{place}: {text:?} is not a finite 32-bit number")]
+    NotFinite {
+        /// Where.
+        place: Place,
+        /// What stands there, at most 80 characters.
+        text: String,
+    },
+    /// A category that the schema does not list.
+    #[error("{place}: {text:?} is none of the categories that the schema lists")]
+    UnknownCategory {
+        /// Where.
+        place: Place,
+        /// What stands there, at most 80 characters.
+        text: String,
+    },
+    /// A missing value where the schema allows none.
+    #[error("{place}: the value is missing; complete it or set `missing` in the schema")]
+    MissingValue {
+        /// Where.
+        place: Place,
+    },
+    /// More than [`ROWS_MAX`] rows or [`CELLS_MAX`] values.
+    #[error("the table has more than {ROWS_MAX} rows or {CELLS_MAX} values: use fewer")]
+    TooManyRows,
+    /// Every training row lacks this value, so that there is no mean to put in its place.
+    #[error("feature {name:?} is missing in every training row: leave it out of the schema")]
+    NoMean {
+        /// The feature.
+        name: String,
+    },
+    /// The schema wants a list of test rows and none was given.
+    #[error("the schema's split needs the list of test rows")]
+    NoTestRows,
+    /// A test row beyond the last row, or one named twice.
+    #[error("test row {row} is named twice or not among the {rows} rows of the table")]
+    TestRow {
+        /// The row, from 0.
+        row: u64,
+        /// Rows of the table.
+        rows: u64,
+    },
+    /// Nothing is left to train on.
+    #[error("no row is left to train on: check the row filter, the missing values and the split")]
+    NoTrainingRows,
+}
+
+/// At most 80 characters of `text`, for error messages.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}

@@ -1,0 +1,146 @@
+//! The whole node over real connections, with a replica that keeps its ledger in memory.
+
+use std::path::Path;
+
+use fedledger_federation::{
+    Federation,
+    command::RoundKey,
+    records::{Participation, PlanRecord},
+};
+use fedledger_ledger::{Digest, log::Log};
+use fedledger_participant::node::{HistoryError, NodeEvent, NodeOptions, ParticipantError, ParticipantNode};
+use fedledger_proto::endpoint::Transports;
+use tempfile::TempDir;
+
+use crate::{
+    fixture::{Ledger, genesis, plan},
+    kit::write_directory,
+    replica::Replica,
+};
+
+/// A plan that alpha alone can carry out.
+fn lone_plan() -> fedledger_federation::plan::Plan {
+    let mut plan = plan();
+    plan.participation.minimum_participants = 1;
+    plan
+}
+
+async fn start(directory: &Path) -> ParticipantNode {
+    let options = NodeOptions { transports: Transports::TcpOnly };
+    ParticipantNode::start(directory, options).await.unwrap()
+}
+
+fn directory(replicas: &[(&str, &Replica)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let addresses: Vec<_> = replicas.iter().map(|(name, replica)| (*name, replica.address())).collect();
+    write_directory(directory.path(), "alpha", &addresses);
+    directory
+}
+
+fn contribution_of(state: &Federation, key: &RoundKey) -> Option<(u64, Digest)> {
+    state.participations(key).find_map(|(member, participation)| match participation {
+        Participation::Contributed { index, contribution } if member == "alpha" => Some((*index, contribution.update)),
+        _ => None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_is_carried_out_from_consent_to_evaluation() {
+    let mut ledger = Ledger::new();
+    let id = ledger.propose(lone_plan());
+    let replica = Replica::start("alpha", ledger);
+    let directory = directory(&[("alpha", &replica)]);
+    let node = start(directory.path()).await;
+    let mut events = node.events();
+
+    let consented = |record: &PlanRecord| record.consents.contains("alpha");
+    replica.until(|state| state.plans().get(&id).is_some_and(consented)).await;
+    replica.change(|ledger| ledger.start(id));
+    let mut versions = Vec::new();
+    for _ in 0..3 {
+        let key = replica.change(|ledger| ledger.open_round(id));
+        replica.until(|state| contribution_of(state, &key).is_some()).await;
+        let update = replica.change(|ledger| contribution_of(ledger.state(), &key)).unwrap().1;
+        assert!(replica.change(|ledger| ledger.blobs.contains_key(&update)), "the update came before the contribution");
+        assert_eq!(replica.fetch("alpha", update).await.map(|bytes| Digest::of(&bytes)), Some(update));
+        versions.push(replica.complete_round(key));
+    }
+    let last = *versions.last().unwrap();
+    replica.until(|state| state.evaluations(&last).count() == 1).await;
+    let metrics = replica.change(|ledger| ledger.state().evaluations(&last).next().unwrap().1.metrics.clone());
+    assert_eq!(metrics.keys().collect::<Vec<_>>(), ["accuracy", "auc", "loss"]);
+
+    let weights = replica.change(|ledger| ledger.state().head("main").unwrap().1.manifest.weights().unwrap().digest);
+    assert_eq!(replica.fetch("alpha", weights).await, None, "a participant gives away its own updates only");
+    let mut status = node.status();
+    status.wait_for(|status| status.witnessed > 0).await.unwrap();
+    node.shutdown().await.unwrap();
+    assert!(directory.path().join("witness.note").is_file());
+
+    let mut seen = Vec::new();
+    while let Ok(event) = events.recv().await {
+        seen.push(event);
+    }
+    let count = |wanted: fn(&NodeEvent) -> bool| seen.iter().filter(|event| wanted(event)).count();
+    assert_eq!(count(|event| matches!(event, NodeEvent::Joined { .. })), 3);
+    assert_eq!(count(|event| matches!(event, NodeEvent::Trained { .. })), 3);
+    assert_eq!(count(|event| matches!(event, NodeEvent::Contributed { .. })), 3);
+    assert!(count(|event| matches!(event, NodeEvent::Evaluated { .. })) >= 3);
+    assert_eq!(count(|event| matches!(event, NodeEvent::Rejected { .. } | NodeEvent::Distrusted { .. })), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_started_again_goes_on_and_gives_the_same_update() {
+    let mut updates = Vec::new();
+    for interruption in [None, Some("restart"), Some("lost disk")] {
+        let mut ledger = Ledger::new();
+        let id = ledger.start_plan(lone_plan(), &["alpha"]);
+        let key = ledger.open_round(id);
+        let mut replica = Replica::start("alpha", ledger);
+        let mut directory = directory(&[("alpha", &replica)]);
+        let mut node = start(directory.path()).await;
+        if let Some(interruption) = interruption {
+            replica.until(|state| state.participations(&key).next().is_some()).await;
+            // The node stops wherever it is, and the replica comes back at another address.
+            node.shutdown().await.unwrap();
+            replica = Replica::start("alpha", replica.stop().await);
+            if interruption == "lost disk" {
+                directory = tempfile::tempdir().unwrap();
+            }
+            write_directory(directory.path(), "alpha", &[("alpha", replica.address())]);
+            node = start(directory.path()).await;
+        }
+        replica.until(|state| contribution_of(state, &key).is_some()).await;
+        updates.push(replica.change(|ledger| contribution_of(ledger.state(), &key)).unwrap().1);
+        // Whatever was in flight, there is one contribution, and nothing of the node was refused.
+        let leaves = replica.change(|ledger| ledger.leaves.clone());
+        node.shutdown().await.unwrap();
+        let (mut log, _) = Log::<Federation>::genesis(&genesis()).unwrap();
+        let outcomes = leaves.iter().map(|leaf| log.replay(leaf).unwrap().leaf.outcome);
+        assert!(outcomes.into_iter().all(|outcome| outcome.is_accepted()));
+    }
+    assert!(updates.iter().all(|update| *update == updates[0]), "{updates:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_another_history_stops_the_node_that_has_witnessed_one() {
+    let mut ledger = Ledger::new();
+    ledger.start_plan(lone_plan(), &["alpha"]);
+    let replicas = [Replica::start("alpha", ledger)];
+    let directory = directory(&[("alpha", &replicas[0])]);
+    let node = start(directory.path()).await;
+    node.status().wait_for(|status| status.witnessed > 0).await.unwrap();
+    node.shutdown().await.unwrap();
+
+    let mut forged = [Ledger::new(), Ledger::new()];
+    for ledger in &mut forged {
+        ledger.start_plan(lone_plan(), &["beta", "alpha"]);
+    }
+    let [first, second] = forged;
+    let replicas = [Replica::start("alpha", first), Replica::start("beta", second)];
+    write_directory(directory.path(), "alpha", &[("alpha", replicas[0].address()), ("beta", replicas[1].address())]);
+    let mut node = start(directory.path()).await;
+    let error = node.finished().await.unwrap_err();
+    assert!(matches!(error, ParticipantError::History(HistoryError::Rewritten { .. })), "{error}");
+    assert!(replicas[0].change(|ledger| ledger.state().rounds().is_empty()));
+}

@@ -1,0 +1,150 @@
+//! A replica that keeps the fixture's ledger in memory and speaks the real protocols over real connections.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use fedledger_federation::{Federation, VersionId, command::RoundKey};
+use fedledger_ledger::Digest;
+use fedledger_proto::{
+    endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports},
+    wire::{CheckpointResponse, EventFrame, SubmitResponse},
+};
+use tokio::sync::watch;
+
+use crate::fixture::{Ledger, MEMBERS, Purpose, key};
+
+/// What every handle and task of the replica shares.
+struct Shared {
+    name: &'static str,
+    ledger: Mutex<Ledger>,
+    size: watch::Sender<u64>,
+}
+
+/// A running replica.
+pub struct Replica {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    address: SocketAddr,
+}
+
+impl Replica {
+    /// Starts the replica of a member with a ledger.
+    pub fn start(name: &'static str, ledger: Ledger) -> Self {
+        let admitted: BTreeSet<_> =
+            MEMBERS.iter().map(|member| key(member, Purpose::ParticipantTransport).public()).collect();
+        let (endpoint, incoming) = Endpoint::start(EndpointConfig {
+            transport_key: key(name, Purpose::Transport),
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            dial: Vec::new(),
+            admitted,
+            transports: Transports::TcpOnly,
+        })
+        .unwrap();
+        let size = watch::Sender::new(ledger.log.size());
+        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size });
+        tokio::spawn(serve(Arc::clone(&shared), incoming));
+        let address = endpoint.listen_addresses()[0];
+        Self { shared, endpoint, address }
+    }
+
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes the ledger as its other members do.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
+        self.shared.change(change)
+    }
+
+    /// Waits until the ledger's state is as wanted.
+    pub async fn until(&self, mut wanted: impl FnMut(&Federation) -> bool) {
+        let mut size = self.shared.size.subscribe();
+        size.wait_for(|_| wanted(self.shared.ledger.lock().unwrap().state())).await.unwrap();
+    }
+
+    /// Fetches a file from a participant.
+    pub async fn fetch(&self, participant: &str, digest: Digest) -> Option<Vec<u8>> {
+        let peer = key(participant, Purpose::ParticipantTransport).public();
+        let mut bytes = Vec::new();
+        self.endpoint.get_blob(peer, digest, 1 << 20, &mut bytes).await.ok()?;
+        Some(bytes)
+    }
+
+    /// Stops, and gives the ledger back.
+    pub async fn stop(self) -> Ledger {
+        self.endpoint.shutdown().await;
+        std::mem::replace(&mut *self.shared.ledger.lock().unwrap(), Ledger::new())
+    }
+
+    /// Closes a round and makes its version from what participants have stored here.
+    pub fn complete_round(&self, key: RoundKey) -> VersionId {
+        self.change(|ledger| ledger.complete_round(key))
+    }
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = self.ledger.lock().unwrap();
+        let result = change(&mut ledger);
+        self.size.send_replace(ledger.log.size());
+        result
+    }
+}
+
+async fn serve(shared: Arc<Shared>, mut incoming: Incoming) {
+    while let Some(InboundRequest { kind, .. }) = incoming.requests.recv().await {
+        // A peer may go away while it is answered.
+        tokio::spawn(answer(Arc::clone(&shared), kind));
+    }
+}
+
+async fn answer(shared: Arc<Shared>, kind: RequestKind) {
+    match kind {
+        RequestKind::Submit(request, responder) => {
+            let (index, leaf) = shared.change(|ledger| ledger.take_envelope(&request.envelope));
+            responder.send(SubmitResponse::Outcome { index, leaf }).await.ok();
+        }
+        RequestKind::Checkpoint(_, responder) => {
+            let note = shared.change(|ledger| ledger.head(shared.name, ledger.log.size()));
+            responder.send(CheckpointResponse::Latest { note: Some(note) }).await.ok();
+        }
+        RequestKind::Events(request, responder) => follow(shared, request.from, responder).await,
+        RequestKind::BlobGet(responder) => {
+            let found = shared.ledger.lock().unwrap().blobs.get(&responder.digest()).cloned();
+            match found {
+                Some(bytes) => responder.send(bytes.len() as u64, &mut &bytes[..]).await.unwrap(),
+                None => responder.not_found().await.unwrap(),
+            }
+        }
+        RequestKind::BlobPut(responder) => {
+            let (digest, mut bytes) = (responder.digest(), Vec::new());
+            let receipt = responder.receive(&mut bytes).await.unwrap();
+            shared.change(|ledger| ledger.blobs.insert(digest, bytes));
+            receipt.stored().await.unwrap();
+        }
+    }
+}
+
+async fn follow(shared: Arc<Shared>, mut from: u64, responder: EventsResponder) {
+    let mut size = shared.size.subscribe();
+    let next = *size.borrow_and_update();
+    let Ok(mut sender) = responder.accept(next).await else { return };
+    loop {
+        while let Some(leaf) = leaf(&shared, from) {
+            if sender.send(&EventFrame { index: from, leaf }).await.is_err() {
+                return;
+            }
+            from += 1;
+        }
+        if size.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn leaf(shared: &Shared, index: u64) -> Option<Vec<u8>> {
+    shared.ledger.lock().unwrap().leaves.get(index as usize - 1).cloned()
+}

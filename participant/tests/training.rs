@@ -1,0 +1,362 @@
+//! Training: right gradients, and the same bytes whatever happens on the way.
+
+use std::io;
+
+use fedledger_federation::{architecture::Architecture, tensors::Tensor};
+use fedledger_participant::{
+    table::Dataset,
+    training::{
+        LocalCheckpoint, Optimizer, Resumption, SettingsError, TrainingError, TrainingOutcome, TrainingSettings, train,
+        train_resumable,
+    },
+};
+
+/// 37 rows of 5 features, some of them negative, with both labels.
+fn data() -> Dataset {
+    let features = (0..37 * 5).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0);
+    let labels = (0..37).map(|row| if row % 3 == 0 { 1.0 } else { 0.0 });
+    Dataset::new(features.collect(), labels.collect(), 5).unwrap()
+}
+
+fn settings(architecture: Architecture, optimizer: Optimizer) -> TrainingSettings {
+    let (steps, batch_size, seed, round) = (25, 4, 42, 3);
+    TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member: "cleveland".to_owned() }
+}
+
+fn logistic() -> Architecture {
+    Architecture::LogisticRegression { features: 5 }
+}
+
+fn perceptron() -> Architecture {
+    Architecture::MultilayerPerceptron { features: 5, hidden: vec![8, 3] }
+}
+
+fn base(architecture: &Architecture) -> Vec<Tensor> {
+    let weights = architecture.initial_weights(7).unwrap();
+    weights.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect()
+}
+
+const SGD: Optimizer = Optimizer::Sgd { learning_rate: 0.05 };
+const ADAM: Optimizer = Optimizer::adam(0.05);
+
+fn all_cases() -> Vec<TrainingSettings> {
+    let architectures = [logistic(), perceptron()];
+    architectures.into_iter().flat_map(|of| [SGD, ADAM].map(|optimizer| settings(of.clone(), optimizer))).collect()
+}
+
+fn bits(outcome: &TrainingOutcome) -> (Vec<u32>, [u64; 2]) {
+    let values = outcome.delta.iter().flat_map(|tensor| tensor.values.iter().map(|value| value.to_bits()));
+    (values.collect(), [outcome.first_loss.to_bits(), outcome.last_loss.to_bits()])
+}
+
+/// Bias and weights after a step over all rows, in double precision, written out by hand.
+struct Reference {
+    parameters: [f64; 6],
+    first: [f64; 6],
+    second: [f64; 6],
+}
+
+impl Reference {
+    fn gradient(&self, data: &Dataset) -> ([f64; 6], f64) {
+        let (mut gradient, mut loss) = ([0.0; 6], 0.0);
+        let share = 1.0 / data.rows() as f64;
+        for (row, label) in data.iter() {
+            let inputs: Vec<f64> = std::iter::once(1.0).chain(row.iter().map(|&value| f64::from(value))).collect();
+            let logit: f64 = inputs.iter().zip(self.parameters).map(|(input, parameter)| input * parameter).sum();
+            let probability = 1.0 / (1.0 + (-logit).exp());
+            let label = f64::from(label);
+            loss -= share * (label * probability.ln() + (1.0 - label) * (1.0 - probability).ln());
+            for (sum, input) in gradient.iter_mut().zip(inputs) {
+                *sum += share * (probability - label) * input;
+            }
+        }
+        (gradient, loss)
+    }
+
+    fn step(&mut self, gradient: [f64; 6], step: i32, optimizer: Optimizer) {
+        for index in 0..6 {
+            let g = gradient[index];
+            self.parameters[index] -= match optimizer {
+                Optimizer::Sgd { learning_rate } => learning_rate * g,
+                Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {
+                    self.first[index] = beta1 * self.first[index] + (1.0 - beta1) * g;
+                    self.second[index] = beta2 * self.second[index] + (1.0 - beta2) * g * g;
+                    let first = self.first[index] / (1.0 - beta1.powi(step));
+                    let second = self.second[index] / (1.0 - beta2.powi(step));
+                    learning_rate * first / (second.sqrt() + epsilon)
+                }
+            };
+        }
+    }
+}
+
+#[test]
+fn logistic_regression_follows_the_gradient_computed_by_hand() {
+    let (data, base) = (data(), base(&logistic()));
+    let start: Vec<f64> = base.iter().flat_map(|tensor| tensor.values.iter().map(|&value| value.into())).collect();
+    for optimizer in [SGD, ADAM] {
+        let mut settings = settings(logistic(), optimizer);
+        settings.batch_size = 37;
+        let outcome = train(&settings, &data, &base).unwrap();
+
+        let mut reference =
+            Reference { parameters: start.clone().try_into().unwrap(), first: [0.0; 6], second: [0.0; 6] };
+        let mut losses = Vec::new();
+        for step in 1..=25 {
+            let (gradient, loss) = reference.gradient(&data);
+            losses.push(loss);
+            reference.step(gradient, step, optimizer);
+        }
+        let delta = outcome.delta.iter().flat_map(|tensor| &tensor.values);
+        for ((found, start), expected) in delta.zip(&start).zip(reference.parameters) {
+            let expected = expected - start;
+            assert!((f64::from(*found) - expected).abs() < 2e-6, "{optimizer:?}: {found} is not {expected}");
+        }
+        assert!((outcome.first_loss - losses[0]).abs() < 1e-6 && (outcome.last_loss - losses[24]).abs() < 1e-6);
+        assert!(outcome.last_loss < outcome.first_loss);
+        assert_eq!((outcome.example_count, outcome.steps), (37, 25));
+    }
+}
+
+#[test]
+fn hidden_layers_get_the_gradient_of_the_loss() {
+    // Differences of the loss instead of formulas: one step of SGD over all rows moves each parameter by
+    // -learning rate * gradient.
+    let (data, base) = (data(), base(&perceptron()));
+    let mut settings = settings(perceptron(), Optimizer::Sgd { learning_rate: 1.0 });
+    (settings.batch_size, settings.steps) = (37, 1);
+    let outcome = train(&settings, &data, &base).unwrap();
+    let h = 1e-4;
+    for (tensor, delta) in outcome.delta.iter().enumerate() {
+        for (index, found) in delta.values.iter().enumerate() {
+            let mut shifted = [parameters(&base), parameters(&base)];
+            shifted[0][tensor][index] += h;
+            shifted[1][tensor][index] -= h;
+            let [up, down] = shifted.map(|parameters| mean_loss(&parameters, &data));
+            let expected = -(up - down) / (2.0 * h);
+            let name = &delta.name;
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{name}[{index}]: {found} is not {expected}");
+        }
+    }
+}
+
+fn parameters(tensors: &[Tensor]) -> Vec<Vec<f64>> {
+    tensors.iter().map(|tensor| tensor.values.iter().map(|&value| value.into()).collect()).collect()
+}
+
+/// Mean loss of a perceptron in double precision; bias and weights of each layer in turn.
+fn mean_loss(parameters: &[Vec<f64>], data: &Dataset) -> f64 {
+    let losses = data.iter().map(|(row, label)| {
+        let mut values: Vec<f64> = row.iter().map(|&value| value.into()).collect();
+        for (index, layer) in parameters.chunks(2).enumerate() {
+            if index > 0 {
+                values.iter_mut().for_each(|value| *value = value.max(0.0));
+            }
+            let rows = layer[1].chunks(values.len()).zip(&layer[0]);
+            values = rows.map(|(row, bias)| bias + row.iter().zip(&values).map(|(w, x)| w * x).sum::<f64>()).collect();
+        }
+        let probability = 1.0 / (1.0 + (-values[0]).exp());
+        if label == 1.0 { -probability.ln() } else { -(1.0 - probability).ln() }
+    });
+    losses.sum::<f64>() / data.rows() as f64
+}
+
+#[test]
+fn the_same_settings_give_the_same_bytes_for_any_number_of_threads() {
+    let data = data();
+    for settings in all_cases() {
+        let base = base(&settings.architecture);
+        let outcomes: Vec<_> = [1, 2, 4]
+            .into_iter()
+            .map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                bits(&pool.install(|| train(&settings, &data, &base).unwrap()))
+            })
+            .collect();
+        assert_eq!(outcomes[0], outcomes[1], "{settings:?}");
+        assert_eq!(outcomes[0], outcomes[2], "{settings:?}");
+    }
+}
+
+#[test]
+fn concurrent_runs_do_not_disturb_each_other() {
+    let (data, settings) = (data(), settings(perceptron(), ADAM));
+    let base = base(&settings.architecture);
+    let alone = bits(&train(&settings, &data, &base).unwrap());
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| bits(&train(&settings, &data, &base).unwrap()))).collect();
+        for run in runs {
+            assert_eq!(run.join().unwrap(), alone);
+        }
+    });
+}
+
+#[test]
+fn a_run_resumed_at_any_step_ends_with_the_same_bytes() {
+    let data = data();
+    for settings in all_cases() {
+        let base = base(&settings.architecture);
+        let undisturbed = bits(&train(&settings, &data, &base).unwrap());
+        for checkpoint in checkpoints(&settings, &data, &base) {
+            // Through a file format whose floats would not survive: the checkpoint must not rely on the format.
+            let text = serde_json::to_string(&checkpoint).unwrap();
+            let resume_from = Some(serde_json::from_str(&text).unwrap());
+            let mut save = |_: &LocalCheckpoint| Ok(());
+            let resumption = Resumption { resume_from, every_steps: 0, save: &mut save };
+            let resumed = train_resumable(&settings, &data, &base, resumption).unwrap();
+            assert_eq!(bits(&resumed), undisturbed, "resumed after {} steps, {settings:?}", checkpoint.step());
+        }
+    }
+}
+
+/// The checkpoints after each step of a run.
+fn checkpoints(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Vec<LocalCheckpoint> {
+    let mut saved = Vec::new();
+    let mut save = |checkpoint: &LocalCheckpoint| {
+        saved.push(checkpoint.clone());
+        Ok(())
+    };
+    let resumption = Resumption { resume_from: None, every_steps: 1, save: &mut save };
+    train_resumable(settings, data, base, resumption).unwrap();
+    assert_eq!(saved.len() as u64, settings.steps - 1, "a finished run needs no checkpoint");
+    saved
+}
+
+#[test]
+fn a_checkpoint_is_saved_after_each_pass_unless_told_otherwise() {
+    let (data, settings) = (data(), settings(logistic(), SGD));
+    let mut steps = Vec::new();
+    let mut save = |checkpoint: &LocalCheckpoint| {
+        steps.push(checkpoint.step());
+        Ok(())
+    };
+    let resumption = Resumption { resume_from: None, every_steps: 0, save: &mut save };
+    train_resumable(&settings, &data, &base(&logistic()), resumption).unwrap();
+    assert_eq!(steps, [10, 20], "37 rows are ten batches of 4");
+}
+
+#[test]
+fn an_error_while_saving_stops_the_run() {
+    let (data, settings) = (data(), settings(logistic(), SGD));
+    let mut save = |_: &LocalCheckpoint| Err(io::Error::other("disk full"));
+    let resumption = Resumption { resume_from: None, every_steps: 5, save: &mut save };
+    let error = train_resumable(&settings, &data, &base(&logistic()), resumption).unwrap_err();
+    assert!(matches!(error, TrainingError::Stopped { step: 5, .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let (data, base) = (data(), base(&logistic()));
+    let own = settings(logistic(), ADAM);
+    let checkpoint = checkpoints(&own, &data, &base).remove(3);
+    let resume = |settings: &TrainingSettings, data: &Dataset, base: &[Tensor], checkpoint: LocalCheckpoint| {
+        let mut save = |_: &LocalCheckpoint| Ok(());
+        let resumption = Resumption { resume_from: Some(checkpoint), every_steps: 0, save: &mut save };
+        train_resumable(settings, data, base, resumption)
+    };
+    assert!(resume(&own, &data, &base, checkpoint.clone()).is_ok());
+    let others = [
+        TrainingSettings { round: 4, ..own.clone() },
+        TrainingSettings { seed: 1, ..own.clone() },
+        TrainingSettings { member: "va".to_owned(), ..own.clone() },
+        TrainingSettings { optimizer: Optimizer::adam(0.01), ..own.clone() },
+    ];
+    for other in &others {
+        let outcome = resume(other, &data, &base, checkpoint.clone());
+        assert!(matches!(outcome, Err(TrainingError::ForeignCheckpoint)), "{other:?}");
+    }
+    let mut moved = base.clone();
+    moved[1].values[0] += 1.0;
+    assert!(matches!(resume(&own, &data, &moved, checkpoint.clone()), Err(TrainingError::ForeignCheckpoint)));
+    let flipped = Dataset::new(data.features().to_vec(), data.labels().iter().map(|y| 1.0 - y).collect(), 5).unwrap();
+    assert!(matches!(resume(&own, &flipped, &base, checkpoint.clone()), Err(TrainingError::ForeignCheckpoint)));
+
+    let mut damaged = serde_json::to_value(&checkpoint).unwrap();
+    damaged["moments"][0] = serde_json::json!([]);
+    let damaged = serde_json::from_value(damaged).unwrap();
+    assert!(matches!(resume(&own, &data, &base, damaged), Err(TrainingError::ForeignCheckpoint)));
+}
+
+#[test]
+fn rounds_continue_the_order_of_examples() {
+    // SGD keeps nothing from step to step, so 25 steps twice are 50 steps at once.
+    let (data, base) = (data(), base(&logistic()));
+    let round = |round, steps, from: &[Tensor]| {
+        let settings = TrainingSettings { round, steps, ..settings(logistic(), SGD) };
+        let delta = train(&settings, &data, from).unwrap().delta;
+        let mut weights = from.to_vec();
+        for (tensor, delta) in weights.iter_mut().zip(delta) {
+            tensor.values.iter_mut().zip(delta.values).for_each(|(value, delta)| *value += delta);
+        }
+        weights
+    };
+    let twice = round(2, 25, &round(1, 25, &base));
+    let once = round(1, 50, &base);
+    for (twice, once) in twice.iter().zip(&once) {
+        for (twice, once) in twice.values.iter().zip(&once.values) {
+            assert!((twice - once).abs() < 1e-6, "{twice} is not {once}");
+        }
+    }
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused() {
+    let (data, base, own) = (data(), base(&logistic()), settings(logistic(), SGD));
+    let refused = |settings: TrainingSettings| train(&settings, &data, &base).unwrap_err();
+    let settings_error = |settings| match refused(settings) {
+        TrainingError::Settings(error) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(settings_error(TrainingSettings { steps: 0, ..own.clone() }), SettingsError::Steps(0));
+    assert_eq!(settings_error(TrainingSettings { batch_size: 0, ..own.clone() }), SettingsError::BatchSize(0));
+    assert_eq!(settings_error(TrainingSettings { round: 0, ..own.clone() }), SettingsError::Round(0));
+    assert_eq!(settings_error(TrainingSettings { round: u64::MAX, ..own.clone() }), SettingsError::Round(u64::MAX));
+    for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let optimizer = Optimizer::Sgd { learning_rate };
+        assert!(matches!(
+            settings_error(TrainingSettings { optimizer, ..own.clone() }),
+            SettingsError::Hyperparameter { name: "learning_rate", .. }
+        ));
+    }
+    let optimizer = Optimizer::Adam { learning_rate: 0.1, beta1: 1.0, beta2: 0.9, epsilon: 1e-8 };
+    assert!(matches!(
+        settings_error(TrainingSettings { optimizer, ..own.clone() }),
+        SettingsError::Hyperparameter { name: "beta1", .. }
+    ));
+    let architecture = Architecture::LogisticRegression { features: 6 };
+    assert!(matches!(
+        refused(TrainingSettings { architecture, ..own.clone() }),
+        TrainingError::FeatureCount { expected: 6, found: 5 }
+    ));
+    assert!(matches!(
+        refused(TrainingSettings { architecture: perceptron(), ..own.clone() }),
+        TrainingError::BaseWeights(_)
+    ));
+    let empty = Dataset::new(vec![], vec![], 5).unwrap();
+    assert!(matches!(train(&own, &empty, &base), Err(TrainingError::RowCount { found: 0 })));
+}
+
+#[test]
+fn base_weights_must_be_those_of_the_architecture() {
+    let (data, own) = (data(), settings(logistic(), SGD));
+    let damage: [fn(&mut Vec<Tensor>); 5] = [
+        |weights| weights.truncate(1),
+        |weights| weights.swap(0, 1),
+        |weights| weights[1].shape = vec![5, 1],
+        |weights| weights[1].values.truncate(4),
+        |weights| weights[1].values[2] = f32::NAN,
+    ];
+    for damage in damage {
+        let mut weights = base(&logistic());
+        damage(&mut weights);
+        assert!(matches!(train(&own, &data, &weights), Err(TrainingError::BaseWeights(_))), "{weights:?}");
+    }
+}
+
+#[test]
+fn divergence_is_an_error_and_not_an_update() {
+    let rows = Dataset::new(vec![3e38, 3e38], vec![1.0, 0.0], 1).unwrap();
+    let settings = settings(Architecture::LogisticRegression { features: 1 }, Optimizer::Sgd { learning_rate: 1e30 });
+    let error = train(&settings, &rows, &base(&settings.architecture)).unwrap_err();
+    assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
+}

@@ -1,0 +1,40 @@
+//! The gRPC API of a replica: what it says on the wire, what that means, and a client.
+//!
+//! `proto/fedledger/v1/api.proto` defines the services. Programs in Rust use [`ApiClient`] and the types here; the generated
+//! code in [`v1`] is for the server and stops at this crate's conversions.
+
+mod client;
+mod code;
+mod convert;
+mod download;
+mod entries;
+mod error;
+pub mod limits;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{ApiClient, Submitted};
+pub use code::{ApiCode, Refused};
+pub use entries::{EntriesStream, LogEntry};
+pub use error::ApiError;
+pub use types::{NodeStatus, PeerStatus, RaftRole};
+
+/// The code generated from `api.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("fedledger.v1");
+
+    /// The descriptors of the services, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("fedledger.v1");
+}

@@ -1,0 +1,172 @@
+//! Conversions between the wire and what it means, each check made once.
+
+use fedledger_ledger::{Digest, consensus};
+
+use super::{
+    limits::{HAS_DIGESTS_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
+    types::{NodeStatus, PeerStatus, RaftRole},
+    v1,
+};
+
+/// A field of a message that is not what it should be. The text names the field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidField(pub(super) &'static str);
+
+/// A digest from its bytes.
+///
+/// # Errors
+///
+/// [`InvalidField`] if there are not 32.
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest, InvalidField> {
+    let bytes = bytes.try_into().map_err(|_| InvalidField("a digest is not 32 bytes long"))?;
+    Ok(Digest::from_bytes(bytes))
+}
+
+impl v1::GetBlobRequest {
+    /// The digest of the blob asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`].
+    pub fn digest(&self) -> Result<Digest, InvalidField> {
+        digest(&self.digest)
+    }
+}
+
+impl v1::HasBlobsRequest {
+    /// The digests asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`]: too many, or one of another length.
+    pub fn digests(&self) -> Result<Vec<Digest>, InvalidField> {
+        if self.digests.len() > HAS_DIGESTS_MAX {
+            return Err(InvalidField("more than 1024 digests are asked for at once"));
+        }
+        self.digests.iter().map(|bytes| digest(bytes)).collect()
+    }
+}
+
+impl v1::InclusionProofResponse {
+    /// The digests of the proof.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`]: too many, or one of another length.
+    pub fn digests(&self) -> Result<Vec<Digest>, InvalidField> {
+        if self.hashes.len() > PROOF_LENGTH_MAX {
+            return Err(InvalidField("the proof is longer than any tree is deep"));
+        }
+        self.hashes.iter().map(|bytes| digest(bytes)).collect()
+    }
+}
+
+impl From<RaftRole> for v1::RaftRole {
+    fn from(role: RaftRole) -> Self {
+        match role {
+            RaftRole::Follower => Self::Follower,
+            RaftRole::PreCandidate => Self::PreCandidate,
+            RaftRole::Candidate => Self::Candidate,
+            RaftRole::Leader => Self::Leader,
+        }
+    }
+}
+
+impl From<consensus::Role> for RaftRole {
+    fn from(role: consensus::Role) -> Self {
+        match role {
+            consensus::Role::Follower => Self::Follower,
+            consensus::Role::PreCandidate => Self::PreCandidate,
+            consensus::Role::Candidate => Self::Candidate,
+            consensus::Role::Leader => Self::Leader,
+        }
+    }
+}
+
+impl TryFrom<v1::RaftRole> for RaftRole {
+    type Error = InvalidField;
+
+    fn try_from(role: v1::RaftRole) -> Result<Self, InvalidField> {
+        Ok(match role {
+            v1::RaftRole::Follower => Self::Follower,
+            v1::RaftRole::PreCandidate => Self::PreCandidate,
+            v1::RaftRole::Candidate => Self::Candidate,
+            v1::RaftRole::Leader => Self::Leader,
+            v1::RaftRole::Unspecified => return Err(InvalidField("the role is unknown")),
+        })
+    }
+}
+
+impl From<NodeStatus> for v1::StatusResponse {
+    fn from(status: NodeStatus) -> Self {
+        Self {
+            node: status.node,
+            software: status.software,
+            consortium: status.consortium,
+            chain: status.chain.as_bytes().to_vec().into(),
+            role: v1::RaftRole::from(status.role).into(),
+            leader: status.leader,
+            term: status.term,
+            committed_index: status.committed_index,
+            applied_index: status.applied_index,
+            last_index: status.last_index,
+            log_size: status.log_size,
+            root: status.root.as_bytes().to_vec().into(),
+            final_size: status.final_size,
+            finality_threshold: status.finality_threshold,
+            checkpoint: status.checkpoint,
+            peers: status.peers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::StatusResponse> for NodeStatus {
+    type Error = InvalidField;
+
+    fn try_from(status: v1::StatusResponse) -> Result<Self, InvalidField> {
+        if status.peers.len() > PEERS_MAX {
+            return Err(InvalidField("the status names too many peers"));
+        }
+        Ok(Self {
+            role: status.role().try_into()?,
+            chain: digest(&status.chain)?,
+            root: digest(&status.root)?,
+            node: status.node,
+            software: status.software,
+            consortium: status.consortium,
+            leader: status.leader,
+            term: status.term,
+            committed_index: status.committed_index,
+            applied_index: status.applied_index,
+            last_index: status.last_index,
+            log_size: status.log_size,
+            final_size: status.final_size,
+            finality_threshold: status.finality_threshold,
+            checkpoint: status.checkpoint,
+            peers: status.peers.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<PeerStatus> for v1::Peer {
+    fn from(peer: PeerStatus) -> Self {
+        Self {
+            node: peer.node,
+            connected: peer.connected,
+            matched_index: peer.matched_index,
+            cosigned_size: peer.cosigned_size,
+        }
+    }
+}
+
+impl From<v1::Peer> for PeerStatus {
+    fn from(peer: v1::Peer) -> Self {
+        Self {
+            node: peer.node,
+            connected: peer.connected,
+            matched_index: peer.matched_index,
+            cosigned_size: peer.cosigned_size,
+        }
+    }
+}

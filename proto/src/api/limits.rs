@@ -1,0 +1,44 @@
+//! Every bound of the API, with its reason.
+
+use std::time::Duration;
+
+use fedledger_ledger::limits::{ENVELOPE_SIZE_BYTES_MAX, GENESIS_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX};
+
+/// What a message needs beside its largest field, in bytes.
+const OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// Most digests in one question about blobs.
+pub const HAS_DIGESTS_MAX: usize = 1024;
+
+/// Largest request, in bytes: an envelope, or [`HAS_DIGESTS_MAX`] digests of 34 encoded bytes.
+pub const REQUEST_SIZE_BYTES_MAX: usize = ENVELOPE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
+
+/// Largest response that a client takes, in bytes: the genesis file.
+pub const RESPONSE_SIZE_BYTES_MAX: usize = GENESIS_SIZE_BYTES_MAX + OVERHEAD_BYTES;
+
+/// Bytes of a blob in one message of its stream.
+pub const BLOB_CHUNK_SIZE_BYTES: usize = 256 * 1024;
+
+/// Longest message of a refused call, in bytes: it travels in a header.
+pub const MESSAGE_LENGTH_MAX: usize = 1024;
+
+/// Longest reason for a rejection that a client takes, in bytes.
+pub const REASON_LENGTH_MAX: usize = 4096;
+
+/// Most peers in a status.
+pub const PEERS_MAX: usize = 1024;
+
+/// Most digests in an inclusion proof: the depth of a tree of 2^64 leaves.
+pub const PROOF_LENGTH_MAX: usize = 64;
+
+/// How long a client waits for a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client waits for the answer to a question.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a client waits for a transaction to be committed, attempts at several leaders included.
+pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+const _: () = assert!(HAS_DIGESTS_MAX * 34 < REQUEST_SIZE_BYTES_MAX);
+const _: () = assert!(LEAF_SIZE_BYTES_MAX < RESPONSE_SIZE_BYTES_MAX);

@@ -1,0 +1,68 @@
+//! What a replica says of itself.
+
+use fedledger_ledger::Digest;
+use serde::Serialize;
+
+/// Where a replica stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Name of the node, such as `cleveland/replica`.
+    pub node: String,
+    /// Version of its software.
+    pub software: String,
+    /// Name of the consortium.
+    pub consortium: String,
+    /// SHA-256 of the genesis file.
+    pub chain: Digest,
+    /// What the replica is in Raft.
+    pub role: RaftRole,
+    /// Name of the leading node, if one is known.
+    pub leader: Option<String>,
+    /// The latest Raft term.
+    pub term: u64,
+    /// Raft index up to which entries are committed.
+    pub committed_index: u64,
+    /// Raft index up to which entries are applied.
+    pub applied_index: u64,
+    /// Raft index of the last entry.
+    pub last_index: u64,
+    /// Entries in the log.
+    pub log_size: u64,
+    /// Merkle root over them.
+    pub root: Digest,
+    /// Entries that are final.
+    pub final_size: u64,
+    /// Co-signatures that make a checkpoint final.
+    pub finality_threshold: u64,
+    /// The latest checkpoint, as a signed note; none before the first seal.
+    pub checkpoint: Option<String>,
+    /// The other replicas.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a replica knows of another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerStatus {
+    /// Name of the node.
+    pub node: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Raft index up to which its log is known to match; only the leader knows.
+    pub matched_index: Option<u64>,
+    /// Size of the last log head that it is known to have co-signed.
+    pub cosigned_size: Option<u64>,
+}
+
+/// A replica's role in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RaftRole {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether it would be elected.
+    PreCandidate,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+}

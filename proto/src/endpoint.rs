@@ -1,0 +1,238 @@
+//! The libp2p node that replicas and participants both run.
+//!
+//! An [`Endpoint`] listens and dials over QUIC and TCP (Noise, Yamux), admits only peers whose Ed25519 transport key it was
+//! told, keeps connections to the peers it was told to dial, and carries the protocols of [`crate::wire`]. What peers ask
+//! for comes out of [`Incoming`]; deciding and answering is the caller's part. One task owns the connections; every
+//! stream is served in a task of its own, every queue is bounded, and whatever makes no progress is given up, so no peer
+//! can hold up another.
+//!
+//! ```text
+//!   Endpoint (handle) --commands--> driver (owns the swarm) --inbound streams--> serve (a task each) --> Incoming
+//!        |                             |                                                                  |
+//!        +------- streams (opened by the driver, used by the caller's task) <------- answers -------------+
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fedledger_ledger::{Digest, PublicKey};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+mod blob;
+mod call;
+mod config;
+mod dialer;
+mod driver;
+mod identity;
+mod inbound;
+mod limits;
+mod open;
+mod raft;
+mod serve;
+mod streams;
+mod transport;
+
+pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome};
+pub use call::{CallError, FrameStream};
+pub use config::{Address, EndpointConfig, EndpointError, ParseAddressError, PeerAddress, Transports};
+pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, RaftFrame, RequestKind, Responder};
+pub use raft::{RaftSendError, RaftSender};
+
+use crate::wire::{Call, Subscription};
+use dialer::Dialer;
+use driver::{Command, Driver};
+use limits::Limits;
+use open::Opener;
+use serve::Inbox;
+
+/// Requests that wait for the caller; while it is full, further ones are answered "busy".
+const REQUESTS_WAITING_MAX: usize = 256;
+
+/// Raft frames that wait for the caller; while it is full, the peers are held back.
+const RAFT_FRAMES_WAITING_MAX: usize = 32;
+
+/// Commands that wait for the driver.
+const COMMANDS_WAITING_MAX: usize = 64;
+
+/// A running node. Clones are handles to the same node; it stops when it is shut down or the last handle is gone.
+#[derive(Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    local: PublicKey,
+    listen: Vec<SocketAddr>,
+    opener: Opener,
+    stop: CancellationToken,
+    driver: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("key", &self.shared.local).field("listen", &self.shared.listen).finish()
+    }
+}
+
+impl Endpoint {
+    /// Starts a node. To be called within a Tokio runtime with time and IO.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::PortInUse`] if another process listens on one of the addresses, and others of [`EndpointError`].
+    pub fn start(config: EndpointConfig) -> Result<(Self, Incoming), EndpointError> {
+        let local = config.transport_key.public();
+        let mut swarm = transport::swarm(&config)?;
+        let bound = config.listen.iter().map(|address| transport::listen(&mut swarm, *address, config.transports));
+        let listen = bound.collect::<Result<Vec<_>, _>>()?;
+
+        let (commands, command_queue) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (connected_publisher, connected) = watch::channel(BTreeSet::new());
+        let (requests_in, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let (raft_in, raft) = mpsc::channel(RAFT_FRAMES_WAITING_MAX);
+
+        let mut dialer = Dialer::new(local, !listen.is_empty());
+        dialer.set_targets(config.dial, |_| false, Instant::now());
+        let inbox = Inbox { requests: requests_in, raft: raft_in };
+        let mut driver =
+            Driver::new(swarm, config.transports, listen.clone(), dialer, connected_publisher, command_queue, inbox);
+        driver.set_admitted(&config.admitted);
+
+        let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
+        let stop = CancellationToken::new();
+        let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
+        let shared = Shared { local, listen, opener, stop, driver };
+        Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft }))
+    }
+
+    /// The node's own transport key.
+    pub fn key(&self) -> PublicKey {
+        self.shared.local
+    }
+
+    /// The addresses that the node listens on, with the ports that it got.
+    pub fn listen_addresses(&self) -> &[SocketAddr] {
+        &self.shared.listen
+    }
+
+    /// The peers that are connected now: those that answered on an admitted connection.
+    pub fn connected(&self) -> watch::Receiver<BTreeSet<PublicKey>> {
+        self.shared.opener.connected.clone()
+    }
+
+    /// Admits exactly these peers from now on; connections of others are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Stopped`].
+    pub async fn set_admitted(&self, admitted: BTreeSet<PublicKey>) -> Result<(), EndpointError> {
+        self.command(|done| Command::SetAdmitted { admitted, done }).await
+    }
+
+    /// Dials exactly these peers from now on. Connections that are there already stay.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Stopped`].
+    pub async fn set_dial(&self, peers: Vec<PeerAddress>) -> Result<(), EndpointError> {
+        self.command(|done| Command::SetDial { peers, done }).await
+    }
+
+    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) -> Result<(), EndpointError> {
+        let (done, is_done) = oneshot::channel();
+        self.shared.opener.commands.send(command(done)).await.map_err(|_| EndpointError::Stopped)?;
+        is_done.await.map_err(|_| EndpointError::Stopped)
+    }
+
+    /// Sends a request to a connected peer and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; after [`CallError::TimedOut`], [`CallError::NoAnswer`] and [`CallError::Frame`] the request may have
+    /// been served all the same.
+    pub async fn call<C: Call>(
+        &self,
+        peer: PublicKey,
+        request: &C,
+        timeout: Duration,
+    ) -> Result<C::Response, CallError> {
+        call::call(&self.shared.opener, peer, request, timeout).await
+    }
+
+    /// Subscribes to frames that a connected peer pushes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn subscribe<S: Subscription>(
+        &self,
+        peer: PublicKey,
+        request: &S,
+    ) -> Result<(S::Accepted, FrameStream<S::Frame>), CallError> {
+        call::subscribe(&self.shared.opener, peer, request).await
+    }
+
+    /// Fetches a blob of at most `size_max` bytes into `writer`, verifying it on the way; returns its size.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`]; what was written must be discarded.
+    pub async fn get_blob<W: AsyncWrite + Unpin>(
+        &self,
+        peer: PublicKey,
+        digest: Digest,
+        size_max: u64,
+        writer: &mut W,
+    ) -> Result<u64, BlobError> {
+        blob::get(&self.shared.opener, peer, digest, size_max, writer).await
+    }
+
+    /// Stores a blob at a peer, which has verified it and made it durable when this returns. The first `size` bytes of `reader`
+    /// are the blob; nothing is read if the peer has it or refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`].
+    pub async fn put_blob<R: AsyncRead + Unpin>(
+        &self,
+        peer: PublicKey,
+        digest: Digest,
+        size: u64,
+        reader: &mut R,
+    ) -> Result<PutOutcome, BlobError> {
+        blob::put(&self.shared.opener, peer, digest, size, reader).await
+    }
+
+    /// A queue of Raft frames to one peer. Keep one per peer: the peer reads only the newest stream.
+    ///
+    /// To be called within a Tokio runtime.
+    pub fn raft_sender(&self, peer: PublicKey) -> RaftSender {
+        RaftSender::start(self.shared.opener.clone(), peer, self.shared.stop.child_token())
+    }
+
+    /// Closes every connection and waits until the node has stopped. Safe to call more than once.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(driver) = driver
+            && let Err(error) = driver.await
+        {
+            tracing::error!(%error, "the endpoint's task did not end as it should");
+        }
+    }
+}

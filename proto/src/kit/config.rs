@@ -1,0 +1,151 @@
+//! `node.toml`: what a node is told when it starts. Relative paths start from the node's directory.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Address;
+
+/// The configuration of a node, by what the genesis file says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeConfig {
+    /// Of a replica.
+    Replica(ReplicaConfig),
+    /// Of a participant.
+    Participant(ParticipantConfig),
+}
+
+/// `node.toml` of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaConfig {
+    /// Name of the node in the genesis file, such as `cleveland/replica`.
+    pub name: String,
+    /// Where it listens for other nodes, with QUIC and TCP on the same port.
+    pub listen: SocketAddr,
+    /// Where it serves the gRPC API.
+    pub api: SocketAddr,
+    /// Timing and switches.
+    #[serde(default)]
+    pub settings: ReplicaSettings,
+    /// Every replica with the address at which this node reaches it; this node itself may be among them.
+    #[serde(default)]
+    pub peers: Vec<PeerConfig>,
+}
+
+/// `node.toml` of a participant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParticipantConfig {
+    /// Name of the node in the genesis file, such as `cleveland/participant`.
+    pub name: String,
+    /// The site's data.
+    pub data: DataConfig,
+    /// Timing.
+    #[serde(default)]
+    pub settings: ParticipantSettings,
+    /// Every replica with the address at which this node reaches it. A participant dials out only.
+    #[serde(default)]
+    pub peers: Vec<PeerConfig>,
+}
+
+/// Where a participant's data lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The table with the site's records.
+    pub table: PathBuf,
+    /// What its columns mean.
+    pub schema: PathBuf,
+}
+
+/// A replica as other nodes reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Name of the node in the genesis file.
+    pub name: String,
+    /// Host and port.
+    #[serde(with = "address_text")]
+    pub address: Address,
+}
+
+/// A replica's timing and switches. The defaults suit a local network; over slow links raise `tick_ms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplicaSettings {
+    /// Length of a Raft tick, in milliseconds.
+    pub tick_ms: u64,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: u32,
+    /// Ticks without a leader after which an election begins at the earliest; at the latest it begins after twice as many.
+    pub election_ticks: u32,
+    /// Whether the API describes itself to tools such as grpcurl (gRPC reflection).
+    pub reflection: bool,
+}
+
+impl Default for ReplicaSettings {
+    fn default() -> Self {
+        Self { tick_ms: 30, heartbeat_ticks: 3, election_ticks: 20, reflection: false }
+    }
+}
+
+/// Longest tick, in milliseconds.
+const TICK_MS_MAX: u64 = 60_000;
+/// Longest election timeout, in ticks.
+const ELECTION_TICKS_MAX: u32 = 10_000;
+
+impl ReplicaSettings {
+    /// The first setting out of its range, with the range.
+    pub(super) fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        if !(1..=TICK_MS_MAX).contains(&self.tick_ms) {
+            return Some(("settings.tick_ms", "1 to 60000 milliseconds"));
+        }
+        if self.heartbeat_ticks == 0 {
+            return Some(("settings.heartbeat_ticks", "at least 1"));
+        }
+        if self.election_ticks <= self.heartbeat_ticks || self.election_ticks > ELECTION_TICKS_MAX {
+            return Some(("settings.election_ticks", "more than `settings.heartbeat_ticks` and at most 10000"));
+        }
+        None
+    }
+}
+
+/// A participant's timing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ParticipantSettings {
+    /// How long a replica may stay silent before another one is asked, in milliseconds.
+    pub replica_timeout_ms: u64,
+}
+
+impl Default for ParticipantSettings {
+    fn default() -> Self {
+        Self { replica_timeout_ms: 10_000 }
+    }
+}
+
+impl ParticipantSettings {
+    /// The first setting out of its range, with the range.
+    pub(super) fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        let allowed = (100..=3_600_000).contains(&self.replica_timeout_ms);
+        (!allowed).then_some(("settings.replica_timeout_ms", "100 to 3600000 milliseconds"))
+    }
+}
+
+/// Addresses as text: `host:port`.
+pub(super) mod address_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::endpoint::Address;
+
+    /// Writes `host:port`.
+    pub fn serialize<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
+    }
+
+    /// Reads `host:port`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,92 @@
+//! The site policy: what a hospital agrees to without asking a person.
+
+use std::collections::BTreeSet;
+
+use fedledger_federation::limits::ROUNDS_MAX;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// `policy.toml` of a participant: bounds on what its site takes part in.
+///
+/// A plan outside these bounds is never trained, even with consent. A plan within them needs the consent of a person of the
+/// organisation (`fedledger plan approve`), unless `auto_approve` is set. An empty file means the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SitePolicy {
+    /// Whether the node consents by itself to plans within this policy. Default: `false`.
+    pub auto_approve: bool,
+    /// Names of the plans that may be trained: `"any"` or a list. Default: any.
+    pub plans: Selection,
+    /// Members whose plans may be trained, by id: `"any"` or a list. Default: any.
+    pub operators: Selection,
+    /// Kinds of architectures that may be trained, such as `"logistic_regression"`: `"any"` or a list. Default: any.
+    pub architectures: Selection,
+    /// Most rounds that a plan may have. Default: as many as the ledger allows.
+    pub rounds_max: u64,
+    /// Fewest training examples with which the site takes part: an update of few records tells much about each of them.
+    /// Below it, rounds are declined. Default: 1.
+    pub examples_min: u64,
+    /// Fewest contributions that a plan may aggregate: among few, the others can work out this site's update. Default: 1.
+    pub contributions_min: u64,
+}
+
+impl Default for SitePolicy {
+    fn default() -> Self {
+        Self {
+            auto_approve: false,
+            plans: Selection::Any,
+            operators: Selection::Any,
+            architectures: Selection::Any,
+            rounds_max: ROUNDS_MAX,
+            examples_min: 1,
+            contributions_min: 1,
+        }
+    }
+}
+
+/// Which names are allowed. In TOML the word `"any"`, or a list of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    #[default]
+    Any,
+    /// These and no others.
+    Only(BTreeSet<String>),
+}
+
+/// The word for [`Selection::Any`].
+const ANY: &str = "any";
+
+impl Selection {
+    /// Whether `name` is allowed.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
+impl Serialize for Selection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str(ANY),
+            Self::Only(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Selection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected \"any\" or a list of names")]
+        enum Written {
+            Word(String),
+            Names(BTreeSet<String>),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Word(word) if word == ANY => Ok(Self::Any),
+            Written::Word(word) => Err(D::Error::custom(format!("expected \"any\" or a list of names, found {word:?}"))),
+            Written::Names(names) => Ok(Self::Only(names)),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! placeholder
+
+pub mod flamby;
+pub mod heart;

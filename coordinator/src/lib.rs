@@ -1,1 +1,24 @@
-//! placeholder
+//! A replica of the ledger as a process: network, disk, API, and the one task that owns the replica's core.
+//!
+//! ```text
+//!                  gRPC (people, programs)      libp2p (nodes)
+//!                          |                         |
+//!   duties <---> replica task (owns the core) <--- requests, Raft frames
+//!                          |
+//!                    disk thread (RocksDB)       blob store (files by SHA-256)
+//! ```
+//!
+//! Whatever is decided is decided in the pure cores of `fedledger-ledger` and `fedledger-federation`; this crate carries it
+//! out. The leader's replica also acts as the coordinator of the rounds, from ledger state alone.
+
+pub mod api;
+pub mod backend;
+pub mod blobs;
+mod disk;
+mod duties;
+pub mod node;
+pub mod replica;
+mod requests;
+mod shared;
+
+pub use node::{NodeError, ReplicaNode};

@@ -10,6 +10,7 @@ pub mod architecture;
 pub mod audit;
 pub mod cohort;
 pub mod command;
+pub mod conductor;
 pub mod content_id;
 pub mod decimal;
 pub mod event;

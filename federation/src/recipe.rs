@@ -28,7 +28,7 @@ use crate::{
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What a version is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// The attempt; round 0 for an initial version.
     pub key: RoundKey,

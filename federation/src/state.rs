@@ -158,6 +158,14 @@ impl Federation {
         self.numbers.iter().filter_map(|(number, id)| Some((*number, id, self.versions.get(id)?)))
     }
 
+    /// Whether a file belongs to a version that may be used, and may therefore be read by every member.
+    pub fn is_version_file(&self, digest: &Digest) -> bool {
+        self.versions.iter().rev().any(|(_, record)| {
+            let files = record.manifest.artifacts.values();
+            record.number().is_some() && files.into_iter().any(|artifact| artifact.cid.digest() == digest)
+        })
+    }
+
     /// Replicas that must agree on a version: more than half.
     pub fn attestation_quorum(&self) -> usize {
         self.members.replica_count() / 2 + 1

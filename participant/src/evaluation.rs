@@ -12,16 +12,13 @@ use crate::{
     training::{
         BaseWeightsError,
         loss::example_loss,
-        network::{Network, check_weights},
+        network::{Network, check_weights, rows_per_pass},
         on_one_thread,
     },
 };
 
 /// 1.0 in the fixed-point numbers of an [`Evaluation`].
 pub const MILLIONTHS: i64 = 1_000_000;
-
-/// Rows that are evaluated at a time; it bounds the memory of the forward pass.
-const ROWS_PER_PASS: usize = 1024;
 
 /// A model's results on a data set. A row is predicted positive if its logit is above 0, that is, its probability above one
 /// half.
@@ -95,17 +92,21 @@ pub fn evaluate(
     if data.rows() == 0 {
         return Err(EvaluationError::NoRows);
     }
-    let logits = on_one_thread(|| logits(weights, data))?;
+    let logits = on_one_thread(|| logits(architecture, weights, data))?;
     match logits.iter().position(|logit| !logit.is_finite()) {
         Some(row) => Err(EvaluationError::NotFinite { row }),
         None => Ok(score(&logits, data.labels())),
     }
 }
 
-fn logits(weights: &[tensors::Tensor], data: &Dataset) -> Result<Vec<f32>, EvaluationError> {
+fn logits(
+    architecture: &Architecture,
+    weights: &[tensors::Tensor],
+    data: &Dataset,
+) -> Result<Vec<f32>, EvaluationError> {
     let network = Network::new(weights)?;
     let mut logits = Vec::with_capacity(data.rows());
-    for rows in data.features().chunks(ROWS_PER_PASS * data.columns()) {
+    for rows in data.features().chunks(rows_per_pass(architecture) * data.columns()) {
         let features = Tensor::from_slice(rows, (rows.len() / data.columns(), data.columns()), &Device::Cpu)?;
         logits.extend(network.forward(&features)?.to_vec1::<f32>()?);
     }
@@ -208,12 +209,11 @@ mod tests {
     #[test]
     fn many_rows_are_evaluated_in_passes() {
         let architecture = Architecture::LogisticRegression { features: 1 };
-        let weights = weights_of(&[1.0]);
-        let rows = 2 * ROWS_PER_PASS + 1;
+        let rows = 2 * rows_per_pass(&architecture) + 1;
         let features: Vec<f32> = (0..rows).map(|row| if row % 3 == 0 { 1.0 } else { -1.0 }).collect();
         let data = Dataset::new(features, vec![1.0; rows], 1).unwrap();
-        let result = evaluate(&architecture, &weights, &data).unwrap();
-        assert_eq!((result.examples, result.correct), (2049, 683));
+        let result = evaluate(&architecture, &weights_of(&[1.0]), &data).unwrap();
+        assert_eq!((result.examples, result.correct), (rows as u64, rows.div_ceil(3) as u64));
     }
 
     proptest! {

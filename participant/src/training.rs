@@ -7,6 +7,7 @@
 
 mod batches;
 mod checkpoint;
+mod linear;
 pub(crate) mod loss;
 pub(crate) mod network;
 mod optimizer;
@@ -21,7 +22,7 @@ use self::{
     batches::Batches,
     checkpoint::LossSums,
     network::{Network, WeightsError},
-    optimizer::OptimizerState,
+    optimizer::{Gradients, OptimizerState},
 };
 use crate::table::Dataset;
 
@@ -166,8 +167,8 @@ fn check(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Result
     Ok(())
 }
 
-/// Runs `work` inside a pool of one thread: the matrix library takes its number of threads from the pool it is called in,
-/// and one is the fastest for models of this size.
+/// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
+/// called in, and one is the fastest for models of this size.
 pub(crate) fn on_one_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E>
 where
     T: Send,
@@ -217,12 +218,19 @@ impl<'a> Run<'a> {
     /// One optimiser step over the next batch.
     fn step(&mut self) -> Result<(), TrainingError> {
         let batch = self.batches.next(&Device::Cpu)?;
-        let logits = self.network.forward(&batch.features)?;
-        let loss = loss::binary_cross_entropy(&logits, &batch.labels)?;
-        let gradients = loss.backward()?;
+        let rows_per_pass = network::rows_per_pass(&self.settings.architecture);
+        let mut loss = 0.0;
+        let mut gradients = Gradients::default();
+        for start in (0..batch.rows).step_by(rows_per_pass) {
+            let rows = rows_per_pass.min(batch.rows - start);
+            let logits = self.network.forward(&batch.features.narrow(0, start, rows)?)?;
+            let labels = batch.labels.narrow(0, start, rows)?;
+            let part = loss::binary_cross_entropy(&logits, &labels, batch.rows)?;
+            gradients.add(&self.network, &part.backward()?)?;
+            loss += f64::from(part.to_scalar::<f32>()?);
+        }
         self.optimizer.step(&self.network, &gradients)?;
 
-        let loss = f64::from(loss.to_scalar::<f32>()?);
         self.step += 1;
         if !loss.is_finite() {
             return Err(TrainingError::Diverged { step: self.step });

@@ -140,6 +140,37 @@ fn hidden_layers_get_the_gradient_of_the_loss() {
     }
 }
 
+#[test]
+fn a_batch_computed_in_parts_has_the_gradient_of_the_whole() {
+    // A hidden layer so wide that 37 rows do not go through at once; only the first unit is connected to the output.
+    let wide = Architecture::MultilayerPerceptron { features: 5, hidden: vec![4096] };
+    let data = data();
+    let mut base = base(&wide);
+    base[3].values[1..].fill(0.0);
+    let mut settings = settings(wide, Optimizer::Sgd { learning_rate: 1.0 });
+    (settings.batch_size, settings.steps) = (37, 1);
+    let outcome = train(&settings, &data, &base).unwrap();
+    let first_unit = |tensors: &[Tensor]| {
+        let mut parameters = parameters(tensors);
+        for (values, length) in parameters.iter_mut().zip([1, 5, 1, 1]) {
+            values.truncate(length);
+        }
+        parameters
+    };
+    let (small, found, h) = (first_unit(&base), first_unit(&outcome.delta), 1e-4);
+    for (tensor, found) in found.iter().enumerate() {
+        for (index, found) in found.iter().enumerate() {
+            let mut shifted = [small.clone(), small.clone()];
+            shifted[0][tensor][index] += h;
+            shifted[1][tensor][index] -= h;
+            let [up, down] = shifted.map(|parameters| mean_loss(&parameters, &data));
+            let expected = -(up - down) / (2.0 * h);
+            assert!((found - expected).abs() < 1e-5, "tensor {tensor}, value {index}: {found} is not {expected}");
+        }
+    }
+    assert!((outcome.first_loss - mean_loss(&small, &data)).abs() < 1e-6);
+}
+
 fn parameters(tensors: &[Tensor]) -> Vec<Vec<f64>> {
     tensors.iter().map(|tensor| tensor.values.iter().map(|&value| value.into()).collect()).collect()
 }

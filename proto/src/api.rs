@@ -1,7 +1,7 @@
 //! The gRPC API of a replica: what it says on the wire, what that means, and a client.
 //!
-//! `proto/fedledger/v1/api.proto` defines the services. Programs in Rust use [`ApiClient`] and the types here; the generated
-//! code in [`v1`] is for the server and stops at this crate's conversions.
+//! `proto/fedledger/v1/api.proto` defines the services. Programs in Rust use [`ApiClient`] and the types here; the
+//! generated code in [`v1`] is for the server and stops at this crate's conversions.
 
 mod client;
 mod code;
@@ -22,16 +22,7 @@ pub use error::ApiError;
 pub use types::{NodeStatus, PeerStatus, RaftRole};
 
 /// The code generated from `api.proto`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "generated code"
-)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("fedledger.v1");
 

@@ -1,10 +1,10 @@
 //! The libp2p node that replicas and participants both run.
 //!
-//! An [`Endpoint`] listens and dials over QUIC and TCP (Noise, Yamux), admits only peers whose Ed25519 transport key it was
-//! told, keeps connections to the peers it was told to dial, and carries the protocols of [`crate::wire`]. What peers ask
-//! for comes out of [`Incoming`]; deciding and answering is the caller's part. One task owns the connections; every
-//! stream is served in a task of its own, every queue is bounded, and whatever makes no progress is given up, so no peer
-//! can hold up another.
+//! An [`Endpoint`] listens and dials over QUIC and TCP (Noise, Yamux), admits only peers whose Ed25519 transport key it
+//! was told, keeps connections to the peers it was told to dial, and carries the protocols of [`crate::wire`]. What
+//! peers ask for comes out of [`Incoming`]; deciding and answering is the caller's part. One task owns the connections;
+//! every stream is served in a task of its own, every queue is bounded, and whatever makes no progress is given up, so
+//! no peer can hold up another.
 //!
 //! ```text
 //!   Endpoint (handle) --commands--> driver (owns the swarm) --inbound streams--> serve (a task each) --> Incoming
@@ -94,7 +94,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::PortInUse`] if another process listens on one of the addresses, and others of [`EndpointError`].
+    /// [`EndpointError::PortInUse`] if another process listens on one of the addresses, and others of
+    /// [`EndpointError`].
     pub fn start(config: EndpointConfig) -> Result<(Self, Incoming), EndpointError> {
         let local = config.transport_key.public();
         let mut swarm = transport::swarm(&config)?;
@@ -163,8 +164,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; after [`CallError::TimedOut`], [`CallError::NoAnswer`] and [`CallError::Frame`] the request may have
-    /// been served all the same.
+    /// [`CallError`]; after [`CallError::TimedOut`], [`CallError::NoAnswer`] and [`CallError::Frame`] the request may
+    /// have been served all the same.
     pub async fn call<C: Call>(
         &self,
         peer: PublicKey,
@@ -202,8 +203,8 @@ impl Endpoint {
         blob::get(&self.shared.opener, peer, digest, size_max, writer).await
     }
 
-    /// Stores a blob at a peer, which has verified it and made it durable when this returns. The first `size` bytes of `reader`
-    /// are the blob; nothing is read if the peer has it or refuses it.
+    /// Stores a blob at a peer, which has verified it and made it durable when this returns. The first `size` bytes of
+    /// `reader` are the blob; nothing is read if the peer has it or refuses it.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Kits: the directories that provisioning writes and that nodes and people start from.
 //!
-//! [`provision`] turns the description of a consortium into a genesis file, keys and certificates, without touching the disk;
-//! [`write_kits`] writes them:
+//! [`provision`] turns the description of a consortium into a genesis file, keys and certificates, without touching the
+//! disk; [`write_kits`] writes them:
 //!
 //! ```text
 //! genesis.cbor                       the consortium as it begins; its SHA-256 is the chain id
@@ -12,8 +12,8 @@
 //! <member>/identity/                 the member's people: organisation.key, api.key, api.crt, ca.crt
 //! ```
 //!
-//! [`ReplicaKit`], [`ParticipantKit`] and [`Identity`] load one such directory and check it: every key must be the one that the
-//! genesis file names, and no secret may be readable by others.
+//! [`ReplicaKit`], [`ParticipantKit`] and [`Identity`] load one such directory and check it: every key must be the one
+//! that the genesis file names, and no secret may be readable by others.
 
 mod certificates;
 mod config;

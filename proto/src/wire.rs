@@ -1,15 +1,16 @@
 //! What nodes say to each other over libp2p: protocols, their bounds, and the messages of each.
 //!
-//! Every protocol runs over streams of its own, and every message is one frame ([`frame`]): a length and that many bytes of
-//! strict DAG-CBOR. Envelopes, leaves and notes are opaque bytes here; whoever uses them decodes and verifies them.
+//! Every protocol runs over streams of its own, and every message is one frame ([`frame`]): a length and that many
+//! bytes of strict DAG-CBOR. Envelopes, leaves and notes are opaque bytes here; whoever uses them decodes and verifies
+//! them.
 //!
 //! | protocol | who opens the stream | then |
 //! |---|---|---|
 //! | `/fedledger/raft/1` | the sender | frames, one way, for as long as the connection lasts |
-//! | `/fedledger/tx/1` | the submitter | one [`SubmitRequest`], one [`Answer`] of [`SubmitResponse`] |
-//! | `/fedledger/checkpoint/1` | whoever asks or offers | one [`CheckpointRequest`], one [`Answer`] of [`CheckpointResponse`] |
-//! | `/fedledger/events/1` | the follower | one [`EventsRequest`], one [`Answer`] of [`EventsAccepted`], then [`EventFrame`]s |
-//! | `/fedledger/blob/1` | either side | one [`BlobRequest`], then as its variant says |
+//! | `/fedledger/tx/1` | the submitter | [`SubmitRequest`], [`Answer`] of [`SubmitResponse`] |
+//! | `/fedledger/checkpoint/1` | whoever asks or offers | [`CheckpointRequest`], [`Answer`] of [`CheckpointResponse`] |
+//! | `/fedledger/events/1` | the follower | [`EventsRequest`], [`Answer`] of [`EventsAccepted`], [`EventFrame`]s |
+//! | `/fedledger/blob/1` | either side | [`BlobRequest`], then as [`blob`] says |
 
 use std::fmt;
 

@@ -22,7 +22,7 @@ use fedledger_participant::{
 
 use crate::heart::{self, HeartError, SITES};
 
-pub use report::{Band, Check, Reference, Report, StrategyReport};
+pub use report::{Band, Check, Comparison, Reference, Report, StrategyReport};
 
 /// Hospitals.
 pub const CENTRES: usize = SITES.len();
@@ -84,8 +84,15 @@ pub const STRATEGIES: [Strategy; 9] = [
     Strategy::FedAdagrad,
 ];
 
-/// Accuracy on the test rows of each centre, between 0 and 1.
-pub type Accuracies = [f64; CENTRES];
+/// Test accuracies of one model, between 0 and 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracies {
+    /// On each centre's test rows, normalised with that centre's training rows. FLamby tests the pooled model on these too,
+    /// although it was trained in another normalisation.
+    pub centres: [f64; CENTRES],
+    /// On all test rows together, normalised with all training rows together.
+    pub pooled: f64,
+}
 
 /// Why a reproduction failed before it had a result.
 #[derive(Debug, thiserror::Error)]
@@ -122,10 +129,8 @@ pub enum FlambyError {
 pub struct Centres {
     /// Training and test rows of each centre, normalised with its own training rows.
     own: Vec<(Dataset, Dataset)>,
-    /// Training rows of all centres, normalised together.
-    pooled: Dataset,
-    /// Test rows of each centre in the normalisation of `pooled`.
-    pooled_tests: Vec<Dataset>,
+    /// Training and test rows of all centres, normalised with all training rows together.
+    pooled: (Dataset, Dataset),
 }
 
 impl Centres {
@@ -143,14 +148,12 @@ impl Centres {
         };
         let (own, raw) = (read(Normalize::Site)?, read(Normalize::None)?);
         guard(&raw)?;
-        let mut pooled = Dataset::concatenate(raw.iter().map(|(train, _)| train))?;
-        let normalization = Normalization::fit(&pooled);
-        normalization.apply(&mut pooled);
-        let pooled_tests = raw.into_iter().map(|(_, mut test)| {
-            normalization.apply(&mut test);
-            test
-        });
-        Ok(Self { own, pooled_tests: pooled_tests.collect(), pooled })
+        let mut train = Dataset::concatenate(raw.iter().map(|(train, _)| train))?;
+        let mut test = Dataset::concatenate(raw.iter().map(|(_, test)| test))?;
+        let normalization = Normalization::fit(&train);
+        normalization.apply(&mut train);
+        normalization.apply(&mut test);
+        Ok(Self { own, pooled: (train, test) })
     }
 
     /// Trains one model with `strategy` and tests it on every centre.
@@ -159,33 +162,35 @@ impl Centres {
     ///
     /// [`FlambyError`] if a part of the system refuses its input.
     pub fn run(&self, strategy: Strategy, seed: u64) -> Result<Accuracies, FlambyError> {
-        let own_tests = || self.own.iter().map(|(_, test)| test);
-        match strategy {
-            Strategy::Pooled => accuracies(&alone(&self.pooled, "pooled", seed)?, self.pooled_tests.iter()),
+        let (beta1, beta2, tau) = (0.9, 0.999, 1e-8);
+        let weights = match strategy {
+            Strategy::Pooled => alone(&self.pooled.0, "pooled", seed)?,
             Strategy::Local(centre) => {
                 let (Some((train, _)), Some(site)) = (self.own.get(centre), SITES.get(centre)) else {
                     return Err(guard_error("centre", centre, format!("0 to {}", CENTRES - 1)));
                 };
-                accuracies(&alone(train, site, seed)?, own_tests())
+                alone(train, site, seed)?
             }
-            Strategy::FedAvg => {
-                accuracies(&self.federated(Rule::FedAvg { server_learning_rate: 1.0 }, 0.001, seed)?, own_tests())
-            }
+            Strategy::FedAvg => self.federated(Rule::FedAvg { server_learning_rate: 1.0 }, 0.001, seed)?,
             Strategy::FedAdam => {
-                let (server_learning_rate, beta1, beta2, tau) = (0.01, 0.9, 0.999, 1e-8);
-                let rule = Rule::FedAdam { server_learning_rate, beta1, beta2, tau };
-                accuracies(&self.federated(rule, 0.01, seed)?, own_tests())
+                self.federated(Rule::FedAdam { server_learning_rate: 0.01, beta1, beta2, tau }, 0.01, seed)?
             }
             Strategy::FedYogi => {
-                let (server_learning_rate, beta1, beta2, tau) = (0.01, 0.9, 0.999, 1e-8);
-                let rule = Rule::FedYogi { server_learning_rate, beta1, beta2, tau };
-                accuracies(&self.federated(rule, 0.003162, seed)?, own_tests())
+                self.federated(Rule::FedYogi { server_learning_rate: 0.01, beta1, beta2, tau }, 0.003162, seed)?
             }
             Strategy::FedAdagrad => {
-                let rule = Rule::FedAdagrad { server_learning_rate: 0.316228, beta1: 0.9, tau: 1e-8 };
-                accuracies(&self.federated(rule, 0.003162, seed)?, own_tests())
+                self.federated(Rule::FedAdagrad { server_learning_rate: 0.316228, beta1, tau }, 0.003162, seed)?
             }
+        };
+        self.test(&weights)
+    }
+
+    fn test(&self, weights: &[Tensor]) -> Result<Accuracies, FlambyError> {
+        let mut centres = [0.0; CENTRES];
+        for (result, (_, test)) in centres.iter_mut().zip(&self.own) {
+            *result = accuracy(weights, test)?;
         }
+        Ok(Accuracies { centres, pooled: accuracy(weights, &self.pooled.1)? })
     }
 
     /// Fifteen rounds of all centres, from update files to weights files.
@@ -275,13 +280,9 @@ fn settings(optimizer: Optimizer, steps: u64, member: &str, seed: u64) -> Traini
     TrainingSettings { architecture, optimizer, steps, batch_size, seed, round: 1, member }
 }
 
-fn accuracies<'a>(weights: &[Tensor], tests: impl Iterator<Item = &'a Dataset>) -> Result<Accuracies, FlambyError> {
-    let mut accuracies = [0.0; CENTRES];
-    for (accuracy, test) in accuracies.iter_mut().zip(tests) {
-        let evaluation = evaluate(&architecture(), weights, test)?;
-        *accuracy = evaluation.correct as f64 / evaluation.examples as f64;
-    }
-    Ok(accuracies)
+fn accuracy(weights: &[Tensor], test: &Dataset) -> Result<f64, FlambyError> {
+    let evaluation = evaluate(&architecture(), weights, test)?;
+    Ok(evaluation.correct as f64 / evaluation.examples as f64)
 }
 
 /// Checks the counts that FLamby's loader gives.

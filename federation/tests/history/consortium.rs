@@ -14,7 +14,7 @@ use fedledger_federation::{
         ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, Evaluate, FileRef, JoinRound, Metrics,
         MoveBranch, OpenRound, OutputFiles, RoundKey, StartPlan,
     },
-    history::{BundleSource, ExportOptions, StorageSource, export, origin},
+    history::{BundleSource, ExportOptions, Source, StorageSource, export, origin},
     member::{GENESIS_SCHEMA, Genesis, Member, Node, NodeKind, Role, default_finality_threshold},
     plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training},
     recipe::Recipe,
@@ -27,7 +27,7 @@ use fedledger_ledger::{
     log::{Applied, Log, Refusal},
     machine::{RejectionCode as _, WriteSet},
     note::{SignedNote, sign_note},
-    storage::{Batch, LogStorage as _, memory::MemoryStorage, notes::put_note},
+    storage::{Batch, Column, LogStorage as _, memory::MemoryStorage, notes::put_note, scan_all},
     transaction::{Nonce, Transaction},
 };
 
@@ -407,10 +407,29 @@ impl Consortium {
         self.storage.write(&batch, true).unwrap();
     }
 
-    /// The consortium's node directory, as a source.
-    pub fn source(&self) -> StorageSource<&MemoryStorage, impl Fn(&Digest) -> io::Result<Option<Cursor<Vec<u8>>>>> {
+    /// What a replica has on its disk.
+    pub fn stored(&self) -> MemoryStorage {
+        let mut batch = Batch::default();
+        for column in Column::ALL {
+            for record in scan_all(&self.storage, column, Vec::new()) {
+                let (key, value) = record.unwrap();
+                batch.put(column, key, value);
+            }
+        }
+        let copy = MemoryStorage::default();
+        copy.write(&batch, true).unwrap();
+        copy
+    }
+
+    /// A replica's directory, as a source.
+    pub fn source(&self) -> impl Source + use<> {
+        self.source_over(self.stored())
+    }
+
+    /// The same over a storage that a test has tampered with.
+    pub fn source_over(&self, storage: MemoryStorage) -> impl Source + use<> {
         let blobs = Arc::clone(&self.blobs);
-        StorageSource::new(&self.storage, move |digest: &Digest| Ok(blobs.get(digest).cloned().map(Cursor::new)))
+        StorageSource::new(storage, move |digest: &Digest| Ok(blobs.get(digest).cloned().map(Cursor::new)))
     }
 
     /// The whole history as a bundle.

@@ -66,8 +66,8 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         return Some(Input::Trained(key, update));
     }
     let weights = context.fetch(task.weights, &stop).await?;
-    let cancelled = stop.clone();
-    let trained = tokio::task::spawn_blocking(move || train_blocking(&context, &task, &weights, &cancelled)).await;
+    let (trainer, cancelled) = (Arc::clone(&context), stop.clone());
+    let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &task, &weights, &cancelled)).await;
     match trained.unwrap_or(Err(JobError::Task)) {
         Ok(update) => Some(Input::Trained(key, update)),
         Err(_) if stop.is_cancelled() => None,

@@ -2,14 +2,17 @@
 
 use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor};
 
-/// Mean of `-(y ln σ(x) + (1 - y) ln(1 - σ(x)))` over the batch; `logits` and `labels` are `[rows]`.
-pub(super) fn binary_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    logits.apply_op2(labels, BinaryCrossEntropy)
+/// Sum of `-(y ln σ(x) + (1 - y) ln(1 - σ(x)))` over `logits` and `labels` of `[rows]`, divided by `examples`: the share of
+/// these rows in the mean loss of a batch of so many.
+pub(super) fn binary_cross_entropy(logits: &Tensor, labels: &Tensor, examples: usize) -> Result<Tensor> {
+    logits.apply_op2(labels, BinaryCrossEntropy { share: 1.0 / examples.max(1) as f64 })
 }
 
 /// One operation instead of a graph of ten: the logarithm of the sigmoid overflows for logits beyond -88, and its gradient
 /// is simply `σ(x) - y`.
-struct BinaryCrossEntropy;
+struct BinaryCrossEntropy {
+    share: f64,
+}
 
 impl CustomOp2 for BinaryCrossEntropy {
     fn name(&self) -> &'static str {
@@ -26,8 +29,7 @@ impl CustomOp2 for BinaryCrossEntropy {
         let logits = contiguous(logits.as_slice::<f32>()?, logits_layout)?;
         let labels = contiguous(labels.as_slice::<f32>()?, labels_layout)?;
         let sum: f64 = logits.iter().zip(labels).map(|(&logit, &label)| example_loss(logit.into(), label.into())).sum();
-        let mean = sum / logits.len().max(1) as f64;
-        Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
+        Ok((CpuStorage::F32(vec![(sum * self.share) as f32]), Shape::from(())))
     }
 
     fn bwd(
@@ -37,9 +39,9 @@ impl CustomOp2 for BinaryCrossEntropy {
         _loss: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mean = gradient.affine(1.0 / logits.elem_count().max(1) as f64, 0.0)?;
+        let share = gradient.affine(self.share, 0.0)?;
         let difference = (candle_nn::ops::sigmoid(logits)? - labels)?;
-        Ok((Some(difference.broadcast_mul(&mean)?), None))
+        Ok((Some(difference.broadcast_mul(&share)?), None))
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
         let labels = [0.0f32, 1.0, 1.0, 0.0];
         let variable = Var::new(&logits, &Device::Cpu).unwrap();
         let targets = Tensor::new(&labels, &Device::Cpu).unwrap();
-        let loss = binary_cross_entropy(&variable, &targets).unwrap();
+        let loss = binary_cross_entropy(&variable, &targets, 4).unwrap();
         let gradients = loss.backward().unwrap();
         let found = gradients.get(&variable).unwrap().to_vec1::<f32>().unwrap();
 

@@ -3,6 +3,8 @@
 use candle_core::{Device, Result, Tensor, Var};
 use fedledger_federation::{architecture::Architecture, tensors};
 
+use super::linear::linear;
+
 /// Weights that do not belong to an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WeightsError {
@@ -44,6 +46,20 @@ pub enum WeightsError {
         /// Which value, from 0 in row-major order.
         index: usize,
     },
+}
+
+/// Activations of one layer that are computed at a time. It bounds memory, keeps a pass in the processor's cache, and stays
+/// below the 65,536 elements from which the tensor library spreads work over threads that wait for each other.
+const ACTIVATIONS_PER_PASS: usize = 65_535;
+
+/// Fewest rows that are computed at a time, however wide a layer is.
+const ROWS_PER_PASS_MIN: usize = 8;
+
+/// Rows to put through the network at a time. It depends on the architecture alone, because it decides the order in which
+/// gradients are summed.
+pub(crate) fn rows_per_pass(architecture: &Architecture) -> usize {
+    let widths = architecture.layers().into_iter().map(|layer| layer.inputs.max(layer.outputs) as usize);
+    (ACTIVATIONS_PER_PASS / widths.max().unwrap_or(1).max(1)).max(ROWS_PER_PASS_MIN)
 }
 
 /// Checks names, shapes, lengths and values against a valid architecture.
@@ -103,7 +119,7 @@ impl Network {
             if index > 0 {
                 values = values.relu()?;
             }
-            values = values.matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?;
+            values = linear(&values, &layer.weight, &layer.bias)?;
         }
         values.squeeze(1)
     }

@@ -7,6 +7,28 @@ use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Ten
 
 use super::{loss::contiguous, network::Network, settings::Optimizer};
 
+/// Gradients of the parameters, in the order of their names, summed over the parts of a batch.
+#[derive(Default)]
+pub(super) struct Gradients(Vec<Tensor>);
+
+impl Gradients {
+    /// Adds the gradients of one part.
+    pub(super) fn add(&mut self, network: &Network, part: &GradStore) -> Result<()> {
+        let part = network.variables().map(|variable| match part.get(variable) {
+            Some(gradient) => gradient.contiguous(),
+            None => variable.zeros_like(),
+        });
+        if self.0.is_empty() {
+            self.0 = part.collect::<Result<_>>()?;
+            return Ok(());
+        }
+        self.0.iter_mut().zip(part).try_for_each(|(sum, part)| {
+            *sum = (&*sum + part?)?;
+            Ok(())
+        })
+    }
+}
+
 /// An optimiser with what it remembers from step to step.
 pub(super) enum OptimizerState {
     Sgd { learning_rate: f64 },
@@ -47,20 +69,16 @@ impl OptimizerState {
     }
 
     /// Moves every parameter of `network` against its gradient.
-    pub(super) fn step(&mut self, network: &Network, gradients: &GradStore) -> Result<()> {
+    pub(super) fn step(&mut self, network: &Network, gradients: &Gradients) -> Result<()> {
         if let Self::Adam(adam) = self {
             adam.count_step();
         }
-        for (index, variable) in network.variables().enumerate() {
-            let Some(gradient) = gradients.get(variable) else {
-                continue;
-            };
-            let gradient = gradient.contiguous()?;
+        for (index, (variable, gradient)) in network.variables().zip(&gradients.0).enumerate() {
             match self {
                 Self::Sgd { learning_rate } => {
-                    variable.inplace_op2(&gradient, &Descend { learning_rate: *learning_rate as f32 })?;
+                    variable.inplace_op2(gradient, &Descend { learning_rate: *learning_rate as f32 })?;
                 }
-                Self::Adam(adam) => adam.update(index, variable, &gradient)?,
+                Self::Adam(adam) => adam.update(index, variable, gradient)?,
             }
         }
         Ok(())

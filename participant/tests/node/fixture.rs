@@ -347,9 +347,10 @@ impl Running {
         self.catch_up(ledger);
     }
 
-    /// Gives it every leaf that it does not have yet.
+    /// Gives it every leaf that it does not have yet, from the replica that it follows.
     pub fn catch_up(&mut self, ledger: &Ledger) {
-        while let Some(leaf) = ledger.leaves.get(self.core.size() as usize - 1) {
+        let first = self.core.size() as usize - 1;
+        for leaf in &ledger.leaves[first..] {
             self.input(Input::Leaf(leaf.clone()));
         }
     }

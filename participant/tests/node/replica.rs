@@ -62,7 +62,9 @@ impl Replica {
     /// Waits until the ledger's state is as wanted.
     pub async fn until(&self, mut wanted: impl FnMut(&Federation) -> bool) {
         let mut size = self.shared.size.subscribe();
-        size.wait_for(|_| wanted(self.shared.ledger.lock().unwrap().state())).await.unwrap();
+        while !wanted(self.shared.ledger.lock().unwrap().state()) {
+            size.changed().await.unwrap();
+        }
     }
 
     /// Fetches a file from a participant.
@@ -89,7 +91,9 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger.lock().unwrap();
         let result = change(&mut ledger);
-        self.size.send_replace(ledger.log.size());
+        let size = ledger.log.size();
+        drop(ledger);
+        self.size.send_if_modified(|published| std::mem::replace(published, size.max(*published)) < size);
         result
     }
 }

@@ -21,8 +21,8 @@ use super::{
     entries::EntriesStream,
     error::{ApiError, reason},
     limits::{
-        BLOB_CHUNK_SIZE_BYTES, CONNECT_TIMEOUT, HAS_DIGESTS_MAX, READ_TIMEOUT, REASON_LENGTH_MAX, REQUEST_SIZE_BYTES_MAX,
-        RESPONSE_SIZE_BYTES_MAX, SUBMIT_TIMEOUT,
+        BLOB_CHUNK_SIZE_BYTES, CONNECT_TIMEOUT, HAS_DIGESTS_MAX, READ_TIMEOUT, REASON_LENGTH_MAX,
+        REQUEST_SIZE_BYTES_MAX, RESPONSE_SIZE_BYTES_MAX, SUBMIT_TIMEOUT,
     },
     types::NodeStatus,
     v1::{self, blobs_client::BlobsClient, ledger_client::LedgerClient},
@@ -126,8 +126,8 @@ impl ApiClient {
         &self.chain
     }
 
-    /// Brings a signed transaction onto the ledger and waits until it is committed. Whether it took effect stands in the
-    /// leaf; see [`Submitted::accepted`].
+    /// Brings a signed transaction onto the ledger and waits until it is committed. Whether it took effect stands in
+    /// the leaf; see [`Submitted::accepted`].
     ///
     /// While the replicas elect a leader or the connection is broken, the same bytes are submitted again, for at most
     /// [`SUBMIT_TIMEOUT`]; they have one outcome. After [`ApiError::TimedOut`] the transaction may still be committed.
@@ -180,8 +180,8 @@ impl ApiClient {
         Ok(status)
     }
 
-    /// The entries of the log from index `from` on, each once, in order and without gaps. With `follow`, the stream goes on
-    /// with new entries and survives broken connections; otherwise it ends with the entry that is last now.
+    /// The entries of the log from index `from` on, each once, in order and without gaps. With `follow`, the stream
+    /// goes on with new entries and survives broken connections; otherwise it ends with the entry that is last now.
     pub fn entries(&self, from: u64, follow: bool) -> EntriesStream {
         EntriesStream::new(self.clone(), from, follow)
     }

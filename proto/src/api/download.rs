@@ -11,13 +11,13 @@ use tokio::{
 use super::{ApiClient, ApiError, limits::READ_TIMEOUT, v1};
 
 impl ApiClient {
-    /// Downloads a blob of at most `size_max` bytes into `target` and returns its size. Only after success do the written
-    /// bytes have the digest asked for.
+    /// Downloads a blob of at most `size_max` bytes into `target` and returns its size. Only after success do the
+    /// written bytes have the digest asked for.
     ///
     /// # Errors
     ///
-    /// [`ApiError`]: among others `not_found` if the replica lacks the blob, `not_permitted` if it is a raw update and the
-    /// member is neither replica nor auditor.
+    /// [`ApiError`]: among others `not_found` if the replica lacks the blob, `not_permitted` if it is a raw update and
+    /// the member is neither replica nor auditor.
     pub async fn download(
         &self,
         digest: &Digest,

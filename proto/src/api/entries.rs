@@ -66,9 +66,7 @@ impl EntriesStream {
 
     /// The entries as a [`Stream`], which ends after the first error.
     pub fn into_stream(self) -> impl Stream<Item = Result<LogEntry, ApiError>> + Send {
-        stream::try_unfold(self, |mut entries| async {
-            Ok(entries.next().await?.map(|entry| (entry, entries)))
-        })
+        stream::try_unfold(self, |mut entries| async { Ok(entries.next().await?.map(|entry| (entry, entries))) })
     }
 
     async fn receive(&mut self) -> Result<Option<LogEntry>, ApiError> {

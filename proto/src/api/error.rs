@@ -11,7 +11,9 @@ use super::code::{ApiCode, Refused, known};
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The URL is none, or not one of an API.
-    #[error("{url:?} is no API address, expected https://host:port as in `fedledger.toml` or the replica's `node.toml`")]
+    #[error(
+        "{url:?} is no API address, expected https://host:port as in `fedledger.toml` or the replica's `node.toml`"
+    )]
     Url {
         /// What was given.
         url: String,
@@ -52,7 +54,9 @@ pub enum ApiError {
         reason: Option<String>,
     },
     /// The replica belongs to another consortium than the identity.
-    #[error("{url} serves chain {found}, the identity is of chain {expected}: use the address of a replica of the same consortium")]
+    #[error(
+        "{url} serves chain {found}, the identity is of chain {expected}: use the address of a replica of the same consortium"
+    )]
     WrongChain {
         /// URL of the replica.
         url: String,

@@ -133,7 +133,8 @@ impl<T: Serialize + DeserializeOwned> FrameStream<T> {
     ///
     /// # Errors
     ///
-    /// [`CallError::Frame`] when the connection is lost or the peer sent something else; the stream is of no further use.
+    /// [`CallError::Frame`] when the connection is lost or the peer sent something else; the stream is of no further
+    /// use.
     pub async fn next(&mut self) -> Result<Option<T>, CallError> {
         let Some(frame) = self.reader.next(&mut self.stream, self.limit).await? else { return Ok(None) };
         Ok(Some(codec::decode(&frame, self.limit).map_err(FrameError::Message)?))

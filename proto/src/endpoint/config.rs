@@ -9,8 +9,8 @@ use fedledger_ledger::{PublicKey, SecretKey};
 pub struct EndpointConfig {
     /// The node's transport key; its public half is the name by which peers know the node.
     pub transport_key: SecretKey,
-    /// Addresses to listen on, with TCP and QUIC on the same port number; port 0 takes a free one. Empty for a node that only
-    /// dials out.
+    /// Addresses to listen on, with TCP and QUIC on the same port number; port 0 takes a free one. Empty for a node
+    /// that only dials out.
     pub listen: Vec<SocketAddr>,
     /// Peers to stay connected with. They must be admitted too.
     pub dial: Vec<PeerAddress>,

@@ -102,8 +102,8 @@ impl Dialer {
         self.wait_instead_of(State::Dialing, key, now);
     }
 
-    /// In any other state there is nothing to wait for, or somebody waits already: connections that come and go from the
-    /// other side do not put our own attempts off.
+    /// In any other state there is nothing to wait for, or somebody waits already: connections that come and go from
+    /// the other side do not put our own attempts off.
     fn wait_instead_of(&mut self, state: State, key: &PublicKey, now: Instant) {
         let jitter = jitter(&self.local, key);
         if let Some(target) = self.targets.get_mut(key)

@@ -111,12 +111,13 @@ impl Driver {
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let attempt = self.dialer.next_attempt();
+            let attempt_due = sleep_until(attempt.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 () = stop.cancelled() => break,
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some((peer, addresses)) = self.lookups.next() => self.dial(peer, &addresses),
-                () = sleep_until(attempt.unwrap_or_else(Instant::now).into()), if attempt.is_some() => self.look_up_due(),
+                () = attempt_due, if attempt.is_some() => self.look_up_due(),
             }
         }
         self.close().await;
@@ -174,7 +175,8 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 if let Some(peer) = identity::public_key(&peer_id) {
-                    debug!(%peer, address = %endpoint.get_remote_address(), dialed = endpoint.is_dialer(), "connection");
+                    let address = endpoint.get_remote_address();
+                    debug!(%peer, %address, dialed = endpoint.is_dialer(), "connection");
                     self.connections.insert(connection_id, Connection { peer, confirmed: false, ping_failures: 0 });
                 }
             }
@@ -222,8 +224,8 @@ impl Driver {
         self.close_dead(event.connection);
     }
 
-    /// Closes the connections of the same peer that give no sign of life. One failure is enough for those that never answered
-    /// or that have a successor: streams stay on the old connection until it is closed.
+    /// Closes the connections of the same peer that give no sign of life. One failure is enough for those that never
+    /// answered or that have a successor: streams stay on the old connection until it is closed.
     fn close_dead(&mut self, id: ConnectionId) {
         let Some(peer) = self.connections.get(&id).map(|connection| connection.peer) else { return };
         let of_peer = || self.connections.iter().filter(|(_, connection)| connection.peer == peer);

@@ -1,5 +1,5 @@
-//! Transport keys and libp2p peer ids name the same thing: the peer id of an Ed25519 key is the key itself, wrapped in an
-//! identity multihash (libp2p specification, peer ids).
+//! Transport keys and libp2p peer ids name the same thing: the peer id of an Ed25519 key is the key itself, wrapped in
+//! an identity multihash (libp2p specification, peer ids).
 
 use fedledger_ledger::{PublicKey, SecretKey};
 use libp2p::{PeerId, identity};

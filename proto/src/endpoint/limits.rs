@@ -15,8 +15,8 @@ const PAIRS_KEPT_MAX: usize = 1024;
 
 /// Streams of one protocol that one peer may have open to us.
 ///
-/// Their receive windows must fit into a connection's window together (see [`super::transport`]), or streams that nobody
-/// reads could stop those that somebody does.
+/// Their receive windows must fit into a connection's window together (see [`super::transport`]), or streams that
+/// nobody reads could stop those that somebody does.
 const fn inbound_per_peer_max(protocol: Protocol) -> usize {
     match protocol {
         // One, and its successor while the first is being abandoned.

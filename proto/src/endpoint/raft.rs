@@ -1,7 +1,7 @@
 //! Raft messages: one long-lived stream per direction and peer.
 //!
-//! Raft expects messages to get lost, but not to arrive twice (its read index relies on it). So a frame is written at most
-//! once: whatever was in flight when a stream broke is dropped.
+//! Raft expects messages to get lost, but not to arrive twice (its read index relies on it). So a frame is written at
+//! most once: whatever was in flight when a stream broke is dropped.
 
 use std::{sync::Arc, time::Duration};
 

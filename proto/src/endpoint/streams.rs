@@ -1,8 +1,8 @@
 //! The libp2p behaviour that opens and accepts streams of our protocols.
 //!
 //! Inbound streams reach the driver as events, with back-pressure on the connection they came over, so a burst is never
-//! silently dropped: each is served or answered that the node is busy. Outbound streams are opened on the newest connection
-//! that has proved to work both ways (see [`Behaviour::confirm`]).
+//! silently dropped: each is served or answered that the node is busy. Outbound streams are opened on the newest
+//! connection that has proved to work both ways (see [`Behaviour::confirm`]).
 
 use std::{
     collections::{HashMap, VecDeque},

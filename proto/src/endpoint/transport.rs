@@ -20,7 +20,8 @@ use tokio::time::sleep;
 
 use super::{EndpointConfig, EndpointError, Transports, identity, streams};
 
-/// Connections of one peer. More than one happens when both sides dial at once, or when an old one is not yet known to be dead.
+/// Connections of one peer. More than one happens when both sides dial at once, or when an old one is not yet known to
+/// be dead.
 const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 
 /// Connections of all peers together.
@@ -38,9 +39,9 @@ const YAMUX_STREAMS_MAX: usize = 256;
 /// Receive window of one QUIC stream, in bytes.
 const QUIC_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// Receive window of a QUIC connection, in bytes: room for the windows of all blob transfers of a peer, so that bodies that
-/// wait for a slow disk never stop its other streams.
-const QUIC_CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Receive window of a QUIC connection, in bytes: room for the windows of every stream that a peer may fill (see
+/// [`super::limits`]), so that bodies that wait for a slow disk never stop its other streams.
+const QUIC_CONNECTION_WINDOW_BYTES: u32 = 48 * 1024 * 1024;
 
 /// How often each side of a connection asks the other for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 //! Certificates of the API: a certificate authority per consortium, made when it is provisioned.
 //!
-//! A certificate says which Ed25519 key somebody holds, nothing more. Whether that key may do anything is decided by the
-//! ledger's current state at every call, so certificates need no revocation lists and, on purpose, do not expire: RFC 5280,
-//! section 4.1.2.5, has a date for that.
+//! A certificate says which Ed25519 key somebody holds, nothing more. Whether that key may do anything is decided by
+//! the ledger's current state at every call, so certificates need no revocation lists and, on purpose, do not expire:
+//! RFC 5280, section 4.1.2.5, has a date for that.
 
 use std::time::Duration;
 

@@ -78,7 +78,8 @@ pub struct ReplicaSettings {
     pub tick_ms: u64,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: u32,
-    /// Ticks without a leader after which an election begins at the earliest; at the latest it begins after twice as many.
+    /// Ticks without a leader after which an election begins at the earliest; at the latest it begins after twice as
+    /// many.
     pub election_ticks: u32,
     /// Whether the API describes itself to tools such as grpcurl (gRPC reflection).
     pub reflection: bool,

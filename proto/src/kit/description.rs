@@ -26,8 +26,8 @@ use super::{config::ReplicaSettings, policy::SitePolicy};
 pub struct ConsortiumDescription {
     /// Name of the consortium: lowercase letters, digits and inner hyphens. It is the origin of the checkpoints.
     pub name: String,
-    /// Co-signatures that make a checkpoint final. Default: as many as keep two heads from becoming final while at most a
-    /// third of the replicas is dishonest.
+    /// Co-signatures that make a checkpoint final. Default: as many as keep two heads from becoming final while at most
+    /// a third of the replicas is dishonest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finality_threshold: Option<u64>,
     /// The organisations.
@@ -44,7 +44,8 @@ pub struct MemberDescription {
     /// For people. Default: the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it may do: `participant`, `replica`, `evaluator`, `auditor`, `operator`, `delegate`. The first two give it a node.
+    /// What it may do: `participant`, `replica`, `evaluator`, `auditor`, `operator`, `delegate`. The first two give it
+    /// a node.
     #[serde(default)]
     pub roles: BTreeSet<Role>,
     /// Its replica, where the defaults do not suit; implies the role.
@@ -59,7 +60,8 @@ pub struct MemberDescription {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicaDescription {
-    /// Where it listens for other nodes. Default: `127.0.0.1`, port 7001 for the first replica, 7002 for the second, ...
+    /// Where it listens for other nodes. Default: `127.0.0.1`, port 7001 for the first replica, 7002 for the second,
+    /// ...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     /// Where it serves the API. Default: `127.0.0.1`, port 7101 for the first replica, 7102 for the second, ...

@@ -34,8 +34,7 @@ impl GenesisFile {
     /// [`KitError`], which names the file.
     pub fn load(file: &Path) -> Result<Self, KitError> {
         let bytes = read(file, GENESIS_SIZE_BYTES_MAX as u64)?;
-        let genesis =
-            Genesis::parse(&bytes).map_err(|source| KitError::Genesis { file: file.to_owned(), source })?;
+        let genesis = Genesis::parse(&bytes).map_err(|source| KitError::Genesis { file: file.to_owned(), source })?;
         Ok(Self { genesis, chain: Digest::of(&bytes), bytes })
     }
 
@@ -91,8 +90,8 @@ fn text(bytes: Vec<u8>, file: &Path) -> Result<String, KitError> {
     })
 }
 
-/// Refuses a secret that the group or the world can read, write or execute. The opened file is asked, so that nobody can
-/// exchange it in between.
+/// Refuses a secret that the group or the world can read, write or execute. The opened file is asked, so that nobody
+/// can exchange it in between.
 #[cfg(unix)]
 fn check_permissions(opened: &File, file: &Path) -> Result<(), KitError> {
     use std::os::unix::fs::PermissionsExt as _;

@@ -31,22 +31,15 @@ pub(super) fn to_file(key: &SecretKey) -> Vec<u8> {
 pub(super) fn load(file: &Path, expected: &PublicKey, owner: &str) -> Result<SecretKey, KitError> {
     let text = read_secret(file, KEY_SIZE_BYTES_MAX)?;
     let mut seed = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| KitError::MalformedKey {
-        file: file.to_owned(),
-        expected: "64 hexadecimal digits",
-    })?;
+    hex::decode_to_slice(text.trim(), &mut seed)
+        .map_err(|_| KitError::MalformedKey { file: file.to_owned(), expected: "64 hexadecimal digits" })?;
     let key = SecretKey::from_seed(seed);
     check_owner(&key.public(), file, expected, owner)?;
     Ok(key)
 }
 
 /// Refuses a key of somebody else.
-pub(super) fn check_owner(
-    key: &PublicKey,
-    file: &Path,
-    expected: &PublicKey,
-    owner: &str,
-) -> Result<(), KitError> {
+pub(super) fn check_owner(key: &PublicKey, file: &Path, expected: &PublicKey, owner: &str) -> Result<(), KitError> {
     if key == expected {
         Ok(())
     } else {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// `policy.toml` of a participant: bounds on what its site takes part in.
 ///
-/// A plan outside these bounds is never trained, even with consent. A plan within them needs the consent of a person of the
-/// organisation (`fedledger plan approve`), unless `auto_approve` is set. An empty file means the defaults.
+/// A plan outside these bounds is never trained, even with consent. A plan within them needs the consent of a person of
+/// the organisation (`fedledger plan approve`), unless `auto_approve` is set. An empty file means the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SitePolicy {
@@ -25,7 +25,8 @@ pub struct SitePolicy {
     /// Fewest training examples with which the site takes part: an update of few records tells much about each of them.
     /// Below it, rounds are declined. Default: 1.
     pub examples_min: u64,
-    /// Fewest contributions that a plan may aggregate: among few, the others can work out this site's update. Default: 1.
+    /// Fewest contributions that a plan may aggregate: among few, the others can work out this site's update. Default:
+    /// 1.
     pub contributions_min: u64,
 }
 
@@ -85,7 +86,9 @@ impl<'de> Deserialize<'de> for Selection {
         }
         match Written::deserialize(deserializer)? {
             Written::Word(word) if word == ANY => Ok(Self::Any),
-            Written::Word(word) => Err(D::Error::custom(format!("expected \"any\" or a list of names, found {word:?}"))),
+            Written::Word(word) => {
+                Err(D::Error::custom(format!("expected \"any\" or a list of names, found {word:?}")))
+            }
             Written::Names(names) => Ok(Self::Only(names)),
         }
     }

@@ -53,7 +53,9 @@ pub enum ProvisionError {
     #[error("no member has a replica: give at least one the role `replica`, four or more to outvote a dishonest one")]
     NoReplica,
     /// An id that a folder beside the members' already has.
-    #[error("a member cannot have the id {0:?}, the folder of this name is the certificate authority's: choose another id")]
+    #[error(
+        "a member cannot have the id {0:?}, the folder of this name is the certificate authority's: choose another id"
+    )]
     ReservedId(MemberId),
     /// An address that is none.
     #[error("the replica of {member}: {source}")]
@@ -110,8 +112,8 @@ pub enum ProvisionError {
     Toml(#[from] toml::ser::Error),
 }
 
-/// Provisions a consortium. `randomness` must come from the operating system; it is asked for the salt of the chain, the key of
-/// the certificate authority, and then for every key in the order of the description.
+/// Provisions a consortium. `randomness` must come from the operating system; it is asked for the salt of the chain,
+/// the key of the certificate authority, and then for every key in the order of the description.
 ///
 /// # Errors
 ///

@@ -55,8 +55,8 @@ pub enum WriteError {
     },
 }
 
-/// Writes the kits below `out`, which is made if need be: folders with mode 0700, secrets with mode 0600. With `force`, a
-/// consortium that was provisioned there is replaced; other things in the directory stay.
+/// Writes the kits below `out`, which is made if need be: folders with mode 0700, secrets with mode 0600. With `force`,
+/// a consortium that was provisioned there is replaced; other things in the directory stay.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
 //! `/fedledger/blob/1`: files named by their SHA-256 digest.
 //!
 //! - **get**: [`BlobGet`]; [`Answer`](super::Answer) of [`BlobHeader`]; if found, exactly `size - offset` raw bytes.
-//! - **put**: [`BlobPut`]; [`Answer`](super::Answer) of [`PutDecision`], so that a body that is not wanted is never sent; the raw bytes
-//!   from the offset on; [`Answer`](super::Answer) of [`BlobStored`] once they are verified and stored.
+//! - **put**: [`BlobPut`]; [`Answer`](super::Answer) of [`PutDecision`], so that a body that is not wanted is never
+//!   sent; the raw bytes from the offset on; [`Answer`](super::Answer) of [`BlobStored`] once they are verified and
+//!   stored.
 //!
 //! The offsets leave room for resuming a transfer. This version sends 0 and refuses anything else.
 

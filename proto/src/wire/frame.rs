@@ -1,8 +1,8 @@
 //! Frames: a big-endian `u32` length and that many bytes.
 //!
-//! The limit is checked before anything is allocated, and the buffer grows with what has arrived, so that announcing a large
-//! frame costs its sender as many bytes as it costs the receiver. Whoever stops in the middle of a frame is given up after
-//! [`STALL_TIMEOUT`].
+//! The limit is checked before anything is allocated, and the buffer grows with what has arrived, so that announcing a
+//! large frame costs its sender as many bytes as it costs the receiver. Whoever stops in the middle of a frame is given
+//! up after [`STALL_TIMEOUT`].
 
 use std::{future::Future, io, time::Duration};
 
@@ -45,7 +45,8 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
-/// Reads frames one after the other. What has arrived of a frame stays here, so a read may be abandoned and taken up again.
+/// Reads frames one after the other. What has arrived of a frame stays here, so a read may be abandoned and taken up
+/// again.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     header: [u8; HEADER_BYTES],

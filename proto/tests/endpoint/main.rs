@@ -1,5 +1,7 @@
 //! Endpoints on the loopback interface, over both transports, with well-behaved and hostile peers.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 mod admission;
 mod blobs;
 mod hostile;

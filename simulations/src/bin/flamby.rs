@@ -26,7 +26,9 @@ enum UsageError {
 fn main() -> ExitCode {
     match options(env::args().skip(1)) {
         Ok(Some(options)) => run(&options).unwrap_or_else(|error| {
-            eprintln!("flamby: {error}");
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let messages: Vec<String> = causes.map(ToString::to_string).collect();
+            eprintln!("flamby: {}", messages.join(": "));
             ExitCode::FAILURE
         }),
         Ok(None) => {

@@ -33,6 +33,10 @@ impl Core {
     }
 
     pub(super) fn on_leaf(&mut self, bytes: &[u8]) {
+        // It comes from a replica that was left meanwhile.
+        if self.following.is_none() {
+            return;
+        }
         match self.log.replay(bytes) {
             Ok(entry) => {
                 let size = self.log.size();

@@ -26,12 +26,13 @@ impl BlobGetResponder {
         self.request.digest
     }
 
-    /// Sends the blob, of which `reader` gives the `size` bytes. A blob that is larger than the peer allows is only announced.
+    /// Sends the blob, of which `reader` gives the `size` bytes. A blob that is larger than the peer allows is only
+    /// announced.
     ///
     /// # Errors
     ///
-    /// [`BlobError`] if the peer is gone or too slow, or the reader fails or ends early; the peer then sees a transfer that
-    /// ended early.
+    /// [`BlobError`] if the peer is gone or too slow, or the reader fails or ends early; the peer then sees a transfer
+    /// that ended early.
     pub async fn send<R: AsyncRead + Unpin>(mut self, size: u64, reader: &mut R) -> Result<(), BlobError> {
         if size > self.request.size_max {
             return Ok(self.served.finish(&Answer::Granted(BlobHeader::TooLarge { size })).await?);

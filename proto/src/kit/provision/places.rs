@@ -37,7 +37,8 @@ pub(super) struct Place {
 /// The places of all replicas, by number.
 pub(super) fn choose(members: &[MemberDescription]) -> Result<Vec<Place>, ProvisionError> {
     let replicas = members.iter().filter(|member| has_role(member, Role::Replica));
-    let places: Vec<Place> = replicas.zip(1..).map(|(member, number)| place(member, number)).collect::<Result<_, _>>()?;
+    let places: Vec<Place> =
+        replicas.zip(1..).map(|(member, number)| place(member, number)).collect::<Result<_, _>>()?;
     let mut taken = BTreeMap::new();
     for place in &places {
         let claims = [(&place.address, "replica"), (&place.api_address, "API")];
@@ -82,9 +83,7 @@ fn reached_at(
     setting: &'static str,
 ) -> Result<Address, ProvisionError> {
     match described {
-        Some(text) => {
-            text.parse().map_err(|source| ProvisionError::Address { member: member.id.clone(), source })
-        }
+        Some(text) => text.parse().map_err(|source| ProvisionError::Address { member: member.id.clone(), source }),
         None if listen.ip().is_unspecified() || listen.port() == 0 => {
             Err(ProvisionError::Unreachable { member: member.id.clone(), listen, setting })
         }

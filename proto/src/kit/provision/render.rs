@@ -44,7 +44,11 @@ pub(super) fn files(
     writer.public(GENESIS_FILE, writer.genesis.clone());
     writer.public(&join(AUTHORITY_FOLDER, AUTHORITY_CERTIFICATE), authority.certificate_pem());
     writer.secret(&join(AUTHORITY_FOLDER, AUTHORITY_KEY), to_pem(authority_key)?);
-    writer.toml(DEFAULTS_FILE, "Defaults of the command line for everything below this folder.", &defaults(description, places))?;
+    writer.toml(
+        DEFAULTS_FILE,
+        "Defaults of the command line for everything below this folder.",
+        &defaults(description, places),
+    )?;
     for (member, secrets) in description.members.iter().zip(secrets) {
         let place = places.iter().find(|place| place.member == member.id);
         if let (Some(place), Some(replica)) = (place, &secrets.replica) {
@@ -158,15 +162,11 @@ impl Writer<'_> {
     /// All replicas with their addresses.
     fn peers(&self) -> impl Iterator<Item = PeerConfig> {
         let places = self.places.iter();
-        places.map(|place| PeerConfig { name: node_name(&place.member, REPLICA_FOLDER), address: place.address.clone() })
+        places
+            .map(|place| PeerConfig { name: node_name(&place.member, REPLICA_FOLDER), address: place.address.clone() })
     }
 
-    fn toml(
-        &mut self,
-        path: impl AsRef<Path>,
-        comment: &str,
-        value: &impl Serialize,
-    ) -> Result<(), ProvisionError> {
+    fn toml(&mut self, path: impl AsRef<Path>, comment: &str, value: &impl Serialize) -> Result<(), ProvisionError> {
         let text = toml::to_string(value)?;
         self.public(path.as_ref(), format!("# {comment}\n{text}"));
         Ok(())

@@ -176,7 +176,12 @@ fn mistakes_in_configuration_are_named_with_their_line() {
         ("replica/node.toml", "ledger.example.org:9000", "ledger.example.org", "expected host:port"),
         ("participant/policy.toml", "plans = \"any\"", "plans = \"none\"", "expected \"any\" or a list of names"),
         ("participant/policy.toml", "auto_approve = false", "auto_approve = 'no'", "line 2"),
-        ("participant/node.toml", "replica_timeout_ms = 10000", "replica_timeout_ms = 1", "`settings.replica_timeout_ms`"),
+        (
+            "participant/node.toml",
+            "replica_timeout_ms = 10000",
+            "replica_timeout_ms = 1",
+            "`settings.replica_timeout_ms`",
+        ),
         ("identity/identity.toml", "cleveland", "paris", "names \"paris\", which is not in"),
     ];
     for (file, from, to, expected) in cases {

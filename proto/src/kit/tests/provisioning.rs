@@ -87,7 +87,8 @@ fn a_description_survives_being_written() {
 
 #[test]
 fn default_ports_count_up() {
-    let description = "name = 'heart'\n[[members]]\nid = 'a'\nroles = ['replica']\n[[members]]\nid = 'b'\nroles = ['replica']";
+    let description =
+        "name = 'heart'\n[[members]]\nid = 'a'\nroles = ['replica']\n[[members]]\nid = 'b'\nroles = ['replica']";
     let provisioned = provisioned(&ConsortiumDescription::from_toml(description).unwrap()).unwrap();
     let text = |path: &str| String::from_utf8(provisioned.files[Path::new(path)].bytes.clone()).unwrap();
     assert!(text("a/replica/node.toml").contains("listen = \"127.0.0.1:7001\"\napi = \"127.0.0.1:7101\"\n"));

@@ -1,0 +1,45 @@
+//! How errors of the replica are told to clients.
+
+use fedledger_ledger::{codec::CodecError, log::Refusal, transaction::EnvelopeError};
+use fedledger_proto::api::{ApiCode, Refused};
+
+use super::backend::{ReadError, SubmitError};
+
+impl From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        let code = match &error {
+            SubmitError::Refusal(refusal) => code_of(refusal),
+            SubmitError::NoLeader => ApiCode::NoLeader,
+            SubmitError::Busy => ApiCode::Busy,
+            SubmitError::TimedOut => ApiCode::TimedOut,
+            SubmitError::Stopping => ApiCode::Stopping,
+        };
+        Self::new(code, error)
+    }
+}
+
+const fn code_of(refusal: &Refusal) -> ApiCode {
+    match refusal {
+        Refusal::Envelope(EnvelopeError::Signature(_)) => ApiCode::BadSignature,
+        Refusal::Envelope(EnvelopeError::Chain { .. }) => ApiCode::WrongChain,
+        Refusal::Envelope(EnvelopeError::Envelope(CodecError::TooLarge { .. })) => ApiCode::TooLarge,
+        Refusal::Envelope(_) => ApiCode::Malformed,
+        Refusal::Expired { .. } => ApiCode::Expired,
+        Refusal::ExpiryTooFar { .. } => ApiCode::ExpiryTooFar,
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::NoProof { .. } => Self::new(ApiCode::NotFound, error),
+            ReadError::Busy => Self::new(ApiCode::Busy, error),
+            ReadError::Stopping => Self::new(ApiCode::Stopping, error),
+            // What is wrong with its disk is the business of the replica's own people.
+            ReadError::Storage(_) | ReadError::Blob(_) => {
+                tracing::error!(%error, "a question of a client cannot be answered");
+                Self::new(ApiCode::Internal, "this replica cannot read its storage, its log says why: ask another one")
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Carrying out the conductor's duties: submitting, fetching and checking updates, computing versions.
+
+use std::{
+    io::{self, BufReader},
+    sync::Arc,
+    time::Duration,
+};
+
+use fedledger_federation::{
+    Command, Federation,
+    conductor::{Duty, Report},
+    command::{FileRef, OutputFiles, RoundKey},
+    plan::Plan,
+    recipe::{Recipe, RecipeError, Update, check_update},
+};
+use fedledger_ledger::{
+    Digest, PublicKey, SecretKey,
+    transaction::{Nonce, Transaction},
+};
+use fedledger_proto::endpoint::Endpoint;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+use crate::{
+    blobs::BlobStore,
+    replica::{Event, Handle},
+    shared::SharedView,
+};
+
+/// Files that are fetched at the same time.
+const FETCHES_MAX: usize = 8;
+
+/// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
+const FETCH_RETRY: Duration = Duration::from_millis(100);
+
+/// Searches of all peers for one file before the duty is given up; the conductor may ask for it again.
+const FETCH_ATTEMPTS: usize = 600;
+
+/// How long a transaction of this replica may wait, in log entries.
+const VALIDITY_ENTRIES: u64 = 10_000;
+
+/// Does what the conductor asks for; cheap to clone.
+#[derive(Clone)]
+pub struct Workers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    chain: Digest,
+    key: SecretKey,
+    handle: Handle,
+    endpoint: Endpoint,
+    blobs: BlobStore,
+    view: SharedView,
+    fetches: Semaphore,
+    /// One at a time: a computation uses memory for several models.
+    computations: Semaphore,
+    threads: usize,
+}
+
+/// What workers need.
+pub struct Means {
+    /// The chain that transactions are for.
+    pub chain: Digest,
+    /// Signs the replica's transactions.
+    pub key: SecretKey,
+    /// To the replica's task.
+    pub handle: Handle,
+    /// To the peers.
+    pub endpoint: Endpoint,
+    /// Where files are kept.
+    pub blobs: BlobStore,
+    /// Who is who.
+    pub view: SharedView,
+    /// Threads for aggregation.
+    pub threads: usize,
+}
+
+impl Workers {
+    /// Workers with these means.
+    pub fn new(means: Means) -> Self {
+        let Means { chain, key, handle, endpoint, blobs, view, threads } = means;
+        let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
+        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, threads };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Begins a duty; its report comes as an event.
+    pub fn begin(&self, duty: Duty, state: &Federation) {
+        let inner = Arc::clone(&self.inner);
+        match duty {
+            Duty::Submit(command) => {
+                tokio::spawn(async move { inner.submit(command).await });
+            }
+            Duty::Check { key, update } => {
+                let Some(record) = state.plans().get(&key.plan) else { return };
+                let cohort = state.rounds().get(&key).map_or(1, |round| round.cohort.len());
+                let plan = record.plan.clone();
+                tokio::spawn(async move { inner.check(key, plan, cohort, update).await });
+            }
+            Duty::Compute(recipe) => {
+                tokio::spawn(async move { inner.compute(*recipe).await });
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn report(&self, report: Report) {
+        let events: &mpsc::Sender<Event> = self.handle.events();
+        // The node is stopping when nobody takes it.
+        let _ = events.send(Event::Report(report)).await;
+    }
+
+    async fn submit(&self, command: Command) {
+        let accepted = match self.submit_command(&command).await {
+            Ok(None) => true,
+            Ok(Some(reason)) => {
+                // Two leaders may ask for the same thing in turn; the second is told so.
+                tracing::info!(kind = command.kind(), reason, "a transaction of this replica was rejected");
+                false
+            }
+            Err(reason) => {
+                tracing::warn!(kind = command.kind(), reason, "a transaction of this replica was not committed");
+                false
+            }
+        };
+        self.report(Report::Submitted { command, accepted }).await;
+    }
+
+    /// The reason for which it was rejected, if it was.
+    async fn submit_command(&self, command: &Command) -> Result<Option<String>, String> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+        let size = *self.handle.log_size().borrow();
+        let transaction = Transaction {
+            chain: self.chain,
+            author: self.key.public(),
+            nonce: Nonce(nonce),
+            not_after_index: size + VALIDITY_ENTRIES,
+            kind: command.kind().to_owned(),
+            payload: command.payload(),
+        };
+        let envelope = transaction.sign(&self.key).to_bytes();
+        let submitted = self.handle.submit(envelope).await.map_err(|error| error.to_string())?;
+        Ok(submitted.reason)
+    }
+
+    async fn check(&self, key: RoundKey, plan: Plan, cohort: usize, update: Update) {
+        let member = update.member.clone();
+        if !self.fetch(&update.file, Some(&member)).await {
+            // The conductor excludes what is not checked at the deadline.
+            tracing::warn!(member, digest = %update.file.digest, "no live node has this update");
+            return;
+        }
+        let path = self.blobs.path(&update.file.digest);
+        let checked = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::open(path)?;
+            check_update(&plan, cohort, &update, file)
+        });
+        let verdict = match checked.await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an update could not be read");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "checking an update failed");
+                return;
+            }
+        };
+        let verdict = verdict.map_err(|(code, reason)| {
+            tracing::warn!(member, code, reason, "an update cannot be aggregated");
+            code.to_owned()
+        });
+        self.report(Report::Checked { key, member, verdict }).await;
+    }
+
+    async fn compute(&self, recipe: Recipe) {
+        let key = recipe.key;
+        let report = match self.computed(recipe).await {
+            Ok(outputs) => Report::Computed { key, outputs },
+            Err(failure) => {
+                tracing::error!(round = key.round, reason = failure.reason, "a version could not be computed");
+                Report::ComputeFailed { key, permanent: failure.permanent }
+            }
+        };
+        self.report(report).await;
+    }
+
+    async fn computed(&self, recipe: Recipe) -> Result<OutputFiles, Failure> {
+        for file in recipe.files() {
+            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
+            if !self.fetch(&file, member.as_ref()).await {
+                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
+            }
+        }
+        let permit = self.computations.acquire().await;
+        let _permit = permit.map_err(|_| Failure::passing("the replica is stopping".to_owned()))?;
+        let (blobs, threads) = (self.blobs.clone(), self.threads);
+        let computed = tokio::task::spawn_blocking(move || {
+            let open = |file: &FileRef| std::fs::File::open(blobs.path(&file.digest)).map(BufReader::new);
+            let outputs = recipe.compute(open, threads)?;
+            keep(&blobs, &outputs.weights)?;
+            if let Some(state) = &outputs.optimizer_state {
+                keep(&blobs, state)?;
+            }
+            Ok::<_, RecipeError>(OutputFiles::of(&outputs))
+        });
+        match computed.await {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(error) => Err(Failure::passing(error.to_string())),
+        }
+    }
+
+    /// Has the file here when this returns true.
+    async fn fetch(&self, file: &FileRef, member: Option<&String>) -> bool {
+        let mut added = self.blobs.added();
+        for _ in 0..FETCH_ATTEMPTS {
+            added.mark_unchanged();
+            if self.blobs.has(&file.digest) {
+                return true;
+            }
+            let Ok(_permit) = self.fetches.acquire().await else { return false };
+            for peer in self.sources(member) {
+                match self.fetch_from(peer, file).await {
+                    Ok(()) => return true,
+                    Err(reason) => tracing::trace!(%peer, reason, digest = %file.digest, "not fetched"),
+                }
+            }
+            drop(_permit);
+            // A participant may be storing it here right now.
+            let _ = timeout(FETCH_RETRY, added.changed()).await;
+        }
+        self.blobs.has(&file.digest)
+    }
+
+    /// Connected nodes, the most promising first: the contributor's own, then the other replicas.
+    fn sources(&self, member: Option<&String>) -> Vec<PublicKey> {
+        let connected = self.endpoint.connected().borrow().clone();
+        let view = self.view.read();
+        let mut sources: Vec<(bool, PublicKey)> = view
+            .members
+            .nodes()
+            .filter(|(_, node)| connected.contains(&node.transport_key))
+            .filter(|(owner, node)| node.replica_number().is_some() || Some(&owner.id) == member)
+            .map(|(owner, node)| (Some(&owner.id) != member, node.transport_key))
+            .collect();
+        sources.sort_by_key(|(other, _)| *other);
+        sources.into_iter().map(|(_, key)| key).collect()
+    }
+
+    async fn fetch_from(&self, peer: PublicKey, file: &FileRef) -> Result<(), String> {
+        let (incoming, writer) = self.blobs.incoming().map_err(|error| error.to_string())?;
+        let mut writer = tokio::fs::File::from_std(writer);
+        let fetched = self.endpoint.get_blob(peer, file.digest, file.size, &mut writer).await;
+        fetched.map_err(|error| error.to_string())?;
+        finish(writer).await.map_err(|error| error.to_string())?;
+        let (blobs, digest) = (self.blobs.clone(), file.digest);
+        let kept = tokio::task::spawn_blocking(move || blobs.keep(incoming, &digest)).await;
+        kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+}
+
+/// Writes out what is buffered, so that the file is complete when it is made durable.
+pub(crate) async fn finish(mut writer: tokio::fs::File) -> io::Result<()> {
+    tokio::io::AsyncWriteExt::flush(&mut writer).await
+}
+
+fn keep(blobs: &BlobStore, bytes: &[u8]) -> Result<(), RecipeError> {
+    blobs.put(bytes).map(drop).map_err(|source| RecipeError::Io { digest: Digest::of(bytes), source })
+}
+
+/// Why a version could not be computed.
+struct Failure {
+    reason: String,
+    /// The code of a reason that will not go away.
+    permanent: Option<String>,
+}
+
+impl Failure {
+    fn passing(reason: String) -> Self {
+        Self { reason, permanent: None }
+    }
+
+    fn of(error: &RecipeError) -> Self {
+        let permanent = match error {
+            RecipeError::Io { .. } | RecipeError::Digest { .. } | RecipeError::Ledger(_) => None,
+            RecipeError::Aggregation(_)
+            | RecipeError::Architecture(_)
+            | RecipeError::Update { .. }
+            | RecipeError::Write(_) => Some("aggregation_failed".to_owned()),
+        };
+        Self { reason: error.to_string(), permanent }
+    }
+}

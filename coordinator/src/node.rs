@@ -1,0 +1,402 @@
+//! A replica as a node: storage, network, the replica's task, the API, and the order in which they start and stop.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use fedledger_federation::{Federation, conductor::Conductor};
+use fedledger_ledger::{
+    PublicKey,
+    consensus::{Config, ReplicaId, Status},
+    replica::{Fault, Identity, Replica, SnapshotManifest},
+    storage::{LogStorage, StorageError, rocks::RocksStorage},
+};
+use fedledger_proto::{
+    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, PeerAddress, Transports},
+    kit::{KitError, ReplicaKit},
+    wire::{EventsRequest, SubmitRequest, SubmitResponse},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    api::{ApiConfig, ApiServer, ApiServerError},
+    backend::ReplicaBackend,
+    blobs::BlobStore,
+    disk,
+    duties::{Means, Workers},
+    replica::{self, EVENTS_WAITING_MAX, Event, Forward, Handle, Parts, Peers},
+    requests::Requests,
+    shared::SharedView,
+};
+
+/// How long the leader may take to answer a forwarded transaction.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of leaves that are handed to the replica's task at once while catching up.
+const LEAVES_AT_ONCE_BYTES: usize = 1024 * 1024;
+
+/// A node that cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its directory is not complete.
+    #[error(transparent)]
+    Kit(#[from] KitError),
+    /// Its ledger cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Its ledger cannot be used, or it must stop.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Its files cannot be kept.
+    #[error("the blob store in {path} cannot be used: {source}")]
+    Blobs {
+        /// The folder.
+        path: String,
+        /// What the file system says.
+        source: std::io::Error,
+    },
+    /// It cannot talk to its peers.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// It cannot serve its API.
+    #[error(transparent)]
+    Api(#[from] ApiServerError),
+    /// The system refuses a thread or randomness.
+    #[error("the system refuses {what}: {reason}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What it says.
+        reason: String,
+    },
+    /// A part of the node ended unexpectedly; a defect.
+    #[error("a part of the node ended unexpectedly: {0}")]
+    Ended(String),
+}
+
+/// A running replica.
+#[derive(Debug)]
+pub struct ReplicaNode {
+    name: String,
+    handle: Handle,
+    endpoint: Endpoint,
+    stop_api: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<Result<(), Fault>>>,
+    api: Option<JoinHandle<Result<(), ApiServerError>>>,
+    disk: Option<std::thread::JoinHandle<()>>,
+    ended: watch::Receiver<Option<String>>,
+}
+
+impl ReplicaNode {
+    /// Starts the replica whose kit is in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`], which says what is wrong and where.
+    pub async fn start(directory: &Path) -> Result<Self, NodeError> {
+        Self::start_kit(ReplicaKit::load(directory)?).await
+    }
+
+    /// Starts the replica of a kit.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`].
+    pub async fn start_kit(kit: ReplicaKit) -> Result<Self, NodeError> {
+        let name = kit.config.name.clone();
+        let peers = peers_of(&kit);
+        let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
+        let replica = open_replica(&kit, &peers, &*storage)?;
+        let blobs_path = kit.directory.join("blobs");
+        let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
+        let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;
+        let api_config = ApiConfig {
+            listen: kit.config.api,
+            tls: kit.tls.clone(),
+            reflection: kit.config.settings.reflection,
+        };
+        let api = ApiServer::bind(api_config).await?;
+        let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &replica))?;
+        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, endpoint, incoming };
+        assembly.start()
+    }
+
+    /// Name of the node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// To the replica's task.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until the node has ended by itself, and says why. It never does unless it must.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "its task was dropped".to_owned(),
+        }
+    }
+
+    /// Stops the node: no new requests, then the replica's task, then the disk.
+    ///
+    /// # Errors
+    ///
+    /// The [`Fault`] for which it had stopped before.
+    pub async fn shutdown(mut self) -> Result<(), NodeError> {
+        if let Some(stop) = self.stop_api.take() {
+            let _ = stop.send(());
+        }
+        let _ = self.handle.events().send(Event::Stop).await;
+        let outcome = match self.task.take() {
+            Some(task) => task.await.map_err(|error| NodeError::Ended(error.to_string()))?,
+            None => Ok(()),
+        };
+        if let Some(api) = self.api.take() {
+            api.await.map_err(|error| NodeError::Ended(error.to_string()))??;
+        }
+        self.endpoint.shutdown().await;
+        if let Some(disk) = self.disk.take() {
+            let joined = tokio::task::spawn_blocking(move || disk.join().is_ok()).await;
+            if !matches!(joined, Ok(true)) {
+                return Err(NodeError::Ended("the disk thread".to_owned()));
+            }
+        }
+        Ok(outcome?)
+    }
+}
+
+/// Everything opened and bound, but nothing running.
+struct Assembly {
+    kit: ReplicaKit,
+    name: String,
+    peers: Peers,
+    storage: Arc<RocksStorage>,
+    replica: Replica<Federation>,
+    blobs: BlobStore,
+    api: ApiServer,
+    endpoint: Endpoint,
+    incoming: Incoming,
+}
+
+impl Assembly {
+    fn start(self) -> Result<ReplicaNode, NodeError> {
+        let Self { kit, name, peers, storage, replica, blobs, api, endpoint, incoming } = self;
+        let storage: Arc<dyn LogStorage> = storage;
+        let thread_failed = |error: std::io::Error| NodeError::System { what: "a thread", reason: error.to_string() };
+        let (disk, disk_reports, disk_thread) = disk::start(Arc::clone(&storage)).map_err(thread_failed)?;
+        let (events, event_queue) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (log_size, log_size_seen) = watch::channel(replica.log().size());
+        let (status, status_seen) = watch::channel(replica.status());
+        let view = SharedView::new(replica.log().machine());
+        let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
+        let handle = Handle::new(events, storage, log_size_seen, status_seen, forwarder);
+        let workers = Workers::new(Means {
+            chain: kit.genesis.chain,
+            key: kit.transaction_key.clone(),
+            handle: handle.clone(),
+            endpoint: endpoint.clone(),
+            blobs: blobs.clone(),
+            view: view.clone(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        });
+        let Incoming { requests, raft } = incoming;
+        tokio::spawn(Requests::new(handle.clone(), blobs.clone(), view.clone()).serve(requests));
+        let senders = raft_senders(&kit, &peers, &endpoint);
+        let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone());
+        let backend = ReplicaBackend {
+            node: name.clone(),
+            genesis: kit.genesis.bytes.clone().into(),
+            handle: handle.clone(),
+            blobs,
+            view: view.clone(),
+            peers: peers.clone(),
+            endpoint: endpoint.clone(),
+        };
+        let parts = Parts {
+            conductor: Conductor::new(name.clone()),
+            tick: Duration::from_millis(kit.config.settings.tick_ms),
+            replica,
+            workers,
+            peers,
+            senders,
+            events: event_queue,
+            frames: raft,
+            disk,
+            disk_reports,
+            log_size,
+            status,
+            view,
+            fetch,
+        };
+        let (stop_api, api_stopped) = oneshot::channel::<()>();
+        let api = tokio::spawn(api.serve(Arc::new(backend), async move {
+            let _ = api_stopped.await;
+        }));
+        let (end, ended) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let outcome = replica::run(parts).await;
+            end.send_replace(Some(match &outcome {
+                Ok(()) => "it was stopped".to_owned(),
+                Err(fault) => {
+                    tracing::error!(%fault, "the replica stops");
+                    fault.to_string()
+                }
+            }));
+            outcome
+        });
+        Ok(ReplicaNode {
+            name,
+            handle,
+            endpoint,
+            stop_api: Some(stop_api),
+            task: Some(task),
+            api: Some(api),
+            disk: Some(disk_thread),
+            ended,
+        })
+    }
+}
+
+fn peers_of(kit: &ReplicaKit) -> Peers {
+    let replicas = kit.genesis.genesis.replicas();
+    Peers::new(replicas.filter_map(|(_, node)| Some((ReplicaId(node.replica_number()?), node.transport_key))))
+}
+
+fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
+    let mut boot = [0; 8];
+    let randomness_failed = |error: getrandom::Error| NodeError::System { what: "randomness", reason: error.to_string() };
+    getrandom::fill(&mut boot).map_err(randomness_failed)?;
+    let boot_id = u64::from_be_bytes(boot);
+    let settings = &kit.config.settings;
+    let mut config = Config::new(ReplicaId(kit.number), boot_id, boot_id);
+    config.heartbeat_ticks = settings.heartbeat_ticks;
+    config.election_ticks = settings.election_ticks..=settings.election_ticks.saturating_mul(2);
+    let identity = Identity {
+        name: kit.config.name.clone(),
+        origin: format!("fedledger/{}", kit.genesis.genesis.consortium),
+        log_key: kit.log_key.clone(),
+    };
+    let voters = peers.iter().map(|(id, _)| id).collect();
+    let mut replica = Replica::open(identity, config, voters, &kit.genesis.bytes, storage)?;
+    // Nobody has led yet: the first replica stands at once instead of waiting for a timeout.
+    if kit.number == 1 && replica.status().term <= 1 {
+        replica.campaign();
+    }
+    Ok(replica)
+}
+
+fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointConfig {
+    let nodes = || replica.log().machine().members().nodes();
+    let admitted: BTreeSet<PublicKey> = nodes().map(|(_, node)| node.transport_key).collect();
+    let key = |name: &str| nodes().find(|(_, node)| node.name == name).map(|(_, node)| node.transport_key);
+    let others = kit.config.peers.iter().filter(|peer| peer.name != kit.config.name);
+    let dial = others.filter_map(|peer| {
+        Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] })
+    });
+    EndpointConfig {
+        transport_key: kit.transport_key.clone(),
+        listen: vec![kit.config.listen],
+        dial: dial.collect(),
+        admitted,
+        transports: Transports::default(),
+    }
+}
+
+fn raft_senders(
+    kit: &ReplicaKit,
+    peers: &Peers,
+    endpoint: &Endpoint,
+) -> BTreeMap<ReplicaId, fedledger_proto::endpoint::RaftSender> {
+    let others = peers.iter().filter(|(id, _)| id.0 != kit.number);
+    others.map(|(id, key)| (id, endpoint.raft_sender(key))).collect()
+}
+
+struct Forwarder {
+    endpoint: Endpoint,
+    peers: Peers,
+}
+
+impl Forward for Forwarder {
+    fn forward(
+        &self,
+        to: ReplicaId,
+        envelope: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            let key = self.peers.key(to).ok_or("the leader is not known")?;
+            let request = SubmitRequest { envelope };
+            match self.endpoint.call(key, &request, FORWARD_TIMEOUT).await {
+                Ok(SubmitResponse::Outcome { .. }) => Ok(()),
+                Ok(SubmitResponse::Refused { message, .. }) => Err(message),
+                Ok(SubmitResponse::Redirect { .. }) => Err("it does not lead any more".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}
+
+/// Fetches the leaves that a snapshot needs from the replica that sent it, then hands the snapshot's message in again.
+fn fetcher(
+    handle: Handle,
+    endpoint: Endpoint,
+    peers: Peers,
+) -> Box<dyn Fn(ReplicaId, SnapshotManifest, u64, Vec<u8>) + Send> {
+    Box::new(move |from, manifest, size, message| {
+        let (handle, endpoint, peer) = (handle.clone(), endpoint.clone(), peers.key(from));
+        tokio::spawn(async move {
+            let fetched = match peer {
+                Some(peer) => fetch_leaves(&handle, &endpoint, peer, size, manifest.size).await,
+                None => Err("the replica is not known".to_owned()),
+            };
+            if let Err(reason) = &fetched {
+                tracing::warn!(%from, reason, "entries could not be fetched");
+            }
+            let message = fetched.is_ok().then_some(message);
+            let _ = handle.events().send(Event::CaughtUp { from, message }).await;
+        });
+    })
+}
+
+async fn fetch_leaves(
+    handle: &Handle,
+    endpoint: &Endpoint,
+    peer: PublicKey,
+    from: u64,
+    until: u64,
+) -> Result<(), String> {
+    let request = EventsRequest { from };
+    let (_, mut frames) = endpoint.subscribe(peer, &request).await.map_err(|error| error.to_string())?;
+    let (mut next, mut leaves, mut bytes) = (from, Vec::new(), 0);
+    while next < until {
+        let frame = frames.next().await.map_err(|error| error.to_string())?;
+        let frame = frame.filter(|frame| frame.index == next).ok_or("the stream of entries broke off")?;
+        next += 1;
+        bytes += frame.leaf.len();
+        leaves.push(frame.leaf);
+        if bytes >= LEAVES_AT_ONCE_BYTES || next == until {
+            let (reply, taken) = oneshot::channel();
+            let event = Event::Leaves { leaves: std::mem::take(&mut leaves), reply };
+            handle.events().send(event).await.map_err(|_| "the replica is stopping")?;
+            if !taken.await.unwrap_or(false) {
+                return Err("they do not follow from this replica's entries".to_owned());
+            }
+            bytes = 0;
+        }
+    }
+    Ok(())
+}
+
+/// Where a replica stands before it has heard of any other; for tests and views.
+pub fn is_leader(status: &Status) -> bool {
+    status.leader == Some(status.id)
+}

@@ -1,0 +1,321 @@
+//! The loop that owns the replica's core (invariant: exactly one task mutates a replica).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fedledger_federation::{
+    Federation,
+    conductor::{Conductor, Duty},
+};
+use fedledger_ledger::{
+    consensus::{Outgoing, ReplicaId, Status},
+    replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
+};
+use fedledger_proto::endpoint::{RaftFrame, RaftSender};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{Event, Peers, SubmitStage};
+use crate::{
+    disk::{DiskReport, QueuedWrite},
+    duties::Workers,
+    shared::SharedView,
+};
+
+/// Events and frames taken together before the core is asked what to do: the unit of group commit.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// Distance of wake-ups when the conductor asks for none.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the task is made of.
+pub struct Parts {
+    /// The core.
+    pub replica: Replica<Federation>,
+    /// Decides what is to be done for the rounds.
+    pub conductor: Conductor,
+    /// Do it.
+    pub workers: Workers,
+    /// The other replicas.
+    pub peers: Peers,
+    /// Queues of Raft frames to them.
+    pub senders: BTreeMap<ReplicaId, RaftSender>,
+    /// Events from handles and workers.
+    pub events: mpsc::Receiver<Event>,
+    /// Raft frames from peers.
+    pub frames: mpsc::Receiver<RaftFrame>,
+    /// To the disk thread.
+    pub disk: mpsc::Sender<QueuedWrite>,
+    /// From the disk thread.
+    pub disk_reports: mpsc::Receiver<DiskReport>,
+    /// Length of a Raft tick.
+    pub tick: Duration,
+    /// Entries that readers may see.
+    pub log_size: watch::Sender<u64>,
+    /// Where the replica stands.
+    pub status: watch::Sender<Status>,
+    /// What the API and the peers' requests are answered from.
+    pub view: SharedView,
+    /// Fetches leaves for snapshots.
+    pub fetch: Box<dyn Fn(ReplicaId, SnapshotManifest, u64, Vec<u8>) + Send>,
+}
+
+/// Runs until [`Event::Stop`], until every handle is gone, or until the replica must stop.
+///
+/// # Errors
+///
+/// The [`Fault`] for which the replica must stop.
+pub async fn run(parts: Parts) -> Result<(), Fault> {
+    Task::new(parts).run().await
+}
+
+struct Task {
+    parts: Parts,
+    started: Instant,
+    next_ticket: Ticket,
+    callers: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+    /// Whether leaves for a snapshot are being fetched.
+    catching_up: bool,
+    /// Whether the conductor should look again.
+    look: bool,
+    stopping: bool,
+}
+
+impl Task {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            started: Instant::now(),
+            next_ticket: 0,
+            callers: BTreeMap::new(),
+            catching_up: false,
+            look: true,
+            stopping: false,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Fault> {
+        let mut ticks = interval(self.parts.tick);
+        // After a pause, time goes on from here: a burst of ticks would look like an absent leader.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.stopping {
+            self.carry_out().await?;
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                Some(report) = self.parts.disk_reports.recv() => self.written(report)?,
+                _ = ticks.tick() => self.parts.replica.tick(),
+                Some(frame) = self.parts.frames.recv() => self.frame(frame),
+                event = self.parts.events.recv() => match event {
+                    Some(event) => self.event(event).await?,
+                    None => break,
+                },
+                () = sleep_until(wake) => self.look = true,
+            }
+            self.take_more().await?;
+        }
+        // Dropping the queue lets the disk thread finish what is waiting.
+        Ok(())
+    }
+
+    /// Takes what else is waiting, so that it shares one write.
+    async fn take_more(&mut self) -> Result<(), Fault> {
+        for _ in 0..EVENTS_AT_ONCE {
+            if let Ok(report) = self.parts.disk_reports.try_recv() {
+                self.written(report)?;
+            } else if let Ok(frame) = self.parts.frames.try_recv() {
+                self.frame(frame);
+            } else if let Ok(event) = self.parts.events.try_recv() {
+                self.event(event).await?;
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        match self.parts.conductor.wake_at() {
+            Some(at_ms) => (self.started + Duration::from_millis(at_ms)).max(now + Duration::from_millis(1)),
+            None => now + IDLE,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn frame(&mut self, frame: RaftFrame) {
+        let Some(from) = self.parts.peers.id(&frame.peer) else { return };
+        match self.parts.replica.wanted(from, &frame.bytes) {
+            Ok(None) => self.message(from, &frame.bytes),
+            Ok(Some(_)) if self.catching_up => {}
+            Ok(Some(manifest)) => {
+                tracing::info!(%from, size = manifest.size, "fetching entries that the Raft log no longer holds");
+                self.catching_up = true;
+                (self.parts.fetch)(from, manifest, self.parts.replica.log().size(), frame.bytes);
+            }
+            Err(refused) => refuse(from, &refused),
+        }
+    }
+
+    fn message(&mut self, from: ReplicaId, bytes: &[u8]) {
+        if let Err(refused) = self.parts.replica.receive(from, bytes) {
+            refuse(from, &refused);
+        }
+    }
+
+    async fn event(&mut self, event: Event) -> Result<(), Fault> {
+        match event {
+            Event::Submit { envelope, reply } => self.submit(&envelope, reply),
+            Event::Forget(ticket) => {
+                self.callers.remove(&ticket);
+                self.parts.replica.forget(ticket);
+            }
+            Event::Read(reply) => self.read(reply),
+            Event::Query(question) => question(&self.parts.replica),
+            Event::Leaves { leaves, reply } => {
+                let (step, outcome) = self.parts.replica.catch_up(&leaves);
+                self.perform(step).await;
+                if let Err(fault) = &outcome {
+                    tracing::error!(%fault, "a peer sent entries that do not follow from this replica's");
+                }
+                let _ = reply.send(outcome.is_ok());
+            }
+            Event::CaughtUp { from, message } => {
+                self.catching_up = false;
+                if let Some(message) = message {
+                    self.message(from, &message);
+                }
+            }
+            Event::Report(report) => {
+                let now_ms = self.now_ms();
+                self.parts.conductor.report(report, now_ms);
+                self.look = true;
+            }
+            Event::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        envelope: &[u8],
+        reply: oneshot::Sender<Result<SubmitStage, fedledger_ledger::replica::SubmitError>>,
+    ) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let stage = self.parts.replica.submit(ticket, envelope).map(|submission| {
+            let forward = match submission {
+                Submission::Known(index) => return SubmitStage::Known(index),
+                Submission::Proposed => None,
+                Submission::Forward(leader) => Some(leader),
+            };
+            let (sender, answer) = oneshot::channel();
+            self.callers.insert(ticket, sender);
+            SubmitStage::Waiting { ticket, answer, forward }
+        });
+        let _ = reply.send(stage);
+    }
+
+    fn read(&mut self, reply: oneshot::Sender<Option<oneshot::Receiver<Answer>>>) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let waiting = self.parts.replica.read(ticket).ok().map(|()| {
+            let (sender, answer) = oneshot::channel();
+            self.callers.insert(ticket, sender);
+            answer
+        });
+        let _ = reply.send(waiting);
+    }
+
+    fn written(&mut self, report: DiskReport) -> Result<(), Fault> {
+        match report {
+            DiskReport::Done { number, log_size } => {
+                if let Some(number) = number {
+                    let released = self.parts.replica.persisted(number)?;
+                    self.send(released);
+                }
+                self.parts.log_size.send_if_modified(|size| {
+                    let grown = log_size > *size;
+                    *size = log_size.max(*size);
+                    grown
+                });
+                Ok(())
+            }
+            DiskReport::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the core what to do until there is nothing more.
+    async fn carry_out(&mut self) -> Result<(), Fault> {
+        while let Some(step) = self.parts.replica.step()? {
+            self.perform(step).await;
+        }
+        let status = self.parts.replica.status();
+        let leads = self.parts.replica.leads();
+        let changed = self.parts.status.send_if_modified(|known| {
+            let changed = known.role != status.role || known.leader != status.leader;
+            let different = *known != status;
+            if different {
+                *known = status;
+            }
+            changed
+        });
+        if changed || self.look {
+            self.look = false;
+            let now_ms = self.now_ms();
+            let state = self.parts.replica.log().machine();
+            let duties: Vec<Duty> = self.parts.conductor.step(state, leads, now_ms);
+            for duty in duties {
+                self.parts.workers.begin(duty, state);
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, step: Step<Federation>) {
+        self.send(step.send);
+        if let Some(role) = step.role {
+            tracing::info!(role = ?role.role, leader = ?role.leader, "the replica's role changed");
+            self.look = true;
+        }
+        if !step.entries.is_empty() {
+            self.parts.view.update(self.parts.replica.log().machine(), &step.entries);
+            self.look = true;
+        }
+        if let Some(write) = step.write {
+            let queued = QueuedWrite { write, log_size: self.parts.replica.log().size() };
+            if self.parts.disk.send(queued).await.is_err() {
+                tracing::error!("the disk thread has ended");
+            }
+        }
+        for (ticket, answer) in step.answers {
+            if let Some(caller) = self.callers.remove(&ticket) {
+                let _ = caller.send(answer);
+            }
+        }
+    }
+
+    fn send(&mut self, messages: Vec<Outgoing>) {
+        for message in messages {
+            let sent = self.parts.senders.get(&message.to).map(|sender| sender.try_send(message.bytes));
+            if !matches!(sent, Some(Ok(()))) {
+                self.parts.replica.unreachable(message.to);
+                if message.is_snapshot {
+                    self.parts.replica.snapshot_failed(message.to);
+                }
+            }
+        }
+    }
+}
+
+fn refuse(from: ReplicaId, refused: &fedledger_ledger::consensus::MessageRefused) {
+    if refused.is_suspicious() {
+        tracing::warn!(%from, %refused, "a replica sent a message that no honest replica sends");
+    } else {
+        tracing::debug!(%from, %refused, "a message was not taken");
+    }
+}

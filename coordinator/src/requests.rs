@@ -1,0 +1,214 @@
+//! Answering peers: transactions, checkpoints, events and files asked for over libp2p.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fedledger_federation::member::NodeKind;
+use fedledger_ledger::{PublicKey, log::read_leaf};
+use fedledger_proto::{
+    endpoint::{BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder},
+    wire::{
+        CheckpointRequest, CheckpointResponse, EventFrame, EventsRequest, Refusal, RefusalCode, SubmitRequest,
+        SubmitResponse,
+    },
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    blobs::BlobStore,
+    duties::finish,
+    replica::{Handle, SubmitFailure},
+    shared::SharedView,
+};
+
+/// Updates that one participant may store after a round was opened and before the next one is. It bounds what a member can
+/// write to a replica's disk without contributing.
+const UPLOADS_PER_ROUND_MAX: u64 = 4;
+
+/// Answers requests; cheap to clone.
+#[derive(Clone)]
+pub struct Requests {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    handle: Handle,
+    blobs: BlobStore,
+    view: SharedView,
+    /// Rounds that had been opened when each participant last stored a file, and the files that it stored since.
+    uploads: Mutex<BTreeMap<PublicKey, (u64, u64)>>,
+}
+
+impl Requests {
+    /// Answers from these parts.
+    pub fn new(handle: Handle, blobs: BlobStore, view: SharedView) -> Self {
+        Self { inner: Arc::new(Inner { handle, blobs, view, uploads: Mutex::new(BTreeMap::new()) }) }
+    }
+
+    /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
+    pub async fn serve(self, mut requests: mpsc::Receiver<InboundRequest>) {
+        while let Some(request) = requests.recv().await {
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move { inner.answer(request).await });
+        }
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: InboundRequest) {
+        let peer = request.peer;
+        let is_replica = {
+            let view = self.view.read();
+            let node = view.members.by_transport_key(&peer).map(|(_, node)| node.kind.clone());
+            match node {
+                Some(NodeKind::Replica { .. }) => true,
+                Some(NodeKind::Participant) => false,
+                // The endpoint admits nodes only; the membership may have changed just now.
+                None => return,
+            }
+        };
+        let answered = match request.kind {
+            RequestKind::Submit(request, responder) => self.submit(is_replica, request, responder).await,
+            RequestKind::Checkpoint(request, responder) => self.checkpoint(request, responder).await,
+            RequestKind::Events(request, responder) => self.events(request, responder).await,
+            RequestKind::BlobGet(responder) => self.blob_get(is_replica, responder).await,
+            RequestKind::BlobPut(responder) => self.blob_put(peer, is_replica, responder).await,
+        };
+        if let Err(reason) = answered {
+            tracing::debug!(%peer, reason, "a peer's request was not answered");
+        }
+    }
+
+    async fn submit(
+        &self,
+        from_replica: bool,
+        request: SubmitRequest,
+        responder: Responder<SubmitResponse>,
+    ) -> Result<(), String> {
+        let leader = self.handle.status().borrow().leader;
+        let leads = self.handle.status().borrow().id;
+        // A replica forwards to the leader only; passing on what it forwarded could go round in circles.
+        if from_replica && leader != Some(leads) {
+            return text(responder.send(SubmitResponse::Redirect { leader: None }).await);
+        }
+        let response = match self.handle.submit(request.envelope).await {
+            Ok(submitted) => SubmitResponse::Outcome { index: submitted.index, leaf: submitted.leaf },
+            Err(failure) => {
+                let code = match &failure {
+                    SubmitFailure::Refused(_) => "refused",
+                    SubmitFailure::NoLeader => "no_leader",
+                    SubmitFailure::TimedOut => "timed_out",
+                    SubmitFailure::Storage(_) => "storage",
+                    SubmitFailure::Stopping => "stopping",
+                };
+                SubmitResponse::Refused { code: code.to_owned(), message: failure.to_string() }
+            }
+        };
+        text(responder.send(response).await)
+    }
+
+    async fn checkpoint(
+        &self,
+        request: CheckpointRequest,
+        responder: Responder<CheckpointResponse>,
+    ) -> Result<(), String> {
+        match request {
+            CheckpointRequest::Latest => {
+                let note = self.handle.query(|replica| replica.checkpoint().to_owned()).await;
+                text(responder.send(CheckpointResponse::Latest { note }).await)
+            }
+            CheckpointRequest::Offer { .. } => {
+                let refusal = Refusal::new(RefusalCode::NotSupported, "co-signatures are not collected by this version");
+                text(responder.refuse(refusal).await)
+            }
+        }
+    }
+
+    async fn events(&self, request: EventsRequest, responder: EventsResponder) -> Result<(), String> {
+        let mut size = self.handle.log_size();
+        let mut next = request.from;
+        let mut sender = responder.accept(next).await.map_err(|error| error.to_string())?;
+        loop {
+            let available = *size.borrow_and_update();
+            while next < available {
+                let leaf = read_leaf(&**self.handle.storage(), next).map_err(|error| error.to_string())?;
+                sender.send(&EventFrame { index: next, leaf }).await.map_err(|error| error.to_string())?;
+                next += 1;
+            }
+            tokio::select! {
+                () = sender.closed() => return Ok(()),
+                changed = wait(&mut size) => if !changed {
+                    return text(sender.finish().await);
+                },
+            }
+        }
+    }
+
+    /// Raw updates are served to replicas only; files of attested versions to every node.
+    async fn blob_get(&self, to_replica: bool, responder: BlobGetResponder) -> Result<(), String> {
+        let digest = responder.digest();
+        if !to_replica && !self.view.read().is_public(&digest) {
+            let refusal = Refusal::new(RefusalCode::NotPermitted, "only files of attested versions are for everybody");
+            return text(responder.refuse(refusal).await);
+        }
+        let opened = self.blobs.open_file(&digest).and_then(|file| {
+            file.map(|file| file.metadata().map(|metadata| (metadata.len(), file))).transpose()
+        });
+        match opened {
+            Ok(Some((size, file))) => {
+                let mut reader = tokio::fs::File::from_std(file);
+                responder.send(size, &mut reader).await.map_err(|error| error.to_string())
+            }
+            Ok(None) => text(responder.not_found().await),
+            Err(error) => text(responder.refuse(Refusal::new(RefusalCode::Storage, error)).await),
+        }
+    }
+
+    async fn blob_put(&self, peer: PublicKey, is_replica: bool, responder: BlobPutResponder) -> Result<(), String> {
+        let (digest, size) = (responder.digest(), responder.size());
+        if self.blobs.has(&digest) {
+            return text(responder.have().await);
+        }
+        if is_replica || !self.view.read().is_expected_size(size) {
+            let reason = format!("no round in progress waits for an update of {size} bytes");
+            return text(responder.refuse(Refusal::new(RefusalCode::NotPermitted, reason)).await);
+        }
+        if !self.count_upload(peer) {
+            let reason = "too many updates for one round: wait for the next one";
+            return text(responder.refuse(Refusal::new(RefusalCode::Unavailable, reason)).await);
+        }
+        let (incoming, file) = self.blobs.incoming().map_err(|error| error.to_string())?;
+        let mut writer = tokio::fs::File::from_std(file);
+        let receipt = responder.receive(&mut writer).await.map_err(|error| error.to_string())?;
+        finish(writer).await.map_err(|error| error.to_string())?;
+        let blobs = self.blobs.clone();
+        let kept = tokio::task::spawn_blocking(move || blobs.keep(incoming, &digest)).await;
+        match kept {
+            Ok(Ok(())) => text(receipt.stored().await),
+            Ok(Err(error)) => text(receipt.refuse(Refusal::new(RefusalCode::Storage, error)).await),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether the peer may store another file: a few per round, for repeated attempts.
+    fn count_upload(&self, peer: PublicKey) -> bool {
+        let rounds_opened = self.view.read().rounds_opened();
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (round, count) = uploads.entry(peer).or_insert((rounds_opened, 0));
+        if *round != rounds_opened {
+            (*round, *count) = (rounds_opened, 0);
+        }
+        *count += 1;
+        *count <= UPLOADS_PER_ROUND_MAX
+    }
+}
+
+async fn wait(size: &mut watch::Receiver<u64>) -> bool {
+    size.changed().await.is_ok()
+}
+
+fn text<E: std::fmt::Display>(result: Result<(), E>) -> Result<(), String> {
+    result.map_err(|error| error.to_string())
+}

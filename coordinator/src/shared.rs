@@ -1,0 +1,90 @@
+//! What requests are answered from without asking the replica's task: who is who, and which files everybody may read.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use fedledger_federation::{Event, Federation, member::Members};
+use fedledger_ledger::{Digest, log::Entry};
+
+/// A view that the replica's task keeps up to date and everybody may read.
+#[derive(Debug, Clone)]
+pub struct SharedView(Arc<RwLock<View>>);
+
+/// See [`SharedView`].
+#[derive(Debug)]
+pub struct View {
+    /// The members as they are now.
+    pub members: Members,
+    /// Files of attested versions. Every other file may be a participant's raw update.
+    version_files: BTreeSet<Digest>,
+    /// Sizes of updates that open rounds are waiting for.
+    expected_sizes: BTreeSet<u64>,
+    /// Attempts at rounds so far.
+    rounds_opened: u64,
+}
+
+impl View {
+    /// Whether every member may read the file: it belongs to an attested version.
+    pub fn is_public(&self, digest: &Digest) -> bool {
+        self.version_files.contains(digest)
+    }
+
+    /// Attempts at rounds that were opened so far.
+    pub const fn rounds_opened(&self) -> u64 {
+        self.rounds_opened
+    }
+
+    /// Whether a round in progress waits for updates of this size.
+    pub fn is_expected_size(&self, size: u64) -> bool {
+        self.expected_sizes.contains(&size)
+    }
+}
+
+impl SharedView {
+    /// The view of a state.
+    pub fn new(state: &Federation) -> Self {
+        let mut view = View {
+            members: state.members().clone(),
+            version_files: BTreeSet::new(),
+            expected_sizes: expected_sizes(state),
+            rounds_opened: state.rounds().len() as u64,
+        };
+        for (_, _, record) in state.attested() {
+            view.version_files.extend(record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest()));
+        }
+        Self(Arc::new(RwLock::new(view)))
+    }
+
+    /// Looks into the view; hold it only as long as that takes.
+    pub fn read(&self) -> RwLockReadGuard<'_, View> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what these entries changed.
+    pub(crate) fn update(&self, state: &Federation, entries: &[Entry<Federation>]) {
+        let events = entries.iter().filter_map(|entry| entry.result.as_ref()?.as_ref().ok());
+        for event in events {
+            match event {
+                Event::VersionAttested { version, .. } => {
+                    let Some(record) = state.versions().get(version) else { continue };
+                    let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
+                }
+                Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
+                    let sizes = expected_sizes(state);
+                    let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
+                    view.expected_sizes = sizes;
+                    view.rounds_opened = state.rounds().len() as u64;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn expected_sizes(state: &Federation) -> BTreeSet<u64> {
+    let open = state.plans().iter().filter(|(_, record)| record.open.is_some());
+    open.map(|(_, record)| record.plan.architecture.update_size_bytes()).collect()
+}

@@ -1,0 +1,186 @@
+//! A ledger in memory that accepts everything it is not told to refuse.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    io::Cursor,
+    sync::{Mutex, RwLock},
+};
+
+use bytes::Bytes;
+use fedledger_coordinator::api::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome};
+use fedledger_federation::member::Genesis;
+use fedledger_ledger::{
+    Digest, PublicKey,
+    leaf::{Leaf, Outcome},
+};
+use fedledger_proto::{
+    api::{NodeStatus, PeerStatus, RaftRole},
+    kit::GenesisFile,
+};
+use tokio::sync::watch;
+
+/// What every state of the API's tests can be set up from.
+#[derive(Debug)]
+pub struct MemoryLedger {
+    genesis: GenesisFile,
+    leaves: Mutex<Vec<Bytes>>,
+    sizes: watch::Sender<u64>,
+    members: RwLock<HashMap<PublicKey, Caller>>,
+    /// Errors to answer the next submissions with.
+    refusals: Mutex<VecDeque<SubmitError>>,
+    /// Code and reason to reject the next transaction with.
+    rejection: Mutex<Option<(String, String)>>,
+    pub checkpoint: Mutex<Option<String>>,
+    pub blobs: RwLock<BTreeMap<Digest, StoredBlob>>,
+    pub raw_updates: RwLock<BTreeSet<Digest>>,
+}
+
+/// A blob, and what is said of its size.
+#[derive(Debug, Clone)]
+pub struct StoredBlob {
+    pub size: u64,
+    pub bytes: Bytes,
+}
+
+impl MemoryLedger {
+    pub fn new(genesis: GenesisFile) -> Self {
+        let members = genesis
+            .genesis
+            .members
+            .iter()
+            .map(|member| (member.api_key, Caller { member: member.id.clone(), roles: member.roles.clone() }));
+        Self {
+            leaves: Mutex::new(vec![genesis.bytes.clone().into()]),
+            sizes: watch::Sender::new(1),
+            members: RwLock::new(members.collect()),
+            refusals: Mutex::default(),
+            rejection: Mutex::default(),
+            checkpoint: Mutex::default(),
+            blobs: RwLock::default(),
+            raw_updates: RwLock::default(),
+            genesis,
+        }
+    }
+
+    pub fn genesis_of(&self) -> &Genesis {
+        &self.genesis.genesis
+    }
+
+    pub fn size(&self) -> u64 {
+        *self.sizes.borrow()
+    }
+
+    /// Appends an accepted entry.
+    pub fn append(&self, envelope: &[u8]) -> SubmitOutcome {
+        let rejection = self.rejection.lock().unwrap().take();
+        let mut leaves = self.leaves.lock().unwrap();
+        let index = leaves.len() as u64;
+        let (outcome, reason) = match rejection {
+            None => (Outcome::Accepted, None),
+            Some((code, reason)) => (Outcome::Rejected(code), Some(reason)),
+        };
+        let write_set = Digest::default();
+        let leaf = Leaf { index, raft_index: index + 1, envelope: envelope.to_vec(), outcome, write_set };
+        let leaf = Bytes::from(leaf.to_bytes());
+        leaves.push(leaf.clone());
+        self.sizes.send_replace(index + 1);
+        SubmitOutcome { index, leaf, reason }
+    }
+
+    pub fn refuse_next(&self, errors: impl IntoIterator<Item = SubmitError>) {
+        self.refusals.lock().unwrap().extend(errors);
+    }
+
+    pub fn reject_next(&self, code: &str, reason: &str) {
+        *self.rejection.lock().unwrap() = Some((code.to_owned(), reason.to_owned()));
+    }
+
+    /// Takes the API key from a member, in effect from the next entry on.
+    pub fn revoke(&self, member: &str) {
+        self.members.write().unwrap().retain(|_, caller| caller.member != member);
+        self.append(b"revoke");
+    }
+
+    pub fn store(&self, bytes: impl Into<Bytes>) -> Digest {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        self.blobs.write().unwrap().insert(digest, StoredBlob { size: bytes.len() as u64, bytes });
+        digest
+    }
+}
+
+impl Backend for MemoryLedger {
+    async fn submit(&self, envelope: Bytes) -> Result<SubmitOutcome, SubmitError> {
+        if let Some(error) = self.refusals.lock().unwrap().pop_front() {
+            return Err(error);
+        }
+        Ok(self.append(&envelope))
+    }
+
+    async fn status(&self) -> Result<NodeStatus, ReadError> {
+        Ok(NodeStatus {
+            node: "cleveland/replica".into(),
+            software: "test".into(),
+            consortium: self.genesis.genesis.consortium.clone(),
+            chain: self.genesis.chain,
+            role: RaftRole::Leader,
+            leader: Some("cleveland/replica".into()),
+            term: 2,
+            committed_index: self.size() + 1,
+            applied_index: self.size(),
+            last_index: self.size() + 2,
+            log_size: self.size(),
+            root: Digest::of(b"root"),
+            final_size: self.size(),
+            finality_threshold: 1,
+            checkpoint: self.checkpoint.lock().unwrap().clone(),
+            peers: vec![PeerStatus {
+                node: "budapest/replica".into(),
+                connected: false,
+                matched_index: Some(0),
+                cosigned_size: None,
+            }],
+        })
+    }
+
+    async fn leaf(&self, index: u64) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.leaves.lock().unwrap().get(usize::try_from(index).unwrap()).cloned())
+    }
+
+    fn size_changes(&self) -> watch::Receiver<u64> {
+        self.sizes.subscribe()
+    }
+
+    fn genesis(&self) -> Bytes {
+        self.genesis.bytes.clone().into()
+    }
+
+    async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
+        Ok(self.checkpoint.lock().unwrap().clone())
+    }
+
+    async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ReadError> {
+        let log_size = self.size();
+        if index >= size || size > log_size {
+            return Err(ReadError::NoProof { index, size, log_size });
+        }
+        Ok(vec![Digest::of(&index.to_be_bytes()), Digest::of(&size.to_be_bytes())])
+    }
+
+    async fn has_blob(&self, digest: &Digest) -> Result<bool, ReadError> {
+        Ok(self.blobs.read().unwrap().contains_key(digest))
+    }
+
+    async fn blob(&self, digest: &Digest) -> Result<Option<Blob>, ReadError> {
+        let stored = self.blobs.read().unwrap().get(digest).cloned();
+        Ok(stored.map(|stored| Blob { size: stored.size, reader: Box::pin(Cursor::new(stored.bytes)) }))
+    }
+
+    fn member_of_api_key(&self, key: &PublicKey) -> Option<Caller> {
+        self.members.read().unwrap().get(key).cloned()
+    }
+
+    fn is_raw_update(&self, digest: &Digest) -> bool {
+        self.raw_updates.read().unwrap().contains(digest)
+    }
+}

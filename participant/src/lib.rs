@@ -1,4 +1,6 @@
-//! placeholder
+//! The hospital's side: local records, training and evaluation, and the node that takes part in rounds.
+//!
+//! Records never leave this crate; only updates, counts and metrics do.
 
 pub mod evaluation;
 pub mod node;

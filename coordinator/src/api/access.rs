@@ -71,8 +71,8 @@ impl<B: Backend> Access<B> {
     pub fn member(&self, key: &PublicKey) -> Result<Caller, Refused> {
         self.backend.member_of_api_key(key).ok_or_else(|| {
             let message = format!(
-                "key {key} is no member's API key: it was revoked or replaced, or is of another consortium; use a current \
-                 identity"
+                "key {key} is no member's API key: it was revoked or replaced, or is of another consortium; \
+                 use a current identity"
             );
             Refused::new(ApiCode::UnknownMember, message)
         })

@@ -156,7 +156,7 @@ fn leaves_out_of_order_are_noticed() {
     let raft_indexes_too = with_leaves(&consortium, |leaves| {
         leaves.swap(a, b);
         rewrite(&mut leaves[a], |leaf| (leaf.index, leaf.raft_index) = (leaf.index - 1, leaf.raft_index - 2));
-        rewrite(&mut leaves[b], |leaf| leaf.index += 1);
+        rewrite(&mut leaves[b], |leaf| (leaf.index, leaf.raft_index) = (leaf.index + 1, leaf.raft_index + 2));
     });
     let report = check(&raft_indexes_too);
     assert!(report.problems.iter().all(|problem| problem.kind == ProblemKind::Root), "{report:?}");

@@ -97,7 +97,9 @@ impl Context {
                 };
                 match result {
                     Ok(bytes) => return Some(self.keep(bytes).await),
-                    Err(error) => tracing::debug!(replica = replica.name, file = %file.digest, %error, "fetching failed"),
+                    Err(error) => {
+                        tracing::debug!(replica = replica.name, file = %file.digest, %error, "fetching failed")
+                    }
                 }
             }
             if !self.wait(failures, stop).await {

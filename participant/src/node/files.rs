@@ -243,7 +243,8 @@ impl NodeFiles {
         }
         // An update that is trained but not yet known to the core is named by the outcome beside it.
         let outcomes = work.iter().filter_map(|folder| {
-            read_saved::<SavedOutcome>(&folder.join(OUTCOME_FILE), OUTCOME_SIZE_BYTES_MAX).map(|saved| saved.update.digest)
+            read_saved::<SavedOutcome>(&folder.join(OUTCOME_FILE), OUTCOME_SIZE_BYTES_MAX)
+                .map(|saved| saved.update.digest)
         });
         let digests = kept.updates.iter().chain(&kept.weights).copied().chain(outcomes);
         let blobs: BTreeSet<PathBuf> = digests.map(|digest| self.blob_path(&digest)).collect();

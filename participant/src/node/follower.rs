@@ -37,13 +37,7 @@ pub async fn follow(
     feed.send(Fed { turn, input: Input::Lost { reason } }).await.ok();
 }
 
-async fn forward(
-    context: &Context,
-    replica: &Replica,
-    from: u64,
-    turn: u64,
-    feed: &mpsc::Sender<Fed>,
-) -> String {
+async fn forward(context: &Context, replica: &Replica, from: u64, turn: u64, feed: &mpsc::Sender<Fed>) -> String {
     match forward_all(context, replica, from, turn, feed).await {
         Ok(()) => "the replica ended the subscription".to_owned(),
         Err(error) => error.to_string(),

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use fedledger_federation::{
-    Command, VersionId,
-    command::RoundKey,
-};
+use fedledger_federation::{Command, VersionId, command::RoundKey};
 use fedledger_ledger::Digest;
 
 /// One thing that this participant says at most once. It names a transaction over all the times that it is signed or

@@ -127,12 +127,7 @@ async fn put(context: &Context, peer: &fedledger_ledger::PublicKey, file: FileRe
 }
 
 fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a> {
-    OutcomeOf {
-        plan: &task.key.plan,
-        round: task.key.round,
-        base: &task.base,
-        data_manifest: &context.data_manifest,
-    }
+    OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &context.data_manifest }
 }
 
 fn train_blocking(

@@ -8,8 +8,8 @@ use fedledger_ledger::PublicKey;
 /// Wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 
-/// Longest wait between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest wait between two attempts. Only connected peers are asked, so this burdens no network that is down.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A replica that can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +25,7 @@ pub fn replicas(members: &Members, own: &MemberId) -> Vec<Replica> {
     let all = members.nodes().filter(|(_, node)| node.replica_number().is_some());
     let (mut first, others): (Vec<_>, Vec<_>) = all.partition(|(member, _)| member.id == *own);
     first.extend(others);
-    first
-        .into_iter()
-        .map(|(_, node)| Replica { name: node.name.clone(), key: node.transport_key })
-        .collect()
+    first.into_iter().map(|(_, node)| Replica { name: node.name.clone(), key: node.transport_key }).collect()
 }
 
 /// Those of `replicas` that are connected, beginning with the one that comes after `turn` others.
@@ -60,9 +57,8 @@ mod tests {
     fn every_connected_replica_gets_its_turn() {
         let replicas = [replica(1), replica(2), replica(3)];
         let connected = BTreeSet::from([replica(1).key, replica(3).key]);
-        let names = |turn| {
-            available(&replicas, &connected, turn).map(|replica| replica.name.as_str()).collect::<Vec<_>>()
-        };
+        let names =
+            |turn| available(&replicas, &connected, turn).map(|replica| replica.name.as_str()).collect::<Vec<_>>();
         assert_eq!(names(0), ["member-1/replica", "member-3/replica"]);
         assert_eq!(names(1), ["member-3/replica", "member-1/replica"]);
         assert_eq!(names(2), names(0));

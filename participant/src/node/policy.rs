@@ -80,7 +80,8 @@ pub enum Objection {
 /// Why the node does not consent by itself to a plan that `operator` proposed; none if it does.
 pub fn objection_to_consent(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
     // What the policy forbids is the better answer where both hold.
-    objection_to_round(site, plan, 1, operator).or_else(|| (!site.policy.auto_approve).then_some(Objection::NeedsPerson))
+    objection_to_round(site, plan, 1, operator)
+        .or_else(|| (!site.policy.auto_approve).then_some(Objection::NeedsPerson))
 }
 
 /// Why the site does not take part in a round of a plan that `operator` proposed; none if it does.

@@ -85,11 +85,6 @@ pub enum Verdict {
     },
 }
 
-/// The name of a consortium's log in its checkpoints.
-pub fn origin(consortium: &str) -> String {
-    format!("fedledger/{consortium}")
-}
-
 impl Witness {
     /// A witness that has stored this head before.
     pub fn new(stored: Option<Checkpoint>) -> Self {

@@ -98,15 +98,8 @@ pub fn plan() -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training {
-            optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") },
-            steps: 3,
-            batch_size: 4,
-        },
-        aggregation: Aggregation {
-            rule: Rule::FedAvg { server_learning_rate: decimal("1") },
-            example_scale: 1024,
-        },
+        training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
+        aggregation: Aggregation { rule: Rule::FedAvg { server_learning_rate: decimal("1") }, example_scale: 1024 },
         seed: 7,
         rounds: 3,
         participation: Participation {
@@ -322,7 +315,7 @@ impl Ledger {
 
 /// A head signed by a member's replica.
 pub fn signed_head(replica: &str, size: u64, root: Digest) -> String {
-    let checkpoint = Checkpoint::new(witness::origin(CONSORTIUM), size, root).unwrap();
+    let checkpoint = Checkpoint::new(format!("fedledger/{CONSORTIUM}"), size, root).unwrap();
     let note = sign_note(&checkpoint.to_note_text(), &format!("{replica}/replica"), &key(replica, Purpose::Log));
     note.unwrap().to_string()
 }

@@ -120,8 +120,10 @@ fn one_replica_that_contradicts_is_not_believed_and_does_not_stop_the_node() {
     assert!(!outputs.iter().any(|output| matches!(output, Output::Refollow | Output::Fail(_))));
     // Another one, and no majority is left that could hold this history.
     alpha.input(note("beta", signed_head("beta", size, Digest::of(b"elsewhere"))));
-    let failed = |output: &Output| matches!(output, Output::Fail(HistoryError::NoMajority { replica, .. })
-        if replica == "beta/replica");
+    let failed = |output: &Output| {
+        matches!(output, Output::Fail(HistoryError::NoMajority { replica, .. })
+        if replica == "beta/replica")
+    };
     assert!(alpha.take().iter().any(failed));
     assert!(!alpha.core.status().current);
 }
@@ -153,7 +155,8 @@ fn a_rewritten_history_stops_the_node_for_good() {
     alpha.follow("beta", &forged);
     let outputs = alpha.take();
     assert!(!acts(&outputs));
-    let failed = |output: &Output| matches!(output, Output::Fail(HistoryError::Rewritten { size: at, .. }) if *at == size);
+    let failed =
+        |output: &Output| matches!(output, Output::Fail(HistoryError::Rewritten { size: at, .. }) if *at == size);
     assert!(outputs.iter().any(failed), "{outputs:?}");
 }
 

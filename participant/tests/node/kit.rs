@@ -1,12 +1,6 @@
 //! A participant's directory, as provisioning would write it for the consortium of the fixture.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-};
+use std::{fmt::Write as _, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::fixture::{Purpose, genesis, key};
 
@@ -45,7 +39,8 @@ pub fn write_directory(directory: &Path, member: &str, replicas: &[(&str, Socket
     fs::write(directory.join("policy.toml"), "auto_approve = true\n").unwrap();
     fs::write(directory.join("schema.toml"), SCHEMA).unwrap();
     fs::write(directory.join("records.csv"), records()).unwrap();
-    let mut config = format!("name = \"{member}/participant\"\n[data]\ntable = \"records.csv\"\nschema = \"schema.toml\"\n");
+    let mut config =
+        format!("name = \"{member}/participant\"\n[data]\ntable = \"records.csv\"\nschema = \"schema.toml\"\n");
     for (replica, address) in replicas {
         write!(config, "[[peers]]\nname = \"{replica}/replica\"\naddress = \"{address}\"\n").unwrap();
     }

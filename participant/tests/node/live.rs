@@ -123,6 +123,34 @@ async fn a_node_that_is_started_again_goes_on_and_gives_the_same_update() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the_same_update() {
+    let mut plan = lone_plan();
+    plan.training.steps = 20_000;
+    let mut updates = Vec::new();
+    for interrupted in [false, true] {
+        let mut ledger = Ledger::new();
+        let id = ledger.start_plan(plan.clone(), &["alpha"]);
+        let key = ledger.open_round(id);
+        ledger.join("alpha", key);
+        let replica = Replica::start("alpha", ledger);
+        let directory = directory(&[("alpha", &replica)]);
+        let checkpoint = directory.path().join(format!("work/{id}-1/checkpoint"));
+        while interrupted && !checkpoint.exists() {
+            let node = start(directory.path()).await;
+            node.status().wait_for(|status| status.current).await.unwrap();
+            node.shutdown().await.unwrap();
+            assert_eq!(replica.change(|ledger| contribution_of(ledger.state(), &key)), None, "it was too fast to stop");
+        }
+        let node = start(directory.path()).await;
+        replica.until(|state| contribution_of(state, &key).is_some()).await;
+        updates.push(replica.change(|ledger| contribution_of(ledger.state(), &key)).unwrap().1);
+        node.shutdown().await.unwrap();
+        assert!(!checkpoint.exists(), "a local checkpoint is of no use after the training");
+    }
+    assert_eq!(updates[0], updates[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_with_another_history_stops_the_node_that_has_witnessed_one() {
     let mut ledger = Ledger::new();
     ledger.start_plan(lone_plan(), &["alpha"]);

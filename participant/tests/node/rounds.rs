@@ -81,8 +81,10 @@ fn consent_is_withheld_with_a_reason_and_never_renewed_after_it_was_taken_back()
     cautious.policy = SitePolicy::default();
     let running = Running::start(core(cautious), &ledger);
     assert_eq!(submitted(&running.outputs), []);
-    let withheld = |output: &Output| matches!(output, Output::Report(NodeEvent::ConsentWithheld { plan, reason })
-        if *plan == id && reason.contains("needs a person"));
+    let withheld = |output: &Output| {
+        matches!(output, Output::Report(NodeEvent::ConsentWithheld { plan, reason })
+        if *plan == id && reason.contains("needs a person"))
+    };
     assert_eq!(running.outputs.iter().filter(|output| withheld(output)).count(), 1);
 
     ledger.consent("alpha", id);
@@ -203,8 +205,10 @@ fn a_round_outside_the_policy_is_declined_with_the_reason() {
     let mut alpha = Running::start(core(restricted), &ledger);
     ledger.submit("alpha", &alpha.take());
     alpha.catch_up(&ledger);
-    let declined = |output: &Output| matches!(output, Output::Report(NodeEvent::Declined { key: found, reason })
-        if *found == key && reason.contains("3 rounds"));
+    let declined = |output: &Output| {
+        matches!(output, Output::Report(NodeEvent::Declined { key: found, reason })
+        if *found == key && reason.contains("3 rounds"))
+    };
     assert!(alpha.outputs.iter().any(declined));
     assert_eq!(submitted(&alpha.take()), []);
 }

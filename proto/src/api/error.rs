@@ -55,7 +55,8 @@ pub enum ApiError {
     },
     /// The replica belongs to another consortium than the identity.
     #[error(
-        "{url} serves chain {found}, the identity is of chain {expected}: use the address of a replica of the same consortium"
+        "{url} serves chain {found}, the identity is of chain {expected}: \
+         use the address of a replica of the same consortium"
     )]
     WrongChain {
         /// URL of the replica.

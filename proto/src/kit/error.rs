@@ -11,14 +11,18 @@ use super::{IDENTITY_FILE, NODE_FILE, certificates::CertificateError, nodes::Nod
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
     /// A directory without a node's configuration.
-    #[error("{} is no node's directory, it has no {NODE_FILE}: give one that `fedledger provision` wrote", directory.display())]
+    #[error(
+        "{} is no node's directory, it has no {NODE_FILE}: give one that `fedledger provision` wrote",
+        directory.display()
+    )]
     NotANode {
         /// The directory.
         directory: PathBuf,
     },
     /// A directory without an identity.
     #[error(
-        "{} is no identity, it has no {IDENTITY_FILE}: give a member's identity directory that `fedledger provision` wrote",
+        "{} is no identity, it has no {IDENTITY_FILE}: \
+         give a member's identity directory that `fedledger provision` wrote",
         directory.display()
     )]
     NotAnIdentity {
@@ -27,7 +31,8 @@ pub enum KitError {
     },
     /// The directory of a replica where a participant's is needed, or the other way round.
     #[error(
-        "{} is the directory of {node}, a {found}: start it with `fedledger {command}`, or give the directory of a {needed}",
+        "{} is the directory of {node}, a {found}: start it with `fedledger {command}`, \
+         or give the directory of a {needed}",
         directory.display(),
         command = found.command()
     )]

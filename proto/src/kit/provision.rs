@@ -67,8 +67,8 @@ pub enum ProvisionError {
     },
     /// A replica that listens on every interface, without the address at which it is reached.
     #[error(
-        "the replica of {member} listens on {listen}, which is no address that others can use: say with `{setting}` at which \
-         host:port it is reached"
+        "the replica of {member} listens on {listen}, which is no address that others can use: \
+         say with `{setting}` at which host:port it is reached"
     )]
     Unreachable {
         /// Who runs the replica.

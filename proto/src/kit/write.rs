@@ -38,7 +38,8 @@ pub enum WriteError {
     },
     /// A directory with other people's files.
     #[error(
-        "{} is not empty and holds no provisioned consortium, so it is not replaced even with --force: give another directory",
+        "{} is not empty and holds no provisioned consortium, so it is not replaced even with --force: \
+         give another directory",
         directory.display()
     )]
     Foreign {

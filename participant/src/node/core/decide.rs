@@ -189,7 +189,9 @@ impl Core {
         if !record.consents.contains(&self.site.member) {
             return Err(Objection::NoConsent);
         }
-        if let Some(objection) = policy::objection_to_round(&self.site, &record.plan, key.round, self.operator(&key.plan)) {
+        if let Some(objection) =
+            policy::objection_to_round(&self.site, &record.plan, key.round, self.operator(&key.plan))
+        {
             return Err(objection);
         }
         let base = state.rounds().get(key).ok_or(Objection::UnknownBase)?.base;
@@ -277,7 +279,8 @@ impl Core {
 
     fn decide_evaluations(&mut self) {
         let evaluated = std::mem::take(&mut self.evaluated);
-        self.evaluated = evaluated.into_iter().filter(|(version, _)| self.is_open(&Intent::Evaluate(*version))).collect();
+        self.evaluated =
+            evaluated.into_iter().filter(|(version, _)| self.is_open(&Intent::Evaluate(*version))).collect();
         let reports: Vec<(VersionId, Evaluation)> =
             self.evaluated.iter().filter_map(|(version, evaluation)| Some((*version, (*evaluation)?))).collect();
         for (version, evaluation) in reports {

@@ -2,6 +2,7 @@
 
 use fedledger_federation::{
     Command, Event, Federation, VersionId,
+    history::origin,
     member::{Node, NodeKind},
 };
 use fedledger_ledger::{
@@ -11,12 +12,7 @@ use fedledger_ledger::{
 };
 
 use super::{Core, HEADS_AHEAD_MAX, Output, STALLED_TICKS_MAX};
-use crate::node::{
-    error::HistoryError,
-    event::NodeEvent,
-    intent::Intent,
-    witness::{self, Verdict},
-};
+use crate::node::{error::HistoryError, event::NodeEvent, intent::Intent, witness::Verdict};
 
 impl Core {
     pub(super) fn on_following(&mut self, replica: String, next: u64) {
@@ -55,7 +51,7 @@ impl Core {
 
     pub(super) fn on_note(&mut self, replica: &str, text: &str) {
         let Some(key) = self.log_key(replica) else { return };
-        let origin = witness::origin(&self.federation().consortium().consortium);
+        let origin = origin(self.federation().consortium());
         match self.witness.note(&origin, replica, &key, text) {
             Ok(Some(verdict)) => self.on_verdict(verdict),
             Ok(None) => self.count_head_ahead(replica),

@@ -1,3 +1,39 @@
-mod source;
+//! `fedledger`: the command line.
+//!
+//! It parses arguments, calls the libraries and shows what they say, to people or as JSON. Every command has a file of its
+//! own in `commands`.
 
-fn main() {}
+mod args;
+mod commands;
+mod context;
+mod error;
+mod follow;
+mod graph;
+mod logging;
+mod names;
+mod output;
+mod places;
+mod remote;
+mod rounds;
+mod source;
+mod writing;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::{args::Cli, context::Context, error::Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(&cli.global, cli.command.is_daemon());
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let context = Context::new(cli.global)?;
+    commands::run(&context, cli.command)
+}

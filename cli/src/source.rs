@@ -1,4 +1,4 @@
-//! Opening a history on this machine: a replica's directory or an exported bundle.
+//! Opening a history: a replica's directory, an exported bundle, or a running replica.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,9 @@ use fedledger_ledger::{
     log::Log,
     storage::{StorageError, rocks::RocksStorage},
 };
+use fedledger_proto::api::ApiError;
+
+use crate::remote::RemoteSource;
 
 /// The replica's database in its directory.
 const LEDGER_DIRECTORY: &str = "ledger";
@@ -28,13 +31,15 @@ const BLOBS_DIRECTORY: &str = "blobs";
 /// Hexadecimal digits of a file's digest that name the folder in which it lies.
 const BLOB_FOLDER_DIGITS: usize = 2;
 
-/// A history on this machine.
+/// A history.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A replica's directory. It may be running; what is read is what it had written when it was opened.
     Node(StorageSource<RocksStorage, OpenBlob>),
     /// An exported bundle.
     Bundle(BundleSource<OpenBundle>),
+    /// A running replica.
+    Replica(RemoteSource),
 }
 
 /// Opens a file of a replica by its digest.
@@ -102,6 +107,18 @@ impl Source {
         BundleSource::new(open).map(Self::Bundle).map_err(io_error)
     }
 
+    /// Entries that are final, as far as that is known: only a running replica says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub(crate) fn final_entries(&self) -> Result<u64, ApiError> {
+        match self {
+            Self::Replica(replica) => Ok(replica.status()?.final_size),
+            Self::Node(_) | Self::Bundle(_) => Ok(0),
+        }
+    }
+
     fn open_directory(path: &Path) -> Result<Self, OpenError> {
         let ledger = path.join(LEDGER_DIRECTORY);
         if !ledger.is_dir() {
@@ -118,6 +135,7 @@ impl Source {
         match self {
             Self::Node(source) => source,
             Self::Bundle(source) => source,
+            Self::Replica(source) => source,
         }
     }
 }

@@ -58,7 +58,15 @@ impl Backend for ReplicaBackend {
             let genesis = replica.log().machine().consortium();
             let (consortium, threshold) = (genesis.consortium.clone(), genesis.finality_threshold);
             let log = replica.log();
-            (replica.status(), consortium, threshold, *log.chain(), log.size(), log.root(), replica.checkpoint().to_owned())
+            (
+                replica.status(),
+                consortium,
+                threshold,
+                *log.chain(),
+                log.size(),
+                log.root(),
+                replica.checkpoint().to_owned(),
+            )
         });
         let (status, consortium, finality_threshold, chain, log_size, root, checkpoint) =
             asked.await.ok_or(ReadError::Stopping)?;

@@ -51,7 +51,8 @@ pub fn start(
 ) -> std::io::Result<(mpsc::Sender<QueuedWrite>, mpsc::Receiver<DiskReport>, std::thread::JoinHandle<()>)> {
     let (writes, queue) = mpsc::channel(WRITES_WAITING_MAX);
     let (reports, receiver) = mpsc::channel(REPORTS_WAITING_MAX);
-    let thread = std::thread::Builder::new().name("ledger-disk".into()).spawn(move || run(&*storage, queue, &reports))?;
+    let thread =
+        std::thread::Builder::new().name("ledger-disk".into()).spawn(move || run(&*storage, queue, &reports))?;
     Ok((writes, receiver, thread))
 }
 

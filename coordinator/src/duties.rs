@@ -8,8 +8,8 @@ use std::{
 
 use fedledger_federation::{
     Command, Federation,
-    conductor::{Duty, Report},
     command::{FileRef, OutputFiles, RoundKey},
+    conductor::{Duty, Report},
     plan::Plan,
     recipe::{Recipe, RecipeError, Update, check_update},
 };
@@ -27,6 +27,7 @@ use crate::{
     blobs::BlobStore,
     replica::{Event, Handle},
     shared::SharedView,
+    tasks::Tasks,
 };
 
 /// Files that are fetched at the same time.
@@ -45,6 +46,7 @@ const VALIDITY_ENTRIES: u64 = 10_000;
 #[derive(Clone)]
 pub struct Workers {
     inner: Arc<Inner>,
+    tasks: Tasks,
 }
 
 struct Inner {
@@ -76,15 +78,17 @@ pub struct Means {
     pub view: SharedView,
     /// Threads for aggregation.
     pub threads: usize,
+    /// The node's background tasks.
+    pub tasks: Tasks,
 }
 
 impl Workers {
     /// Workers with these means.
     pub fn new(means: Means) -> Self {
-        let Means { chain, key, handle, endpoint, blobs, view, threads } = means;
+        let Means { chain, key, handle, endpoint, blobs, view, threads, tasks } = means;
         let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
         let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, threads };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), tasks }
     }
 
     /// Begins a duty; its report comes as an event.
@@ -92,16 +96,16 @@ impl Workers {
         let inner = Arc::clone(&self.inner);
         match duty {
             Duty::Submit(command) => {
-                tokio::spawn(async move { inner.submit(command).await });
+                self.tasks.spawn(async move { inner.submit(command).await });
             }
             Duty::Check { key, update } => {
                 let Some(record) = state.plans().get(&key.plan) else { return };
                 let cohort = state.rounds().get(&key).map_or(1, |round| round.cohort.len());
                 let plan = record.plan.clone();
-                tokio::spawn(async move { inner.check(key, plan, cohort, update).await });
+                self.tasks.spawn(async move { inner.check(key, plan, cohort, update).await });
             }
             Duty::Compute(recipe) => {
-                tokio::spawn(async move { inner.compute(*recipe).await });
+                self.tasks.spawn(async move { inner.compute(*recipe).await });
             }
         }
     }

@@ -20,5 +20,6 @@ pub mod node;
 pub mod replica;
 mod requests;
 mod shared;
+mod tasks;
 
 pub use node::{NodeError, ReplicaNode};

@@ -11,7 +11,7 @@ use std::{
 use fedledger_federation::{Federation, conductor::Conductor};
 use fedledger_ledger::{
     PublicKey,
-    consensus::{Config, ReplicaId, Status},
+    consensus::{Config, ReplicaId},
     replica::{Fault, Identity, Replica, SnapshotManifest},
     storage::{LogStorage, StorageError, rocks::RocksStorage},
 };
@@ -34,6 +34,7 @@ use crate::{
     replica::{self, EVENTS_WAITING_MAX, Event, Forward, Handle, Parts, Peers},
     requests::Requests,
     shared::SharedView,
+    tasks::Tasks,
 };
 
 /// How long the leader may take to answer a forwarded transaction.
@@ -91,6 +92,7 @@ pub struct ReplicaNode {
     task: Option<JoinHandle<Result<(), Fault>>>,
     api: Option<JoinHandle<Result<(), ApiServerError>>>,
     disk: Option<std::thread::JoinHandle<()>>,
+    tasks: Tasks,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -117,11 +119,8 @@ impl ReplicaNode {
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
         let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;
-        let api_config = ApiConfig {
-            listen: kit.config.api,
-            tls: kit.tls.clone(),
-            reflection: kit.config.settings.reflection,
-        };
+        let api_config =
+            ApiConfig { listen: kit.config.api, tls: kit.tls.clone(), reflection: kit.config.settings.reflection };
         let api = ApiServer::bind(api_config).await?;
         let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &replica))?;
         let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, endpoint, incoming };
@@ -147,6 +146,23 @@ impl ReplicaNode {
         }
     }
 
+    /// Ends the node as a crash does: nothing is finished, nobody is told. What was acknowledged is on the disk.
+    pub async fn kill(mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
+        if let Some(api) = self.api.take() {
+            api.abort();
+            let _ = api.await;
+        }
+        self.tasks.stop().await;
+        self.endpoint.shutdown().await;
+        if let Some(disk) = self.disk.take() {
+            let _ = tokio::task::spawn_blocking(move || disk.join()).await;
+        }
+    }
+
     /// Stops the node: no new requests, then the replica's task, then the disk.
     ///
     /// # Errors
@@ -156,6 +172,7 @@ impl ReplicaNode {
         if let Some(stop) = self.stop_api.take() {
             let _ = stop.send(());
         }
+        self.tasks.stop().await;
         let _ = self.handle.events().send(Event::Stop).await;
         let outcome = match self.task.take() {
             Some(task) => task.await.map_err(|error| NodeError::Ended(error.to_string()))?,
@@ -200,6 +217,7 @@ impl Assembly {
         let view = SharedView::new(replica.log().machine());
         let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
         let handle = Handle::new(events, storage, log_size_seen, status_seen, forwarder);
+        let tasks = Tasks::default();
         let workers = Workers::new(Means {
             chain: kit.genesis.chain,
             key: kit.transaction_key.clone(),
@@ -208,11 +226,13 @@ impl Assembly {
             blobs: blobs.clone(),
             view: view.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            tasks: tasks.clone(),
         });
         let Incoming { requests, raft } = incoming;
-        tokio::spawn(Requests::new(handle.clone(), blobs.clone(), view.clone()).serve(requests));
+        let answering = Requests::new(handle.clone(), blobs.clone(), view.clone(), tasks.clone());
+        tasks.spawn(answering.serve(requests));
         let senders = raft_senders(&kit, &peers, &endpoint);
-        let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone());
+        let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let backend = ReplicaBackend {
             node: name.clone(),
             genesis: kit.genesis.bytes.clone().into(),
@@ -262,6 +282,7 @@ impl Assembly {
             task: Some(task),
             api: Some(api),
             disk: Some(disk_thread),
+            tasks,
             ended,
         })
     }
@@ -274,7 +295,8 @@ fn peers_of(kit: &ReplicaKit) -> Peers {
 
 fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
     let mut boot = [0; 8];
-    let randomness_failed = |error: getrandom::Error| NodeError::System { what: "randomness", reason: error.to_string() };
+    let randomness_failed =
+        |error: getrandom::Error| NodeError::System { what: "randomness", reason: error.to_string() };
     getrandom::fill(&mut boot).map_err(randomness_failed)?;
     let boot_id = u64::from_be_bytes(boot);
     let settings = &kit.config.settings;
@@ -300,9 +322,8 @@ fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointC
     let admitted: BTreeSet<PublicKey> = nodes().map(|(_, node)| node.transport_key).collect();
     let key = |name: &str| nodes().find(|(_, node)| node.name == name).map(|(_, node)| node.transport_key);
     let others = kit.config.peers.iter().filter(|peer| peer.name != kit.config.name);
-    let dial = others.filter_map(|peer| {
-        Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] })
-    });
+    let dial =
+        others.filter_map(|peer| Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] }));
     EndpointConfig {
         transport_key: kit.transport_key.clone(),
         listen: vec![kit.config.listen],
@@ -350,10 +371,11 @@ fn fetcher(
     handle: Handle,
     endpoint: Endpoint,
     peers: Peers,
+    tasks: Tasks,
 ) -> Box<dyn Fn(ReplicaId, SnapshotManifest, u64, Vec<u8>) + Send> {
     Box::new(move |from, manifest, size, message| {
         let (handle, endpoint, peer) = (handle.clone(), endpoint.clone(), peers.key(from));
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let fetched = match peer {
                 Some(peer) => fetch_leaves(&handle, &endpoint, peer, size, manifest.size).await,
                 None => Err("the replica is not known".to_owned()),
@@ -394,9 +416,4 @@ async fn fetch_leaves(
         }
     }
     Ok(())
-}
-
-/// Where a replica stands before it has heard of any other; for tests and views.
-pub fn is_leader(status: &Status) -> bool {
-    status.leader == Some(status.id)
 }

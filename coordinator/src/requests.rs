@@ -21,6 +21,7 @@ use crate::{
     duties::finish,
     replica::{Handle, SubmitFailure},
     shared::SharedView,
+    tasks::Tasks,
 };
 
 /// Updates that one participant may store after a round was opened and before the next one is. It bounds what a member can
@@ -31,6 +32,7 @@ const UPLOADS_PER_ROUND_MAX: u64 = 4;
 #[derive(Clone)]
 pub struct Requests {
     inner: Arc<Inner>,
+    tasks: Tasks,
 }
 
 struct Inner {
@@ -43,15 +45,15 @@ struct Inner {
 
 impl Requests {
     /// Answers from these parts.
-    pub fn new(handle: Handle, blobs: BlobStore, view: SharedView) -> Self {
-        Self { inner: Arc::new(Inner { handle, blobs, view, uploads: Mutex::new(BTreeMap::new()) }) }
+    pub fn new(handle: Handle, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
+        Self { inner: Arc::new(Inner { handle, blobs, view, uploads: Mutex::new(BTreeMap::new()) }), tasks }
     }
 
     /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
     pub async fn serve(self, mut requests: mpsc::Receiver<InboundRequest>) {
         while let Some(request) = requests.recv().await {
             let inner = Arc::clone(&self.inner);
-            tokio::spawn(async move { inner.answer(request).await });
+            self.tasks.spawn(async move { inner.answer(request).await });
         }
     }
 }
@@ -120,7 +122,8 @@ impl Inner {
                 text(responder.send(CheckpointResponse::Latest { note }).await)
             }
             CheckpointRequest::Offer { .. } => {
-                let refusal = Refusal::new(RefusalCode::NotSupported, "co-signatures are not collected by this version");
+                let refusal =
+                    Refusal::new(RefusalCode::NotSupported, "co-signatures are not collected by this version");
                 text(responder.refuse(refusal).await)
             }
         }
@@ -153,9 +156,10 @@ impl Inner {
             let refusal = Refusal::new(RefusalCode::NotPermitted, "only files of attested versions are for everybody");
             return text(responder.refuse(refusal).await);
         }
-        let opened = self.blobs.open_file(&digest).and_then(|file| {
-            file.map(|file| file.metadata().map(|metadata| (metadata.len(), file))).transpose()
-        });
+        let opened = self
+            .blobs
+            .open_file(&digest)
+            .and_then(|file| file.map(|file| file.metadata().map(|metadata| (metadata.len(), file))).transpose());
         match opened {
             Ok(Some((size, file))) => {
                 let mut reader = tokio::fs::File::from_std(file);

@@ -21,10 +21,8 @@ pub fn draw(enrolled: &[MemberId], size: Option<u64>, key: &RoundKey, base_weigh
         &key.round.to_be_bytes(),
         &key.attempt.to_be_bytes(),
     ]);
-    let mut lots: Vec<(Digest, &MemberId)> = enrolled
-        .iter()
-        .map(|member| (Digest::of_parts(&[seed.as_bytes(), member.as_bytes()]), member))
-        .collect();
+    let mut lots: Vec<(Digest, &MemberId)> =
+        enrolled.iter().map(|member| (Digest::of_parts(&[seed.as_bytes(), member.as_bytes()]), member)).collect();
     lots.sort();
     let mut cohort: Vec<MemberId> = lots.into_iter().take(size).map(|(_, member)| member.clone()).collect();
     cohort.sort();

@@ -168,10 +168,7 @@ mod tests {
     fn ids_are_those_of_other_ipld_tools() {
         // SHA-256 of the empty string; both spellings are well known.
         let empty = Digest::of(b"");
-        assert_eq!(
-            BlobId::of_file(empty).to_string(),
-            "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
-        );
+        assert_eq!(BlobId::of_file(empty).to_string(), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku");
         assert_eq!(
             VersionId::of_manifest(Digest::of(&[0xa0])).to_string(),
             "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"

@@ -298,7 +298,10 @@ fn exclusion_code(error: &ContributionError) -> &'static str {
     }
 }
 
-fn read_file<R: Read>(file: &FileRef, open: &mut impl FnMut(&FileRef) -> io::Result<R>) -> Result<Vec<u8>, RecipeError> {
+fn read_file<R: Read>(
+    file: &FileRef,
+    open: &mut impl FnMut(&FileRef) -> io::Result<R>,
+) -> Result<Vec<u8>, RecipeError> {
     let io = |source| RecipeError::Io { digest: file.digest, source };
     let mut bytes = Vec::new();
     open(file).map_err(io)?.take(file.size.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
@@ -309,17 +312,15 @@ fn read_file<R: Read>(file: &FileRef, open: &mut impl FnMut(&FileRef) -> io::Res
 fn rule(rule: &Rule) -> aggregation::Rule {
     // A decimal's text is always a number; the nearest 64-bit float is the same for everybody.
     let value = |decimal: &Decimal| decimal.as_str().parse::<f64>().unwrap_or(f64::NAN);
-    let parameters = |p: &ServerOptimizer| {
-        (value(&p.server_learning_rate), value(&p.beta1), value(&p.beta2), value(&p.tau))
-    };
+    let parameters =
+        |p: &ServerOptimizer| (value(&p.server_learning_rate), value(&p.beta1), value(&p.beta2), value(&p.tau));
     match rule {
         Rule::FedAvg { server_learning_rate } => {
             aggregation::Rule::FedAvg { server_learning_rate: value(server_learning_rate) }
         }
-        Rule::FedAvgM { server_learning_rate, momentum } => aggregation::Rule::FedAvgM {
-            server_learning_rate: value(server_learning_rate),
-            momentum: value(momentum),
-        },
+        Rule::FedAvgM { server_learning_rate, momentum } => {
+            aggregation::Rule::FedAvgM { server_learning_rate: value(server_learning_rate), momentum: value(momentum) }
+        }
         Rule::FedAdagrad(p) => {
             let (server_learning_rate, beta1, _, tau) = parameters(p);
             aggregation::Rule::FedAdagrad { server_learning_rate, beta1, tau }

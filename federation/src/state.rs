@@ -106,6 +106,11 @@ impl Federation {
         range.map(|((_, member), evaluation)| (member, evaluation))
     }
 
+    /// The certificate of an attempt at a round, as far as it has come.
+    pub fn certificate(&self, key: &RoundKey) -> Option<crate::event::Certificate> {
+        apply::rounds::certificate(self, key)
+    }
+
     /// The attested version that a branch points at.
     pub fn head(&self, branch: &str) -> Option<(&VersionId, &VersionRecord)> {
         let id = self.branches.get(&branch.to_owned())?;

@@ -51,8 +51,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], limit: usize) -> Re
         return Err(CodecError::TooLarge { size: bytes.len(), limit });
     }
     check_shape(bytes)?;
-    let value: T =
-        serde_ipld_dagcbor::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
     if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
 }
 

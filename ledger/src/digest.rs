@@ -100,10 +100,7 @@ pub(crate) fn deserialize_fixed<'de, const N: usize, D: Deserializer<'de>>(
     } else {
         let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
         let length = bytes.len();
-        bytes
-            .into_vec()
-            .try_into()
-            .map_err(|_| D::Error::custom(format!("expected {N} bytes, found {length}")))
+        bytes.into_vec().try_into().map_err(|_| D::Error::custom(format!("expected {N} bytes, found {length}")))
     }
 }
 

@@ -301,9 +301,7 @@ impl<M: StateMachine> Log<M> {
             Applied::Entry(entry) => Ok(entry),
             Applied::Duplicate(index) => Err(ReplayError::Duplicate(index)),
             Applied::Refused(refusal) => Err(ReplayError::Refused(refusal)),
-            Applied::Known => {
-                Err(ReplayError::RaftIndex { previous: self.last_raft_index, found: leaf.raft_index })
-            }
+            Applied::Known => Err(ReplayError::RaftIndex { previous: self.last_raft_index, found: leaf.raft_index }),
         }
     }
 

@@ -81,11 +81,8 @@ impl WriteSet {
     /// SHA-256 over the DAG-CBOR list of `[key, value or null]`, by key. It stands in the leaf, so that a replica or auditor
     /// who applies the transaction differently notices at once, and where.
     pub fn digest(&self) -> Digest {
-        let list: Vec<(ByteBuf, Option<ByteBuf>)> = self
-            .0
-            .iter()
-            .map(|(key, value)| (ByteBuf::from(key.clone()), value.clone().map(ByteBuf::from)))
-            .collect();
+        let list: Vec<(ByteBuf, Option<ByteBuf>)> =
+            self.0.iter().map(|(key, value)| (ByteBuf::from(key.clone()), value.clone().map(ByteBuf::from))).collect();
         Digest::of(&codec::encode(&list))
     }
 }

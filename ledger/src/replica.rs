@@ -19,7 +19,7 @@ use crate::{
     log::{Applied, Entry, Log, Refusal, ReplayError},
     machine::{RejectionCode as _, StateMachine},
     note::sign_note,
-    storage::{Batch, Column, LogStorage, StorageError, Write, scan_all},
+    storage::{Batch, Column, LogStorage, StorageError, Write, notes::put_note, scan_all},
 };
 
 /// Submissions that may wait for their outcome at the same time.
@@ -196,17 +196,6 @@ impl SnapshotManifest {
 const META_HARD_STATE: &[u8] = b"hard_state";
 const META_APPLIED: &[u8] = b"applied";
 const META_COMPACTED: &[u8] = b"compacted";
-const META_CHECKPOINT: &[u8] = b"checkpoint";
-
-/// The checkpoint that the replica signed last, as a signed note.
-///
-/// # Errors
-///
-/// [`StorageError`]; also where the note is not text.
-pub fn read_checkpoint<S: LogStorage + ?Sized>(storage: &S) -> Result<Option<String>, StorageError> {
-    let note = storage.get(Column::Meta, META_CHECKPOINT)?;
-    note.map(|bytes| String::from_utf8(bytes).map_err(|_| StorageError::Corrupt("the checkpoint".into()))).transpose()
-}
 
 impl<M: StateMachine> Replica<M> {
     /// The replica as `storage` has it, or a new one that begins with the genesis file, which is then written at once.
@@ -253,7 +242,7 @@ impl<M: StateMachine> Replica<M> {
             reads_at: BTreeMap::new(),
             checkpoint: String::new(),
         };
-        replica.sign_checkpoint();
+        replica.sign_checkpoint(&mut Batch::default());
         replica.offer_snapshot();
         Ok(replica)
     }
@@ -313,8 +302,7 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         if !step.entries.is_empty() {
-            self.sign_checkpoint();
-            batch.put(Column::Meta, META_CHECKPOINT, self.checkpoint.as_bytes());
+            self.sign_checkpoint(&mut batch);
             step.write = Some(DiskWrite { batch, number: None });
         }
         (step, outcome)
@@ -520,8 +508,7 @@ impl<M: StateMachine> Replica<M> {
         batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());
         self.consensus.applied(self.applied).map_err(|error| Fault::Order(error.to_string()))?;
         if !step.entries.is_empty() {
-            self.sign_checkpoint();
-            batch.put(Column::Meta, META_CHECKPOINT, self.checkpoint.as_bytes());
+            self.sign_checkpoint(batch);
         }
         if self.applied >= self.compacted_at + COMPACT_EVERY {
             self.compact(batch);
@@ -573,12 +560,16 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    fn sign_checkpoint(&mut self) {
-        let identity = &self.identity;
-        let checkpoint = Checkpoint::new(identity.origin.clone(), self.log.size(), self.log.root());
-        let note = checkpoint.map(|checkpoint| sign_note(&checkpoint.to_note_text(), &identity.name, &identity.log_key));
+    /// Signs the head of the log as it is applied now and keeps the note with it.
+    fn sign_checkpoint(&mut self, batch: &mut Batch) {
+        let Identity { name, origin, log_key } = &self.identity;
+        let checkpoint = Checkpoint::new(origin.clone(), self.log.size(), self.log.root());
+        let note = checkpoint.map(|checkpoint| sign_note(&checkpoint.to_note_text(), name, log_key));
         match note {
-            Ok(Ok(note)) => self.checkpoint = note.to_string(),
+            Ok(Ok(note)) => {
+                put_note(batch, name, &note);
+                self.checkpoint = note.to_string();
+            }
             Ok(Err(error)) => tracing::error!(%error, "the checkpoint could not be signed"),
             Err(error) => tracing::error!(%error, "the checkpoint could not be written"),
         }

@@ -230,10 +230,7 @@ mod tests {
         // Changing this digest changes the ledger's format.
         let bytes = transaction().sign(&key()).to_bytes();
         assert_eq!(bytes.len(), 171);
-        assert_eq!(
-            Digest::of(&bytes).to_string(),
-            "PINNED"
-        );
+        assert_eq!(Digest::of(&bytes).to_string(), "PINNED");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! placeholder
 
+pub mod demo;
 pub mod flamby;
 pub mod heart;

@@ -49,11 +49,7 @@ pub(super) fn tag(state: &mut Federation, context: Context<'_>, command: Tag) ->
     Ok(Event::Tagged { name: command.name, version: command.version })
 }
 
-pub(super) fn revoke(
-    state: &mut Federation,
-    context: Context<'_>,
-    command: RevokeVersion,
-) -> Result<Event, Rejection> {
+pub(super) fn revoke(state: &mut Federation, context: Context<'_>, command: RevokeVersion) -> Result<Event, Rejection> {
     context.require_operator(state)?;
     check_text(&command.reason)?;
     let version = command.version;

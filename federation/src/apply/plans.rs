@@ -39,11 +39,7 @@ pub(super) fn propose(state: &mut Federation, context: Context<'_>, plan: Plan) 
     Ok(Event::PlanProposed { plan: id })
 }
 
-pub(super) fn approve(
-    state: &mut Federation,
-    context: Context<'_>,
-    command: &ApprovePlan,
-) -> Result<Event, Rejection> {
+pub(super) fn approve(state: &mut Federation, context: Context<'_>, command: &ApprovePlan) -> Result<Event, Rejection> {
     let member = context.require_hospital(state)?.clone();
     let record = known(state, &command.plan)?;
     if record.consents.contains(&member) {

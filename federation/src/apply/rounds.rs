@@ -70,11 +70,7 @@ pub(super) fn join(state: &mut Federation, context: Context<'_>, command: &JoinR
     Ok(Event::RoundJoined { key, member })
 }
 
-pub(super) fn decline(
-    state: &mut Federation,
-    context: Context<'_>,
-    command: DeclineRound,
-) -> Result<Event, Rejection> {
+pub(super) fn decline(state: &mut Federation, context: Context<'_>, command: DeclineRound) -> Result<Event, Rejection> {
     let member = context.require_participant()?.clone();
     let key = command.key;
     check_text(&command.reason)?;
@@ -158,11 +154,7 @@ pub(super) fn close(state: &mut Federation, context: Context<'_>, command: Close
     Ok(Event::RoundClosed { key, certificate })
 }
 
-pub(super) fn abandon(
-    state: &mut Federation,
-    context: Context<'_>,
-    command: AbandonRound,
-) -> Result<Event, Rejection> {
+pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: AbandonRound) -> Result<Event, Rejection> {
     context.require_replica()?;
     let key = command.key;
     check_code(&command.reason)?;

@@ -341,6 +341,7 @@ impl Consortium {
         let blobs = Arc::clone(&self.blobs);
         let open = |file: &FileRef| blobs.get(&file.digest).map(Vec::as_slice).ok_or(io::ErrorKind::NotFound.into());
         let outputs = recipe.compute(open, 1).unwrap();
+        drop(blobs);
         let files = OutputFiles::of(&outputs);
         self.store(outputs.weights);
         if let Some(state) = outputs.optimizer_state {

@@ -1,5 +1,7 @@
 //! Whole histories: what the state machine does, how histories are exported and verified, and what auditors see of them.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 mod apply;
 mod audit;
 mod bundle;
@@ -8,3 +10,4 @@ mod properties;
 mod rejections;
 mod tampering;
 mod verify;
+mod temp;

@@ -177,7 +177,7 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
             ("participant", Command::Evaluate(evaluate))
         }
         30..32 => {
-            let (from, to, revoke) = (guess.head(), guess.version(), choice.a % 2 == 0);
+            let (from, to, revoke) = (guess.head(), guess.version(), choice.a < 128);
             ("office", Command::MoveBranch(MoveBranch { branch: branch(), from, to, revoke, reason: reason() }))
         }
         32 => ("office", Command::Tag(Tag { name: name.to_owned(), version: guess.version() })),

@@ -127,7 +127,6 @@ impl ReplicaKit {
     /// [`KitError`], which names the file and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
-        opened.expect(NodeRole::Replica)?;
         let (member, node) = opened.node()?;
         let NodeKind::Replica { number, log_key } = &node.kind else {
             return Err(opened.wrong_role(NodeRole::Participant, NodeRole::Replica));
@@ -155,7 +154,7 @@ impl ParticipantKit {
     /// [`KitError`], which names the file and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
-        opened.expect(NodeRole::Participant)?;
+        opened.require(NodeRole::Participant)?;
         let (member, node) = opened.node()?;
         let keys_folder = directory.join(KEYS_FOLDER);
         let policy_file = directory.join(POLICY_FILE);
@@ -216,7 +215,7 @@ impl Opened {
         Ok((member.id.clone(), node))
     }
 
-    fn expect(&self, needed: NodeRole) -> Result<(), KitError> {
+    fn require(&self, needed: NodeRole) -> Result<(), KitError> {
         let found = NodeRole::of(self.node()?.1);
         if found == needed { Ok(()) } else { Err(self.wrong_role(found, needed)) }
     }

@@ -1,0 +1,202 @@
+//! `fedledger plan`: training plans and the hospitals' consent.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use fedledger_federation::{
+    Command, Federation,
+    command::{ApprovePlan, StartPlan, StopPlan},
+    history::Keep,
+    plan::Plan,
+    records::{PlanRecord, PlanStatus},
+};
+use fedledger_ledger::Digest;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    context::{Context, read_text},
+    error::{Exit, Failure},
+    follow::Follower,
+    names::{self, Short},
+    output::{Table, list},
+    writing::Writer,
+};
+
+/// The form of a plan as JSON.
+const PLAN_SCHEMA: &str = "fedledger.plan/1";
+
+/// What to do with plans.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// List the plans
+    List,
+    /// Show a plan, its settings and who has consented
+    Show {
+        /// Name or id of the plan
+        plan: String,
+    },
+    /// Put a plan before the hospitals (operator)
+    Propose {
+        /// The plan, as TOML
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Consent to a plan for this identity's organisation
+    Approve {
+        /// Name or id of the plan
+        plan: String,
+    },
+    /// Carry a plan out, or go on with it (operator)
+    Start {
+        /// Name or id of the plan
+        plan: String,
+    },
+    /// Stop a plan at once (operator)
+    Stop(StopArgs),
+    /// Stop a plan when the round in progress is done (operator)
+    Drain(StopArgs),
+}
+
+/// Arguments of `fedledger plan stop` and `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Name or id of the plan
+    plan: String,
+    /// Why, for the record
+    #[arg(long, default_value = "no reason given")]
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PlanRow {
+    plan: Digest,
+    name: String,
+    branch: String,
+    status: PlanStatus,
+    rule: &'static str,
+    rounds: u64,
+    next_round: u64,
+    next_attempt: u64,
+    consents: BTreeSet<String>,
+    minimum_participants: u64,
+    proposed_index: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PlanView<'a> {
+    #[serde(flatten)]
+    row: PlanRow,
+    settings: &'a Plan,
+}
+
+/// Shows or changes plans.
+pub(crate) fn run(context: &Context, command: PlanCommand) -> Result<(), Failure> {
+    match command {
+        PlanCommand::List => list_plans(context),
+        PlanCommand::Show { plan } => show(context, &plan),
+        PlanCommand::Propose { file } => propose(context, &file),
+        PlanCommand::Approve { plan } => {
+            write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan }))
+        }
+        PlanCommand::Start { plan } => {
+            write(context, &plan, "started", |plan| Command::StartPlan(StartPlan { plan }))
+        }
+        PlanCommand::Stop(StopArgs { plan, reason }) => write(context, &plan, "stopped", |plan| {
+            Command::StopPlan(StopPlan { plan, drain: false, reason })
+        }),
+        PlanCommand::Drain(StopArgs { plan, reason }) => write(context, &plan, "draining", |plan| {
+            Command::StopPlan(StopPlan { plan, drain: true, reason })
+        }),
+    }
+}
+
+fn list_plans(context: &Context) -> Result<(), Failure> {
+    let (_, history) = context.history(Keep::State)?;
+    let mut rows: Vec<PlanRow> = history.state().plans().iter().map(|(id, record)| PlanRow::of(*id, record)).collect();
+    rows.sort_by_key(|row| row.proposed_index);
+    context.output.array(&rows, || {
+        let short = Short::of(history.state());
+        let mut table = Table::new(&["plan", "name", "branch", "status", "rule", "rounds", "consents"]);
+        for row in &rows {
+            table.row(vec![
+                short.plan(&row.plan),
+                row.name.clone(),
+                row.branch.clone(),
+                row.status.name().to_owned(),
+                row.rule.to_owned(),
+                format!("{}/{}", row.next_round.saturating_sub(1), row.rounds),
+                list(&row.consents),
+            ]);
+        }
+        context.output.table(&table)
+    })
+}
+
+fn show(context: &Context, text: &str) -> Result<(), Failure> {
+    let (_, history) = context.history(Keep::State)?;
+    let id = names::plan(history.state(), text)?;
+    let record = record(history.state(), &id)?;
+    let view = PlanView { row: PlanRow::of(id, record), settings: &record.plan };
+    context.output.object(PLAN_SCHEMA, &view, || {
+        let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
+        let row = &view.row;
+        format!(
+            "plan      {id}\nstatus    {}, round {} of {} is next\nconsents  {} (needed: {})\nproposed  entry {}\n\n{settings}",
+            row.status.name(),
+            row.next_round,
+            row.rounds,
+            list(&row.consents),
+            row.minimum_participants,
+            row.proposed_index,
+        )
+    })
+}
+
+fn propose(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+    let no_plan = |why: String| {
+        Failure::because(Exit::Failed, format!("{} is no plan that can be carried out", file.display()), why)
+    };
+    let plan: Plan = toml::from_str(&read_text(file)?).map_err(|error| no_plan(error.to_string()))?;
+    plan.check().map_err(|error| no_plan(error.to_string()))?;
+    let (id, name) = (plan.id(), plan.name.clone());
+    let command = Command::ProposePlan(plan);
+    let writer = Writer::connect(context)?;
+    let submitted = writer.submit(context, &command)?;
+    writer.show(context, &command, &submitted, json!({ "plan": id, "name": name }), || {
+        format!("proposed plan {id}\nEach hospital consents with `fedledger plan approve {}`", names::short_digest(&id))
+    })
+}
+
+fn write(context: &Context, text: &str, done: &str, command: impl FnOnce(Digest) -> Command) -> Result<(), Failure> {
+    let writer = Writer::connect(context)?;
+    let follower = context.block_on(Follower::current(&writer.client))?;
+    let id = names::plan(follower.state(), text)?;
+    let name = record(follower.state(), &id)?.plan.name.clone();
+    let command = command(id);
+    let submitted = writer.submit(context, &command)?;
+    let about = json!({ "plan": id, "name": name });
+    writer.show(context, &command, &submitted, about, || format!("{done} plan {name} {}", names::short_digest(&id)))
+}
+
+fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanRecord, Failure> {
+    state.plans().get(id).ok_or_else(|| Failure::new(Exit::Failed, format!("there is no plan {id}")))
+}
+
+impl PlanRow {
+    fn of(plan: Digest, record: &PlanRecord) -> Self {
+        Self {
+            plan,
+            name: record.plan.name.clone(),
+            branch: record.plan.branch.clone(),
+            status: record.status,
+            rule: record.plan.aggregation.rule.name(),
+            rounds: record.plan.rounds,
+            next_round: record.next_round,
+            next_attempt: record.next_attempt,
+            consents: record.consents.clone(),
+            minimum_participants: record.plan.participation.minimum_participants,
+            proposed_index: record.proposed_index,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! `fedledger status`: where replicas, log and rounds stand.
+
+use std::time::Duration;
+
+use clap::Args;
+use fedledger_federation::{
+    Federation, VersionId,
+    history::{History, Keep},
+    records::PlanStatus,
+};
+use fedledger_ledger::Digest;
+use fedledger_proto::api::{ApiClient, NodeStatus, RaftRole};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::{
+    context::Context,
+    error::Failure,
+    follow::Follower,
+    names::Short,
+    output::{Table, list},
+    rounds::RoundRow,
+    source::Source,
+};
+
+/// The form of the status as JSON.
+const STATUS_SCHEMA: &str = "fedledger.status/1";
+
+/// How often a watched replica is asked when no entry comes.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Clears a terminal and moves to its first line (ECMA-48).
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+
+/// Arguments of `fedledger status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Go on until interrupted; as JSON, one object per line
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct View {
+    schema: &'static str,
+    /// Whether a running replica says so; else it is read from files.
+    live: bool,
+    consortium: String,
+    chain: Digest,
+    /// The replica that was asked.
+    node: Option<String>,
+    software: Option<String>,
+    leader: Option<String>,
+    term: Option<u64>,
+    log: LogView,
+    replicas: Vec<ReplicaView>,
+    branches: Vec<BranchView>,
+    plans: Vec<PlanView>,
+}
+
+#[derive(Debug, Serialize)]
+struct LogView {
+    size: u64,
+    root: Digest,
+    #[serde(rename = "final")]
+    final_size: u64,
+    finality_threshold: u64,
+    committed_index: Option<u64>,
+    applied_index: Option<u64>,
+    last_index: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplicaView {
+    node: String,
+    /// `leader`, `follower` or `candidate`; of other replicas only known whether they lead.
+    role: Option<&'static str>,
+    connected: bool,
+    matched_index: Option<u64>,
+    /// Raft entries that it lacks, as far as the replica that was asked knows.
+    lag: Option<u64>,
+    cosigned_size: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct BranchView {
+    branch: String,
+    version: VersionId,
+    number: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlanView {
+    plan: Digest,
+    name: String,
+    branch: String,
+    status: PlanStatus,
+    rounds: u64,
+    next_round: u64,
+    consents: u64,
+    /// The round in progress.
+    round: Option<RoundRow>,
+}
+
+/// Shows where everything stands.
+pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
+    if args.watch {
+        return watch(context);
+    }
+    let (source, history) = context.history(Keep::State)?;
+    let view = match &source {
+        Source::Replica(replica) => View::live(history.state(), &replica.status()?),
+        Source::Node(_) | Source::Bundle(_) => View::offline(&history),
+    };
+    if context.output.is_json() {
+        return context.output.line(&view, String::new);
+    }
+    context.output.text(&view.text(context, history.state()))
+}
+
+fn watch(context: &Context) -> Result<(), Failure> {
+    let (client, _) = context.client()?;
+    let mut follower = context.block_on(Follower::current(&client))?;
+    loop {
+        let status = context.block_on(client.status())?;
+        let view = View::live(follower.state(), &status);
+        context.output.line(&view, || format!("{CLEAR}{}", view.text(context, follower.state())))?;
+        context.block_on(change(&mut follower, &client))?;
+    }
+}
+
+/// Waits for the next entry, and takes those that are there already with it; but at most for a while.
+async fn change(follower: &mut Follower, client: &ApiClient) -> Result<(), Failure> {
+    if let Ok(entry) = timeout(WATCH_PERIOD, follower.next()).await {
+        let mut index = entry?.index;
+        let size = client.status().await?.log_size;
+        while index + 1 < size {
+            index = follower.next().await?.index;
+        }
+    }
+    Ok(())
+}
+
+impl View {
+    fn live(state: &Federation, status: &NodeStatus) -> Self {
+        let own = ReplicaView {
+            node: status.node.clone(),
+            role: Some(match status.role {
+                RaftRole::Leader => "leader",
+                RaftRole::Follower => "follower",
+                RaftRole::PreCandidate | RaftRole::Candidate => "candidate",
+            }),
+            connected: true,
+            matched_index: Some(status.last_index),
+            lag: None,
+            cosigned_size: None,
+        };
+        let others = status.peers.iter().map(|peer| ReplicaView {
+            node: peer.node.clone(),
+            role: status.leader.as_ref().map(|leader| if *leader == peer.node { "leader" } else { "follower" }),
+            connected: peer.connected,
+            matched_index: peer.matched_index,
+            lag: peer.matched_index.map(|matched| status.last_index.saturating_sub(matched)),
+            cosigned_size: peer.cosigned_size,
+        });
+        let mut replicas: Vec<ReplicaView> = std::iter::once(own).chain(others).collect();
+        replicas.sort_by(|a, b| a.node.cmp(&b.node));
+        Self {
+            schema: STATUS_SCHEMA,
+            live: true,
+            consortium: status.consortium.clone(),
+            chain: status.chain,
+            node: Some(status.node.clone()),
+            software: Some(status.software.clone()),
+            leader: status.leader.clone(),
+            term: Some(status.term),
+            log: LogView {
+                size: status.log_size,
+                root: status.root,
+                final_size: status.final_size,
+                finality_threshold: status.finality_threshold,
+                committed_index: Some(status.committed_index),
+                applied_index: Some(status.applied_index),
+                last_index: Some(status.last_index),
+            },
+            replicas,
+            branches: branches(state),
+            plans: plans(state),
+        }
+    }
+
+    fn offline(history: &History) -> Self {
+        let state = history.state();
+        Self {
+            schema: STATUS_SCHEMA,
+            live: false,
+            consortium: state.consortium().consortium.clone(),
+            chain: *history.log.chain(),
+            node: None,
+            software: None,
+            leader: None,
+            term: None,
+            log: LogView {
+                size: history.log.size(),
+                root: history.log.root(),
+                final_size: 0,
+                finality_threshold: state.consortium().finality_threshold,
+                committed_index: None,
+                applied_index: None,
+                last_index: None,
+            },
+            replicas: Vec::new(),
+            branches: branches(state),
+            plans: plans(state),
+        }
+    }
+
+    fn text(&self, context: &Context, state: &Federation) -> String {
+        let short = Short::of(state);
+        let mut lines = vec![format!("consortium {} (chain {})", self.consortium, self.chain)];
+        match (&self.node, &self.leader, self.term) {
+            (Some(node), leader, Some(term)) => {
+                let leader = leader.as_deref().unwrap_or("nobody: no majority of the replicas can be reached");
+                lines.push(format!("asked {node}; term {term} is led by {leader}"));
+            }
+            _ => lines.push("read from files; no replica was asked".to_owned()),
+        }
+        let log = &self.log;
+        lines.push(format!("log of {} entries, {} final, root {}", log.size, log.final_size, log.root));
+        if !self.replicas.is_empty() {
+            lines.push(String::new());
+            lines.push(context.output.table(&self.replica_table()));
+        }
+        for branch in &self.branches {
+            lines.push(format!("branch {} is at {}", branch.branch, short.number(&branch.version)));
+        }
+        for plan in &self.plans {
+            lines.push(plan.text(&short));
+        }
+        lines.join("\n")
+    }
+
+    fn replica_table(&self) -> Table {
+        let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let mut table = Table::new(&["replica", "role", "connected", "matched", "lag", "co-signed"]);
+        for replica in &self.replicas {
+            table.row(vec![
+                replica.node.clone(),
+                replica.role.unwrap_or("-").to_owned(),
+                if replica.connected { "yes" } else { "NO" }.to_owned(),
+                known(replica.matched_index),
+                known(replica.lag),
+                known(replica.cosigned_size),
+            ]);
+        }
+        table
+    }
+}
+
+impl PlanView {
+    fn text(&self, short: &Short) -> String {
+        let done = self.next_round.saturating_sub(1);
+        let mut text =
+            format!("plan {} {} is {}: {done} of {} rounds done", self.name, short.plan(&self.plan), self.status.name(), self.rounds);
+        if let Some(round) = &self.round {
+            text += &format!(
+                "\n  round {}, attempt {}, from {}: {}; contributed {}, declined {}, waiting for {}",
+                round.round,
+                round.attempt,
+                short.number(&round.base),
+                round.phase,
+                list(&round.contributed),
+                list(round.declined.keys()),
+                list(round.missing.keys()),
+            );
+        }
+        text
+    }
+}
+
+fn branches(state: &Federation) -> Vec<BranchView> {
+    let branches = state.branches().iter();
+    branches
+        .map(|(branch, version)| BranchView {
+            branch: branch.clone(),
+            version: *version,
+            number: state.versions().get(version).and_then(|record| record.number()),
+        })
+        .collect()
+}
+
+fn plans(state: &Federation) -> Vec<PlanView> {
+    let mut plans: Vec<(u64, PlanView)> = state
+        .plans()
+        .iter()
+        .map(|(id, record)| {
+            let open = record.open.as_ref();
+            let round = open.and_then(|key| Some(RoundRow::of(state, key, state.rounds().get(key)?)));
+            let view = PlanView {
+                plan: *id,
+                name: record.plan.name.clone(),
+                branch: record.plan.branch.clone(),
+                status: record.status,
+                rounds: record.plan.rounds,
+                next_round: record.next_round,
+                consents: record.consents.len() as u64,
+                round,
+            };
+            (record.proposed_index, view)
+        })
+        .collect();
+    plans.sort_by_key(|(index, _)| *index);
+    plans.into_iter().map(|(_, view)| view).collect()
+}

@@ -1,0 +1,123 @@
+//! What every command works with: output, the runtime, and the ledger, replica and identity that were named.
+
+use std::{fs::File, io::Read as _, path::Path};
+
+use fedledger_federation::history::{History, Keep};
+use fedledger_proto::{
+    api::{ApiClient, ApiError},
+    kit::Identity,
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    args::GlobalArgs,
+    error::{Exit, Failure},
+    output::Output,
+    places::Places,
+    remote::RemoteSource,
+    source::Source,
+};
+
+/// Largest file that people write for a command, in bytes.
+const TEXT_SIZE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where results go.
+    pub output: Output,
+    global: GlobalArgs,
+    runtime: Runtime,
+}
+
+impl Context {
+    /// The context of a call.
+    pub fn new(global: GlobalArgs) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::because(Exit::Failed, "cannot start", error))?;
+        Ok(Self { output: Output::new(&global), global, runtime })
+    }
+
+    /// Waits for something asynchronous.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Threads to compute with.
+    pub fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// The identity that was named.
+    pub fn identity(&self) -> Result<Identity, Failure> {
+        let directory = Places::find(&self.global)?.identity.ok_or_else(|| {
+            Failure::new(Exit::Usage, "no identity is given to connect with").next(
+                "name one with --identity DIR or FEDLEDGER_IDENTITY, or run the command below a folder with fedledger.toml",
+            )
+        })?;
+        Ok(Identity::load(&directory)?)
+    }
+
+    /// A connection to the replica that was named, which commands that write or watch need.
+    pub fn client(&self) -> Result<(ApiClient, Identity), Failure> {
+        let url = Places::find(&self.global)?.connect.ok_or_else(|| {
+            Failure::new(Exit::Usage, "this command needs a running replica, and none is given").next(
+                "name one with --connect URL or FEDLEDGER_CONNECT, or run the command below a folder with fedledger.toml",
+            )
+        })?;
+        let identity = self.identity()?;
+        let client = self.block_on(ApiClient::connect(&url, &identity))?;
+        Ok((client, identity))
+    }
+
+    /// The ledger that was named: of a replica if one was named and answers, else in a directory or bundle.
+    pub fn source(&self) -> Result<Source, Failure> {
+        let Places { ledger, connect, .. } = Places::find(&self.global)?;
+        match (connect, ledger) {
+            (None, None) => Err(Failure::new(Exit::Usage, "no ledger is given to read").next(
+                "name a replica's directory or a bundle with --ledger PATH, or a running replica with --connect URL and \
+                 --identity DIR, or run the command below a folder with fedledger.toml",
+            )),
+            (None, Some(path)) => Ok(Source::open(&path)?),
+            (Some(url), ledger) => {
+                let identity = self.identity()?;
+                match (self.block_on(ApiClient::connect(&url, &identity)), ledger) {
+                    (Ok(client), _) => Ok(Source::Replica(RemoteSource::new(client, self.runtime.handle().clone()))),
+                    (Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }), Some(path)) => {
+                        self.output.remark(&format!("{url} does not answer, so {} is read", path.display()));
+                        Ok(Source::open(&path)?)
+                    }
+                    (Err(error), _) => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// The ledger that was named, replayed.
+    pub fn history(&self, keep: Keep) -> Result<(Source, History), Failure> {
+        let source = self.source()?;
+        let progress = self.output.progress("reading the ledger");
+        let history = History::read(&source, keep, self.threads())?;
+        drop(progress);
+        Ok((source, history))
+    }
+}
+
+/// The text of a file that people write.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = read_file(path, TEXT_SIZE_BYTES_MAX)?;
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::new(Exit::Failed, format!("{} is no text: save it as UTF-8", path.display())))
+}
+
+/// A file of at most `limit` bytes.
+pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::io("read", path, &error))?;
+    if bytes.len() as u64 > limit {
+        let what = format!("{} is larger than {limit} bytes, so it is not what it should be", path.display());
+        return Err(Failure::new(Exit::Failed, what));
+    }
+    Ok(bytes)
+}

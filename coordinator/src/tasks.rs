@@ -1,0 +1,27 @@
+//! The node's background tasks: all of them end when the node does.
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Starts background tasks and ends them together; clones belong to the same node.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `task` until it is done or the node stops; it is dropped then, at a point where it waits.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            let _ = stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Ends every task and waits until they are gone, and with them whatever they held.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}

@@ -1,0 +1,333 @@
+//! The demo's consortium: provisioning it, and its nodes while they run.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use fedledger_coordinator::{ReplicaNode, replica::Handle};
+use fedledger_federation::{
+    Command,
+    command::StartPlan,
+    member::{Genesis, Role},
+    plan::Plan,
+};
+use fedledger_ledger::{
+    Digest,
+    transaction::{Nonce, Transaction},
+};
+use fedledger_participant::node::{NodeOptions, ParticipantNode};
+use fedledger_proto::{
+    api::ApiClient,
+    kit::{
+        ConsortiumDescription, Identity, MemberDescription, ParticipantDescription, ReplicaDescription, SitePolicy,
+        provision, write_kits,
+    },
+};
+
+use super::{Chaos, ChaosEvent, DemoError, DemoOptions, chaos::RETURNS_AFTER_ROUNDS};
+use crate::heart::{self, SITES};
+
+/// The member that proposes plans.
+const OPERATOR: &str = "operator";
+
+/// How far ahead the operator's transactions expire, in log entries.
+const VALIDITY_ENTRIES: u64 = 10_000;
+
+/// The nodes of the demo.
+#[derive(Debug)]
+pub(super) struct Consortium {
+    directory: PathBuf,
+    genesis: Vec<u8>,
+    operator: Identity,
+    replicas: BTreeMap<String, ReplicaNode>,
+    participants: BTreeMap<String, ParticipantNode>,
+    apis: BTreeMap<String, SocketAddr>,
+    /// Nodes that were killed and come back, by the round in which they do.
+    returning: Vec<(u64, Node)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Replica(String),
+    Participant(String),
+}
+
+impl Consortium {
+    /// Writes keys, genesis, configuration and data below the directory.
+    pub(super) fn provision(options: &DemoOptions) -> Result<Self, DemoError> {
+        let directory = options.directory.clone();
+        let ports = Ports::find(SITES.len()).map_err(DemoError::Port)?;
+        let description = describe(&ports);
+        let mut failure = None;
+        let mut randomness = || {
+            let mut bytes = [0; 32];
+            if let Err(error) = getrandom::fill(&mut bytes) {
+                failure = Some(error.to_string());
+            }
+            bytes
+        };
+        let provisioned = provision(&description, &mut randomness)?;
+        if let Some(error) = failure {
+            return Err(DemoError::Randomness(error));
+        }
+        write_kits(&provisioned, &directory, options.force)?;
+        for site in SITES {
+            write_data(&directory.join(site).join("participant"), site)?;
+        }
+        let operator = Identity::load(&directory.join(OPERATOR).join("identity"))?;
+        let apis = SITES.iter().map(|site| (*site).to_owned()).zip(ports.apis);
+        Ok(Self {
+            genesis: operator.genesis.bytes.clone(),
+            directory,
+            operator,
+            replicas: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            apis: apis.collect(),
+            returning: Vec::new(),
+        })
+    }
+
+    /// Starts every node.
+    pub(super) async fn start(&mut self) -> Result<(), DemoError> {
+        for site in SITES {
+            self.start_node(&Node::Replica(site.to_owned())).await?;
+        }
+        for site in SITES {
+            self.start_node(&Node::Participant(site.to_owned())).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops every node that runs.
+    pub(super) async fn stop(&mut self) -> Result<(), DemoError> {
+        let mut outcome = Ok(());
+        for (name, node) in std::mem::take(&mut self.participants) {
+            let stopped = node.shutdown().await;
+            outcome = outcome.and(stopped.map_err(|source| DemoError::Participant { name, source }));
+        }
+        for (name, node) in std::mem::take(&mut self.replicas) {
+            let stopped = node.shutdown().await;
+            outcome = outcome.and(stopped.map_err(|source| DemoError::Replica { name, source }));
+        }
+        outcome
+    }
+
+    /// The genesis file.
+    pub(super) fn genesis(&self) -> &[u8] {
+        &self.genesis
+    }
+
+    /// Replicas that run.
+    pub(super) fn replicas(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Participants that run.
+    pub(super) fn participants(&self) -> usize {
+        self.participants.len()
+    }
+
+    /// Hospitals whose participants run.
+    pub(super) fn training(&self) -> impl Iterator<Item = &String> {
+        self.participants.keys()
+    }
+
+    /// To a replica that runs.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.replicas.values().next().map(|replica| replica.handle().clone())
+    }
+
+    /// Proposes the plan as the operator, over the API.
+    pub(super) async fn propose(&self, plan: &Plan) -> Result<(), DemoError> {
+        self.submit(&Command::ProposePlan(plan.clone())).await
+    }
+
+    /// Starts the plan as the operator, over the API.
+    pub(super) async fn start_plan(&self, plan: &Digest) -> Result<(), DemoError> {
+        self.submit(&Command::StartPlan(StartPlan { plan: *plan })).await
+    }
+
+    /// Does what is asked for in this round; returns it in words.
+    pub(super) async fn disturb(&mut self, chaos: &[Chaos], round: u64) -> Result<Vec<String>, DemoError> {
+        let mut done = Vec::new();
+        let (back, away): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.returning).into_iter().partition(|(at, _)| *at <= round);
+        self.returning = away;
+        for (_, node) in back {
+            self.start_node(&node).await?;
+            done.push(format!("{node} is back"));
+        }
+        for chaos in chaos.iter().filter(|chaos| chaos.round == round) {
+            let node = match &chaos.event {
+                ChaosEvent::KillLeader => self.leader().map(Node::Replica),
+                ChaosEvent::KillReplica(site) => Some(Node::Replica(site.clone())),
+                ChaosEvent::KillParticipant(site) => Some(Node::Participant(site.clone())),
+            };
+            if let Some(node) = node {
+                self.kill(&node).await;
+                done.push(format!("{node} was killed"));
+                self.returning.push((round + RETURNS_AFTER_ROUNDS, node));
+            }
+        }
+        Ok(done)
+    }
+
+    /// Starts everything again that was killed and would come back later than the last round.
+    pub(super) async fn restore(&mut self) -> Result<(), DemoError> {
+        for (_, node) in std::mem::take(&mut self.returning) {
+            self.start_node(&node).await?;
+        }
+        Ok(())
+    }
+
+    fn leader(&self) -> Option<String> {
+        let leads = |node: &ReplicaNode| {
+            let status = node.handle().status().borrow().clone();
+            status.leader == Some(status.id)
+        };
+        self.replicas.iter().find(|(_, node)| leads(node)).map(|(site, _)| site.clone())
+    }
+
+    async fn kill(&mut self, node: &Node) {
+        match node {
+            Node::Replica(site) => {
+                if let Some(replica) = self.replicas.remove(site) {
+                    replica.kill().await;
+                }
+            }
+            Node::Participant(site) => {
+                if let Some(participant) = self.participants.remove(site) {
+                    // A participant acts on nothing but the ledger, so an orderly end is no different from a crash.
+                    let _ = participant.shutdown().await;
+                }
+            }
+        }
+    }
+
+    async fn start_node(&mut self, node: &Node) -> Result<(), DemoError> {
+        match node {
+            Node::Replica(site) => {
+                let directory = self.directory.join(site).join("replica");
+                let started = ReplicaNode::start(&directory).await;
+                let replica = started.map_err(|source| DemoError::Replica { name: site.clone(), source })?;
+                self.replicas.insert(site.clone(), replica);
+            }
+            Node::Participant(site) => {
+                let directory = self.directory.join(site).join("participant");
+                let started = ParticipantNode::start(&directory, NodeOptions::default()).await;
+                let participant = started.map_err(|source| DemoError::Participant { name: site.clone(), source })?;
+                self.participants.insert(site.clone(), participant);
+            }
+        }
+        Ok(())
+    }
+
+    async fn submit(&self, command: &Command) -> Result<(), DemoError> {
+        let site = self.replicas.keys().next().and_then(|site| self.apis.get(site));
+        let Some(address) = site else {
+            return Err(DemoError::Follow("no replica runs".to_owned()));
+        };
+        let client = ApiClient::connect(&format!("https://{address}"), &self.operator).await?;
+        let size = client.status().await?.log_size;
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| DemoError::Randomness(error.to_string()))?;
+        let transaction = Transaction {
+            chain: self.operator.genesis.chain,
+            author: self.operator.organisation_key.public(),
+            nonce: Nonce(nonce),
+            not_after_index: size + VALIDITY_ENTRIES,
+            kind: command.kind().to_owned(),
+            payload: command.payload(),
+        };
+        let envelope = transaction.sign(&self.operator.organisation_key).to_bytes();
+        let submitted = client.submit(&envelope).await?;
+        match submitted.reason {
+            Some(reason) => Err(DemoError::Rejected(reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Replica(site) => write!(f, "the replica of {site}"),
+            Self::Participant(site) => write!(f, "the participant of {site}"),
+        }
+    }
+}
+
+/// Ports that were free a moment ago.
+struct Ports {
+    listens: Vec<SocketAddr>,
+    apis: Vec<SocketAddr>,
+}
+
+impl Ports {
+    /// Ports for `count` replicas: one for TCP and UDP alike, one for the API.
+    fn find(count: usize) -> io::Result<Self> {
+        // All are held until all are found, so that none is given twice.
+        let (mut held, mut listens, mut apis) = (Vec::new(), Vec::new(), Vec::new());
+        while listens.len() < count {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let address = tcp.local_addr()?;
+            if let Ok(udp) = UdpSocket::bind(address) {
+                listens.push(address);
+                held.push((tcp, Some(udp)));
+            }
+        }
+        while apis.len() < count {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            apis.push(tcp.local_addr()?);
+            held.push((tcp, None));
+        }
+        Ok(Self { listens, apis })
+    }
+}
+
+fn describe(ports: &Ports) -> ConsortiumDescription {
+    let mut members: Vec<MemberDescription> = SITES
+        .iter()
+        .zip(ports.listens.iter().zip(&ports.apis))
+        .map(|(site, (listen, api))| MemberDescription {
+            id: (*site).to_owned(),
+            name: None,
+            roles: [Role::Replica, Role::Participant].into(),
+            replica: Some(ReplicaDescription {
+                listen: Some(*listen),
+                api: Some(*api),
+                ..ReplicaDescription::default()
+            }),
+            participant: Some(ParticipantDescription {
+                policy: Some(SitePolicy { auto_approve: true, ..SitePolicy::default() }),
+                ..ParticipantDescription::default()
+            }),
+        })
+        .collect();
+    members.push(MemberDescription {
+        id: OPERATOR.to_owned(),
+        name: Some("Operator of the consortium".to_owned()),
+        roles: [Role::Operator, Role::Auditor].into(),
+        replica: None,
+        participant: None,
+    });
+    ConsortiumDescription { name: "heart-demo".to_owned(), finality_threshold: None, members }
+}
+
+/// The hospital's own table, its schema and the rows that it tests on.
+fn write_data(directory: &Path, site: &str) -> Result<(), DemoError> {
+    let rows = serde_json::to_vec(&heart::test_rows(site)?).map_err(heart::HeartError::TestRows)?;
+    let files = [
+        ("data.csv", heart::csv(site)?.into_bytes()),
+        ("schema.toml", heart::SCHEMA.as_bytes().to_vec()),
+        (heart::TEST_ROWS_FILE, rows),
+    ];
+    for (name, bytes) in files {
+        let path = directory.join(name);
+        fs::write(&path, bytes).map_err(|source| DemoError::Io { path, source })?;
+    }
+    Ok(())
+}

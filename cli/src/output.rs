@@ -140,7 +140,8 @@ impl Output {
         text
     }
 
-    fn json_value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+    /// Prints a value that names its form itself, as JSON.
+    pub fn json_value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(|error| Failure::output(&error.into()))?;
         self.text(&text)
     }

@@ -3,10 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fedledger_simulations::{
+    demo::{self, Chaos, Demo, DemoError, DemoOptions, DemoRule, Progress, RoundSummary, Summary},
+    heart::SITES,
+};
 
 use crate::{
+    commands::participant::stop_signal,
     context::Context,
-    error::{Exit, Failure},
+    error::{Exit, Failure, chain},
+    output::Output,
 };
 
 /// Arguments of `fedledger demo`.
@@ -14,29 +20,141 @@ use crate::{
 pub(crate) struct DemoArgs {
     /// Where the nodes lie
     #[arg(long, value_name = "DIR", default_value = "fedledger-demo")]
-    pub dir: PathBuf,
+    dir: PathBuf,
     /// Replace what an earlier demo left in the directory
     #[arg(long)]
-    pub force: bool,
+    force: bool,
     /// Rounds to train
-    #[arg(long, default_value_t = 15)]
-    pub rounds: u64,
-    /// Seed of initial weights and batches
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Aggregation rule: fed_avg, fed_avg_m, fed_adagrad, fed_adam or fed_yogi
-    #[arg(long, default_value = "fed_avg")]
-    pub rule: String,
-    /// Keep the nodes running when training is done
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Seed of initial weights and batches: the same seed gives the same final weights
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Aggregation rule: fedavg, fedadagrad, fedadam or fedyogi
+    #[arg(long, default_value = "fedavg")]
+    rule: DemoRule,
+    /// Keep the nodes running when training is done, until Ctrl-C
     #[arg(long)]
-    pub serve: bool,
-    /// Make something go wrong: kill-leader@5, kill-replica:NAME@5, kill-participant:NAME@5, slow:NAME@5, poison:NAME@5
+    serve: bool,
+    /// Make something go wrong in a round: kill-leader@5, kill-replica:va@5, kill-participant:va@5
     #[arg(long, value_name = "EVENT@ROUND")]
-    pub chaos: Vec<String>,
+    chaos: Vec<Chaos>,
 }
 
 /// Runs the demo.
-pub(crate) fn run(_context: &Context, args: DemoArgs) -> Result<(), Failure> {
-    let what = format!("the demo in {} cannot be run by this build", args.dir.display());
-    Err(Failure::new(Exit::Failed, what))
+pub(crate) fn run(context: &Context, args: DemoArgs) -> Result<(), Failure> {
+    let serve = args.serve;
+    let options = DemoOptions {
+        directory: args.dir,
+        force: args.force,
+        rounds: args.rounds,
+        seed: args.seed,
+        rule: args.rule,
+        chaos: args.chaos,
+        serve,
+    };
+    context.block_on(async {
+        let mut stop = Box::pin(stop_signal()?);
+        let output = &context.output;
+        let mut show = |progress: Progress| show(output, &progress);
+        let demo = tokio::select! {
+            demo = demo::run(options, &mut show) => demo.map_err(|error| failure(&error))?,
+            () = &mut stop => {
+                let interrupted = Failure::new(Exit::Failed, "the demo was interrupted");
+                return Err(interrupted.next("run it again with --force to begin anew"));
+            }
+        };
+        report(output, &demo)?;
+        if serve {
+            output.remark("The nodes keep running. Press Ctrl-C to stop them.");
+            stop.await;
+        }
+        let ok = demo.summary.verified.ok;
+        demo.stop().await.map_err(|error| failure(&error))?;
+        if ok {
+            Ok(())
+        } else {
+            let failed = Failure::new(Exit::Mismatch, "the ledger of the demo does not verify");
+            Err(failed.next("run `fedledger verify` in the directory to see what is wrong"))
+        }
+    })
+}
+
+fn show(output: &Output, progress: &Progress) {
+    let line = match progress {
+        Progress::Provisioned => "Keys, genesis and data are written.".to_owned(),
+        Progress::NodesStarted { replicas, participants } => {
+            format!("{replicas} replicas and {participants} participants run on loopback.")
+        }
+        Progress::PlanStarted => {
+            let heads: String = SITES.iter().map(|site| format!("{site:>12}")).collect();
+            format!("Every hospital has consented to the plan.\n\nAccuracy   {heads}{:>10}{:>9}", "mean", "ms")
+        }
+        Progress::Chaos(what) => format!("         ! {what}"),
+        Progress::Round(round) => row(round),
+        Progress::Verifying { entries } => format!("\nVerifying {entries} entries from the files of one replica ..."),
+    };
+    if !output.is_json() {
+        // A reader who has gone away is noticed when the summary is printed.
+        let _ = output.text(&line);
+    }
+}
+
+fn row(round: &RoundSummary) -> String {
+    let accuracy = |site: &&str| match round.accuracy.get(*site) {
+        Some(accuracy) => format!("{accuracy:>12.3}"),
+        None => format!("{:>12}", "-"),
+    };
+    let cells: String = SITES.iter().map(accuracy).collect();
+    let missing = round.missing.iter().map(|missing| format!("  without {} ({})", missing.member, missing.reason));
+    let missing: String = missing.collect();
+    format!("round {:>4} {cells}{:>10.3}{:>9}{missing}", round.round, round.accuracy_mean, round.duration_ms)
+}
+
+fn report(output: &Output, demo: &Demo) -> Result<(), Failure> {
+    let summary = &demo.summary;
+    if output.is_json() { output.json_value(summary) } else { output.text(&text(summary)) }
+}
+
+fn text(summary: &Summary) -> String {
+    let verified = &summary.verified;
+    let verdict = if verified.ok { "as recorded" } else { "NOT as recorded" };
+    let cd = summary.dir.display();
+    let tries = [
+        ("fedledger log", "the versions of the model, newest first"),
+        ("fedledger show main", "the recipe of the newest one"),
+        ("fedledger audit contributions", "who contributed what"),
+        ("fedledger audit replay --all", "compute every version again"),
+        ("fedledger export --with-blobs --out heart.bundle", "everything an outside auditor needs"),
+        ("fedledger verify heart.bundle", "what such an auditor runs"),
+    ];
+    let tries: String = tries.iter().map(|(command, what)| format!("  {command:<50} # {what}\n")).collect();
+    format!(
+        "  {} entries, {} versions computed again bit for bit: {verdict}\n\n\
+         Final version  {}\n\
+         Weights        SHA-256 {}\n\
+         Ledger         {} entries, {:.1} s in all\n\n\
+         Try next:\n  cd {cd}\n{tries}",
+        verified.entries,
+        verified.versions_recomputed,
+        summary.final_version,
+        summary.final_weights,
+        summary.ledger_size,
+        summary.duration_ms as f64 / 1000.0,
+    )
+}
+
+fn failure(error: &DemoError) -> Failure {
+    let exit = match error {
+        DemoError::Chaos(_) => Exit::Usage,
+        DemoError::Stalled { .. } => Exit::TimedOut,
+        _ => Exit::Failed,
+    };
+    let failure = Failure::because(exit, "the demo could not be completed", chain(error));
+    match error {
+        DemoError::Write(_) => {
+            failure.next("choose another directory with --dir DIR, or replace an earlier demo with --force")
+        }
+        _ => failure,
+    }
 }

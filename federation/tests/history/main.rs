@@ -5,6 +5,7 @@
 mod apply;
 mod audit;
 mod bundle;
+mod conductor;
 mod consortium;
 mod properties;
 mod rejections;

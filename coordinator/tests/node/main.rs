@@ -1,0 +1,179 @@
+//! Replicas as nodes: real sockets on loopback, real RocksDB, hostile peers, crashes.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
+mod cluster;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use cluster::Cluster;
+use fedledger_coordinator::{NodeError, ReplicaNode};
+use fedledger_ledger::{Digest, SecretKey, leaf::Leaf, log::read_leaf, replica::Fault, storage::StorageError};
+use fedledger_proto::{
+    endpoint::{BlobError, Endpoint},
+    kit::{KitError, ParticipantKit, ReplicaKit},
+    wire::{CheckpointRequest, CheckpointResponse, EventsRequest, RefusalCode, SubmitRequest, SubmitResponse},
+};
+use tokio::time::timeout;
+
+/// Generous: a condition that does not come true in this time is a failure.
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_come_through_any_replica_and_all_logs_agree() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 1..=3 {
+        let envelope = cluster.envelope();
+        let handle = cluster.node(number).handle().clone();
+        let first = handle.submit(envelope.clone()).await.unwrap();
+        let again = cluster.node(number % 3 + 1).handle().submit(envelope).await.unwrap();
+        assert_eq!(first.index, again.index);
+        assert_eq!(first.leaf, again.leaf);
+        // The federation knows no such kind: a rejection on record.
+        assert_eq!(Leaf::from_bytes(&first.leaf).unwrap().outcome.code(), "unknown_kind");
+        assert!(handle.read_barrier().await);
+    }
+    cluster.wait_for_size(4).await;
+    cluster.assert_logs_agree(4);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leaders_death_loses_nothing_and_it_comes_back() {
+    let mut cluster = Cluster::start(3).await;
+    let before = cluster.envelope();
+    let index = cluster.node(2).handle().submit(before.clone()).await.unwrap().index;
+    let leader = cluster.leader().await;
+    cluster.kill(leader).await;
+    let survivor = leader % 3 + 1;
+    let after = cluster.envelope();
+    let handle = cluster.node(survivor).handle().clone();
+    let submitted = timeout(LONG, handle.submit(after)).await.unwrap().unwrap();
+    assert!(submitted.index > index);
+    assert_eq!(handle.submit(before).await.unwrap().index, index);
+    drop(handle);
+    cluster.restart(leader).await;
+    cluster.wait_for_size(submitted.index + 1).await;
+    cluster.assert_logs_agree(submitted.index + 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_writes_are_refused_and_later_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    let envelope = cluster.envelope();
+    cluster.node(1).handle().submit(envelope).await.unwrap();
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    let handle = cluster.node(1).handle().clone();
+    assert!(!timeout(LONG, handle.read_barrier()).await.unwrap(), "a read was confirmed without a majority");
+    let envelope = cluster.envelope();
+    let waiting = tokio::spawn({
+        let (handle, envelope) = (handle.clone(), envelope.clone());
+        async move { handle.submit(envelope).await }
+    });
+    cluster.restart(2).await;
+    // What was submitted while nobody could take it is committed once, whoever asked.
+    let second = timeout(LONG, handle.submit(envelope)).await.unwrap().unwrap();
+    if let Ok(first) = waiting.await.unwrap() {
+        assert_eq!(first.index, second.index);
+    }
+    drop(handle);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_gets_what_it_may_have_and_no_more() {
+    let mut cluster = Cluster::start(3).await;
+    let (endpoint, replica) = cluster.participant().await;
+    // Its transactions, checkpoints and the events of the ledger.
+    let envelope = cluster.envelope();
+    let response = endpoint.call(replica, &SubmitRequest { envelope }, LONG).await.unwrap();
+    let SubmitResponse::Outcome { index, leaf } = response else { panic!("{response:?}") };
+    let (_, mut events) = endpoint.subscribe(replica, &EventsRequest { from: 0 }).await.unwrap();
+    let genesis = events.next().await.unwrap().unwrap();
+    assert_eq!((genesis.index, Digest::of(&genesis.leaf)), (0, cluster.chain()));
+    let first = events.next().await.unwrap().unwrap();
+    assert_eq!((first.index, first.leaf), (index, leaf));
+    let response = endpoint.call(replica, &CheckpointRequest::Latest, LONG).await.unwrap();
+    assert!(matches!(response, CheckpointResponse::Latest { note: Some(_) }));
+    // Not a file that may be another hospital's update.
+    let secret = b"another hospital's update";
+    let digest = cluster.keep_blob(1, secret);
+    let refused = endpoint.get_blob(replica, digest, 1024, &mut Vec::new()).await.unwrap_err();
+    assert!(is_not_permitted(&refused), "{refused}");
+    // Nothing is stored that no round waits for.
+    let unwanted = vec![7; 4096];
+    let put = endpoint.put_blob(replica, Digest::of(&unwanted), 4096, &mut unwanted.as_slice()).await;
+    assert!(is_not_permitted(&put.unwrap_err()));
+    // Garbage is refused in words, and the connection goes on.
+    let garbage = SubmitRequest { envelope: b"garbage".to_vec() };
+    let response = endpoint.call(replica, &garbage, LONG).await.unwrap();
+    assert!(matches!(&response, SubmitResponse::Refused { code, .. } if code == "refused"), "{response:?}");
+    let envelope = cluster.envelope();
+    assert!(endpoint.call(replica, &SubmitRequest { envelope }, LONG).await.is_ok());
+    endpoint.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_refused_and_nobody_else_disturbed() {
+    let mut cluster = Cluster::start(3).await;
+    let (stranger, replica) = cluster.dial(SecretKey::from_seed([0xee; 32])).await;
+    let refused = stranger.call(replica, &CheckpointRequest::Latest, Duration::from_secs(5)).await;
+    assert!(refused.is_err());
+    assert_eq!(*stranger.connected().borrow(), BTreeSet::new());
+    let envelope = cluster.envelope();
+    cluster.node(2).handle().submit(envelope).await.unwrap();
+    stranger.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_start_says_why() {
+    let mut cluster = Cluster::start(3).await;
+    let first = cluster.replica_directory(1);
+    // The same directory a second time.
+    let error = ReplicaNode::start(&first).await.unwrap_err();
+    assert!(matches!(error, NodeError::Storage(StorageError::InUse { .. })), "{error}");
+    // Another node's port.
+    let mut kit = ReplicaKit::load(&cluster.replica_directory(2)).unwrap();
+    let taken = kit.config.api;
+    cluster.kill(3).await;
+    kit = ReplicaKit::load(&cluster.replica_directory(3)).unwrap();
+    kit.config.api = taken;
+    let error = ReplicaNode::start_kit(kit.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    // Another consortium's genesis over this ledger.
+    let other = Cluster::provision(3, 0xaa);
+    kit.genesis = ReplicaKit::load(&other.replica_directory(3)).unwrap().genesis;
+    let error = ReplicaNode::start_kit(kit).await.unwrap_err();
+    assert!(matches!(error, NodeError::Fault(Fault::OtherChain { .. })), "{error}");
+    // A key file that is gone, and a directory of another kind.
+    std::fs::remove_file(cluster.replica_directory(3).join("keys/log.key")).unwrap();
+    let error = ReplicaNode::start(&cluster.replica_directory(3)).await.unwrap_err();
+    assert!(error.to_string().contains("log.key"), "{error}");
+    let error = ReplicaNode::start(&cluster.directory().join("site-1/participant")).await.unwrap_err();
+    assert!(matches!(error, NodeError::Kit(KitError::WrongRole { .. })), "{error}");
+    cluster.stop().await;
+}
+
+fn is_not_permitted(error: &BlobError) -> bool {
+    matches!(error, BlobError::Refused(refusal) if refusal.code == RefusalCode::NotPermitted)
+}
+
+/// The endpoint of the first site's participant.
+fn transport_key(cluster: &Cluster) -> SecretKey {
+    ParticipantKit::load(&cluster.directory().join("site-1/participant")).unwrap().transport_key
+}
+
+/// The leaf of a node at an index.
+fn leaf_of(node: &ReplicaNode, index: u64) -> Vec<u8> {
+    read_leaf(&**node.handle().storage(), index).unwrap()
+}
+
+/// Waits until an endpoint is connected to somebody.
+async fn connected(endpoint: &Endpoint) {
+    let mut connected = endpoint.connected();
+    timeout(LONG, connected.wait_for(|peers| !peers.is_empty())).await.unwrap().unwrap();
+}

@@ -8,7 +8,7 @@ use crate::commands;
 
 /// A federation of hospitals and its ledger, from the command line.
 #[derive(Debug, Parser)]
-#[command(name = "fedledger", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "fedledger", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 verification found a mismatch, \
                         4 refused by policy or governance, 5 timed out or no quorum.")]
 pub(crate) struct Cli {

@@ -163,9 +163,13 @@ fn propose(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
     let command = Command::ProposePlan(plan);
     let writer = Writer::connect(context)?;
     let submitted = writer.submit(context, &command)?;
-    writer.show(context, &command, &submitted, json!({ "plan": id, "name": name }), || {
-        format!("proposed plan {id}\nEach hospital consents with `fedledger plan approve {}`", names::short_digest(&id))
-    })
+    let about = json!({ "plan": id, "name": name });
+    writer.show(context, &command, &submitted, about, || format!("proposed plan {id}"))?;
+    if !context.output.is_json() {
+        let hint = format!("each hospital consents with `fedledger plan approve {}`", names::short_digest(&id));
+        context.output.remark(&hint);
+    }
+    Ok(())
 }
 
 fn write(context: &Context, text: &str, done: &str, command: impl FnOnce(Digest) -> Command) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use cluster::Cluster;
 use fedledger_coordinator::{NodeError, ReplicaNode};
 use fedledger_ledger::{Digest, SecretKey, leaf::Leaf, log::read_leaf, replica::Fault, storage::StorageError};
 use fedledger_proto::{
-    endpoint::{BlobError, Endpoint},
+    endpoint::{BlobError, CallError, Endpoint},
     kit::{KitError, ParticipantKit, ReplicaKit},
     wire::{CheckpointRequest, CheckpointResponse, EventsRequest, RefusalCode, SubmitRequest, SubmitResponse},
 };
@@ -159,7 +159,7 @@ async fn a_node_that_cannot_start_says_why() {
 }
 
 fn is_not_permitted(error: &BlobError) -> bool {
-    matches!(error, BlobError::Refused(refusal) if refusal.code == RefusalCode::NotPermitted)
+    matches!(error, BlobError::Call(CallError::Refused(refusal)) if refusal.code == RefusalCode::NotPermitted)
 }
 
 /// The endpoint of the first site's participant.

@@ -1,9 +1,9 @@
 //! Checkpoints: who signed which head of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_ledger::{
-    Digest,
+    Digest, PublicKey,
     checkpoint::Checkpoint,
     log::Log,
     note::{KeyId, SignatureType, SignedNote},
@@ -43,10 +43,11 @@ impl Roots {
 
 /// Checks every note and finds out how many entries are final.
 pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNote], roots: &Roots) {
+    let keys = log_keys(state);
     // The largest head that each replica has signed.
     let mut signed = BTreeMap::<String, u64>::new();
     for note in notes {
-        match check_note(report.entries, state, note, roots) {
+        match check_note(report.entries, state, &keys, note, roots) {
             Ok((size, signers)) => {
                 report.checkpoints += 1;
                 for signer in signers {
@@ -64,10 +65,20 @@ pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNot
     report.final_entries = threshold.checked_sub(1).and_then(|last| sizes.get(last).copied()).unwrap_or(0);
 }
 
+/// The keys that sign checkpoints, by the names of their replicas.
+fn log_keys(state: &Federation) -> BTreeMap<&str, PublicKey> {
+    let keys = state.members().nodes().filter_map(|(_, node)| match node.kind {
+        NodeKind::Replica { log_key, .. } => Some((node.name.as_str(), log_key)),
+        NodeKind::Participant => None,
+    });
+    keys.collect()
+}
+
 /// The size that a note is about, and the replicas that signed it.
 fn check_note(
     entries: u64,
     state: &Federation,
+    keys: &BTreeMap<&str, PublicKey>,
     encoded: &EncodedNote,
     roots: &Roots,
 ) -> Result<(u64, Vec<String>), Problem> {
@@ -83,7 +94,7 @@ fn check_note(
         let detail = format!("a checkpoint has the origin {:?}, this ledger's is {expected:?}", checkpoint.origin());
         return Err(problem(ProblemKind::Checkpoint, detail).at(index));
     }
-    let signers = check_signatures(state, &note).map_err(|problem| problem.at(index))?;
+    let signers = check_signatures(keys, &note).map_err(|problem| problem.at(index))?;
     if size == 0 || size > entries {
         let detail = format!("a checkpoint is about {size} entries, there are {entries}: entries are missing");
         return Err(problem(ProblemKind::Checkpoint, detail).at(index));
@@ -100,24 +111,22 @@ fn check_note(
 }
 
 /// The replicas that signed a note. Every line must be a replica's: a bundle has no room for what nobody can check.
-fn check_signatures(state: &Federation, note: &SignedNote) -> Result<Vec<String>, Problem> {
+fn check_signatures(keys: &BTreeMap<&str, PublicKey>, note: &SignedNote) -> Result<Vec<String>, Problem> {
     let problem = |detail: String| Problem::new(ProblemKind::Checkpoint, detail);
-    let mut signers = Vec::new();
+    let mut signers = BTreeSet::new();
     for line in note.signatures() {
-        let key = state.members().nodes().find_map(|(_, node)| match node.kind {
-            NodeKind::Replica { log_key, .. } if node.name == line.name() => Some(log_key),
-            NodeKind::Replica { .. } | NodeKind::Participant => None,
-        });
-        let key = key.filter(|key| KeyId::of(line.name(), SignatureType::Ed25519, key) == line.key_id());
-        let Some(key) = key else {
-            let signer = line.name().chars().take(80).collect::<String>();
+        let name = line.name();
+        let key = keys.get(name).filter(|key| KeyId::of(name, SignatureType::Ed25519, key) == line.key_id());
+        if key.is_none() {
+            let signer = name.chars().take(80).collect::<String>();
             return Err(problem(format!("a checkpoint is signed by {signer:?}, which is no replica's log key")));
-        };
-        note.verify(line.name(), &key).map_err(|error| problem(error.to_string()))?;
-        if signers.iter().any(|signer| signer == line.name()) {
-            return Err(problem(format!("{} has signed the same note twice", line.name())));
         }
-        signers.push(line.name().to_owned());
+        if !signers.insert(name) {
+            return Err(problem(format!("{name} has signed the same note twice")));
+        }
     }
-    Ok(signers)
+    for (name, key) in signers.iter().filter_map(|name| Some((name, keys.get(name)?))) {
+        note.verify(name, key).map_err(|error| problem(error.to_string()))?;
+    }
+    Ok(signers.into_iter().map(str::to_owned).collect())
 }

@@ -11,4 +11,3 @@ mod properties;
 mod rejections;
 mod tampering;
 mod verify;
-mod temp;

@@ -8,7 +8,10 @@ use std::{
 
 use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
-use fedledger_proto::endpoint::{BlobError, Endpoint};
+use fedledger_proto::{
+    endpoint::{BlobError, Endpoint},
+    wire::{CheckpointRequest, CheckpointResponse},
+};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +80,18 @@ impl Context {
             () = tokio::time::sleep(peers::backoff(failures)) => true,
             // While the endpoint is there, its sender is.
             Ok(()) = connected.changed() => true,
+        }
+    }
+
+    /// The signed head that a replica gives, unverified.
+    pub async fn head_of(&self, replica: &Replica) -> Option<String> {
+        match self.endpoint.call(replica.key, &CheckpointRequest::Latest, self.replica_timeout).await {
+            Ok(CheckpointResponse::Latest { note }) => note,
+            Ok(CheckpointResponse::Taken) => None,
+            Err(error) => {
+                tracing::debug!(replica = replica.name, %error, "a replica did not give its head");
+                None
+            }
         }
     }
 

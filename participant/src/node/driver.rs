@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fedledger_federation::command::RoundKey;
-use fedledger_proto::{
-    endpoint::InboundRequest,
-    wire::{CheckpointRequest, CheckpointResponse},
-};
+use fedledger_proto::endpoint::InboundRequest;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -322,7 +319,7 @@ impl Driver {
             for replica in replicas {
                 let head = tokio::select! {
                     () = stop.cancelled() => return,
-                    head = head_of(&context, &replica) => head,
+                    head = context.head_of(&replica) => head,
                 };
                 if let Some(text) = head {
                     inputs.send(Input::Note { replica: replica.name, text }).await.ok();
@@ -330,16 +327,5 @@ impl Driver {
             }
             drop(permit);
         });
-    }
-}
-
-async fn head_of(context: &Context, replica: &Replica) -> Option<String> {
-    match context.endpoint.call(replica.key, &CheckpointRequest::Latest, context.replica_timeout).await {
-        Ok(CheckpointResponse::Latest { note }) => note,
-        Ok(CheckpointResponse::Taken) => None,
-        Err(error) => {
-            tracing::debug!(replica = replica.name, %error, "a replica did not give its head");
-            None
-        }
     }
 }

@@ -9,7 +9,7 @@ use fedledger_proto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context, core::Input, peers::Replica};
+use super::{context::Context, core::Input, peers::Replica, witness};
 
 /// Something that came from the replica followed in a certain turn; what comes late from an earlier turn is ignored.
 #[derive(Debug)]
@@ -51,8 +51,11 @@ async fn forward_all(
     turn: u64,
     feed: &mpsc::Sender<Fed>,
 ) -> Result<(), CallError> {
+    // Leaves that the replica has signed for are there already, whatever it answers.
+    let head = context.head_of(replica).await;
+    let signed = head.as_deref().and_then(|note| witness::parse_unverified(note).ok()).map_or(0, |head| head.size());
     let (accepted, mut leaves) = context.endpoint.subscribe(replica.key, &EventsRequest { from }).await?;
-    let following = Input::Following { replica: replica.name.clone(), next: accepted.next };
+    let following = Input::Following { replica: replica.name.clone(), next: accepted.next.max(signed) };
     let mut received = feed.send(Fed { turn, input: following }).await;
     let mut expected = from;
     while received.is_ok()

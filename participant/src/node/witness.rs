@@ -169,11 +169,11 @@ impl Witness {
     }
 }
 
-/// The head in a note that this node has stored itself.
+/// What a note says that was verified before, or whose word need not be relied on.
 ///
 /// # Errors
 ///
-/// [`WitnessError`] if the file was damaged.
-pub fn parse_stored(text: &str) -> Result<Checkpoint, WitnessError> {
+/// [`WitnessError`] if it is no checkpoint.
+pub fn parse_unverified(text: &str) -> Result<Checkpoint, WitnessError> {
     Ok(Checkpoint::parse(SignedNote::parse(text)?.text())?)
 }

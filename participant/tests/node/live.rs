@@ -125,7 +125,7 @@ async fn a_node_that_is_started_again_goes_on_and_gives_the_same_update() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the_same_update() {
     let mut plan = lone_plan();
-    plan.training.steps = 20_000;
+    plan.training.steps = 50_000;
     let mut updates = Vec::new();
     for interrupted in [false, true] {
         let mut ledger = Ledger::new();

@@ -11,7 +11,7 @@ use fedledger_coordinator::{ReplicaNode, replica::Handle};
 use fedledger_federation::{
     Command,
     command::StartPlan,
-    member::{Genesis, Role},
+    member::Role,
     plan::Plan,
 };
 use fedledger_ledger::{

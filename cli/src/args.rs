@@ -128,3 +128,20 @@ impl Command {
         matches!(self, Self::Coordinator(_) | Self::Participant(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_all_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn colours_follow_the_terminal_only_by_default() {
+        assert!(Color::Always.allows(false) && !Color::Never.allows(true) && !Color::Auto.allows(false));
+    }
+}

@@ -101,7 +101,11 @@ impl From<KitError> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let failure = Self::because(Exit::Failed, "cannot open the ledger", &error);
-        if error.is_damage() { failure.next("run `fedledger verify` on it, and read another replica's ledger") } else { failure }
+        if error.is_damage() {
+            failure.next("run `fedledger verify` on it, and read another replica's ledger")
+        } else {
+            failure
+        }
     }
 }
 

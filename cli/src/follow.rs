@@ -26,10 +26,16 @@ impl Follower {
     pub async fn current(client: &ApiClient) -> Result<Self, Failure> {
         let size = client.status().await?.log_size;
         let mut follower = Self::start(client).await?;
-        while follower.log.size() < size {
-            follower.next().await?;
-        }
+        follower.until(size.saturating_sub(1)).await?;
         Ok(follower)
+    }
+
+    /// Goes on until the entry at `index` has been received.
+    pub async fn until(&mut self, index: u64) -> Result<(), Failure> {
+        while self.log.size() <= index {
+            self.next().await?;
+        }
+        Ok(())
     }
 
     /// The next entry, as soon as there is one. If this is cancelled no entry is lost.

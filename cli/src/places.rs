@@ -24,11 +24,8 @@ impl Places {
     ///
     /// A `fedledger.toml` that cannot be used.
     pub fn find(global: &GlobalArgs) -> Result<Self, Failure> {
-        let arguments = Self {
-            ledger: global.ledger.clone(),
-            connect: global.connect.clone(),
-            identity: global.identity.clone(),
-        };
+        let arguments =
+            Self { ledger: global.ledger.clone(), connect: global.connect.clone(), identity: global.identity.clone() };
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let environment = Self {
             ledger: variable("FEDLEDGER_LEDGER").map(PathBuf::from),

@@ -48,6 +48,11 @@ impl Writer {
 
     /// Signs a command, submits it, and waits until it has been accepted.
     pub fn submit(&self, context: &Context, command: &Command) -> Result<Submitted, Failure> {
+        self.try_submit(context, command)?.map_err(|error| self.refused(command, error))
+    }
+
+    /// The same, with what the replica or the ledger says against it.
+    pub fn try_submit(&self, context: &Context, command: &Command) -> Result<Result<Submitted, ApiError>, Failure> {
         let mut nonce = [0; 16];
         let random = getrandom::fill(&mut nonce);
         random.map_err(|error| Failure::because(Exit::Failed, "the system gives no random numbers", error))?;
@@ -66,7 +71,7 @@ impl Writer {
             self.client.submit(&envelope.to_bytes()).await?.accepted()
         });
         drop(progress);
-        submitted.map_err(|error| self.refused(command, error))
+        Ok(submitted)
     }
 
     /// Shows what was submitted: an object with `about` in it, or the text.
@@ -88,7 +93,8 @@ impl Writer {
         context.output.object(SUBMITTED_SCHEMA, &receipt, || format!("{} (entry {})", text(), submitted.index))
     }
 
-    fn refused(&self, command: &Command, error: ApiError) -> Failure {
+    /// What to tell people of a command that did not get through.
+    pub fn refused(&self, command: &Command, error: ApiError) -> Failure {
         let ApiError::Rejected { index, code, reason } = error else { return error.into() };
         let what = format!("the ledger rejected {} of {} (entry {index})", command.kind(), self.identity.member);
         let why = reason.map_or_else(|| code.clone(), |reason| format!("{code}: {reason}"));

@@ -6,7 +6,11 @@ use std::{
 };
 
 use fedledger_federation::member::NodeKind;
-use fedledger_ledger::{PublicKey, log::read_leaf};
+use fedledger_ledger::{
+    PublicKey,
+    log::{Refusal as LogRefusal, read_leaf},
+    replica::SubmitError,
+};
 use fedledger_proto::{
     endpoint::{BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder},
     wire::{
@@ -99,6 +103,8 @@ impl Inner {
             Ok(submitted) => SubmitResponse::Outcome { index: submitted.index, leaf: submitted.leaf },
             Err(failure) => {
                 let code = match &failure {
+                    SubmitFailure::Refused(SubmitError::Refused(LogRefusal::Expired { .. })) => "expired",
+                    SubmitFailure::Refused(SubmitError::Busy) => "busy",
                     SubmitFailure::Refused(_) => "refused",
                     SubmitFailure::NoLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
@@ -132,7 +138,8 @@ impl Inner {
     async fn events(&self, request: EventsRequest, responder: EventsResponder) -> Result<(), String> {
         let mut size = self.handle.log_size();
         let mut next = request.from;
-        let mut sender = responder.accept(next).await.map_err(|error| error.to_string())?;
+        let available = *size.borrow();
+        let mut sender = responder.accept(available).await.map_err(|error| error.to_string())?;
         loop {
             let available = *size.borrow_and_update();
             while next < available {

@@ -277,6 +277,11 @@ impl Conductor {
                 let outputs = *outputs;
                 let Ok(recipe) = Recipe::of(view.state, key) else { return };
                 let Ok((_, version)) = recipe.manifest(view.state, &outputs) else { return };
+                // Training is deterministic: after a rollback it may lead to the version that was revoked.
+                if view.state.versions().get(&version).is_some_and(|record| record.revoked.is_some()) {
+                    self.abandon(view, key, "version_revoked", duties);
+                    return;
+                }
                 self.submit(view, Command::CommitVersion(CommitVersion { key: *key, version, outputs }), duties);
             }
             Some(Computation::Failed { permanent: Some(code), .. }) if key.round > 0 => {

@@ -1,5 +1,7 @@
 //! Rates of the log: appending, proving and verifying at a million entries, and strict signature verification.
 
+#![expect(clippy::disallowed_types, reason = "nothing depends on the order of the nodes here")]
+
 use std::{collections::HashMap, convert::Infallible, hint::black_box};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

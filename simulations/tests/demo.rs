@@ -19,8 +19,8 @@ fn options(directory: &Path, rounds: u64, chaos: &[&str]) -> DemoOptions {
 async fn run(rounds: u64, chaos: &[&str]) -> (Summary, Vec<Progress>) {
     let directory = tempfile::tempdir().unwrap();
     let mut seen = Vec::new();
-    let demo = demo::run(options(&directory.path().join("demo"), rounds, chaos), &mut |event| seen.push(event));
-    let demo = demo.await.unwrap();
+    let mut see = |event| seen.push(event);
+    let demo = demo::run(options(&directory.path().join("demo"), rounds, chaos), &mut see).await.unwrap();
     let summary = demo.summary.clone();
     demo.stop().await.unwrap();
     (summary, seen)

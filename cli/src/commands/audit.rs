@@ -105,8 +105,11 @@ fn replay_versions(context: &Context, args: &ReplayArgs) -> Result<(), Failure> 
     let mismatches = rows.iter().filter(|row| row.result == ReplayResult::Mismatch).count();
     let skipped = rows.iter().filter(|row| row.result == ReplayResult::Skipped).count();
     if mismatches > 0 {
-        return Err(Failure::new(Exit::Mismatch, format!("{mismatches} versions are not what their contributions make"))
-            .next("`fedledger verify` tells which files are damaged"));
+        return Err(Failure::new(
+            Exit::Mismatch,
+            format!("{mismatches} versions are not what their contributions make"),
+        )
+        .next("`fedledger verify` tells which files are damaged"));
     }
     if version.is_some() && skipped > 0 {
         let reason = rows.iter().find_map(|row| row.reason.clone()).unwrap_or_default();

@@ -108,7 +108,8 @@ fn make_directory(directory: &Path, force: bool) -> Result<(), Failure> {
 
 /// Roles are names on the ledger, so they are safe as names of files.
 fn file_name(role: &str, artifact: &Artifact) -> String {
-    let safe: String = role.chars().map(|c| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' }).collect();
+    let safe: String =
+        role.chars().map(|c| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' }).collect();
     let extension = if artifact.media_type == SAFETENSORS { "safetensors" } else { "bin" };
     format!("{safe}.{extension}")
 }

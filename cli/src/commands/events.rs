@@ -3,12 +3,7 @@
 use clap::Args;
 use fedledger_federation::history::{EntryView, Keep};
 
-use crate::{
-    context::Context,
-    error::Failure,
-    follow::Follower,
-    names::short_digest,
-};
+use crate::{context::Context, error::Failure, follow::Follower, names::short_digest};
 
 /// Characters of an event that are shown to people; the rest is there as JSON.
 const DETAIL_LENGTH_MAX: usize = 160;

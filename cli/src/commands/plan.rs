@@ -99,15 +99,13 @@ pub(crate) fn run(context: &Context, command: PlanCommand) -> Result<(), Failure
         PlanCommand::Approve { plan } => {
             write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan }))
         }
-        PlanCommand::Start { plan } => {
-            write(context, &plan, "started", |plan| Command::StartPlan(StartPlan { plan }))
+        PlanCommand::Start { plan } => write(context, &plan, "started", |plan| Command::StartPlan(StartPlan { plan })),
+        PlanCommand::Stop(StopArgs { plan, reason }) => {
+            write(context, &plan, "stopped", |plan| Command::StopPlan(StopPlan { plan, drain: false, reason }))
         }
-        PlanCommand::Stop(StopArgs { plan, reason }) => write(context, &plan, "stopped", |plan| {
-            Command::StopPlan(StopPlan { plan, drain: false, reason })
-        }),
-        PlanCommand::Drain(StopArgs { plan, reason }) => write(context, &plan, "draining", |plan| {
-            Command::StopPlan(StopPlan { plan, drain: true, reason })
-        }),
+        PlanCommand::Drain(StopArgs { plan, reason }) => {
+            write(context, &plan, "draining", |plan| Command::StopPlan(StopPlan { plan, drain: true, reason }))
+        }
     }
 }
 
@@ -142,9 +140,9 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
         format!(
-            "plan      {id}\nstatus    {}, round {} of {} is next\nconsents  {} (needed: {})\nproposed  entry {}\n\n{settings}",
+            "plan      {id}\nstatus    {}, {} of {} rounds done\nconsents  {} (needed: {})\nproposed  entry {}\n\n{settings}",
             row.status.name(),
-            row.next_round,
+            row.next_round.saturating_sub(1),
             row.rounds,
             list(&row.consents),
             row.minimum_participants,

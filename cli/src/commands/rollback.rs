@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use fedledger_federation::{Command, Event, VersionId, command::MoveBranch, records::PlanStatus};
+use fedledger_federation::{Command, Event, Federation, VersionId, command::MoveBranch, records::PlanStatus};
 use fedledger_ledger::Digest;
+use fedledger_proto::api::{ApiError, Submitted};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -16,6 +17,12 @@ use crate::{
     output::list,
     writing::Writer,
 };
+
+/// Code of the rejection of a move from another version than the head.
+const HEAD_MOVED: &str = "head_moved";
+
+/// How often the branch may move on while it is to be moved back.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// Arguments of `fedledger rollback`.
 #[derive(Debug, Args)]
@@ -44,25 +51,13 @@ pub(crate) struct RollbackArgs {
 pub(crate) fn run(context: &Context, args: RollbackArgs) -> Result<(), Failure> {
     let writer = Writer::connect(context)?;
     let mut follower = context.block_on(Follower::current(&writer.client))?;
-    let state = follower.state();
-    let to = names::version(state, &args.to)?;
-    let from = *state.branches().get(&args.branch).ok_or_else(|| {
-        let branches = list(state.branches().iter().map(|(name, _)| name));
-        Failure::because(Exit::Failed, format!("there is no branch {:?}", args.branch), format!("there are {branches}"))
-    })?;
-    if from != to && !state.is_ancestor(&to, &from) {
-        let short = Short::of(state);
-        let what = format!("{} was never on branch {}", short.number(&to), args.branch);
-        return Err(Failure::new(Exit::Failed, what)
-            .next("a rollback goes back; `fedledger branch move` sets a branch to any version"));
-    }
-    let branch = args.branch.clone();
-    let command = Command::MoveBranch(MoveBranch { branch, from: Some(from), to, revoke: args.revoke, reason: args.reason });
-    let submitted = writer.submit(context, &command)?;
+    let to = names::version(follower.state(), &args.to)?;
+    let (command, from, submitted) = submit(context, &writer, &mut follower, &args, to)?;
     let next_round = if args.wait {
         let progress = context.output.progress("waiting until the branch has moved and training goes on from there");
-        let waiting = wait(&mut follower, submitted.index, &args.branch, &to);
-        let waited = context.block_on(timeout(Duration::from_secs(args.wait_seconds), waiting));
+        let limit = Duration::from_secs(args.wait_seconds);
+        let waiting = async { timeout(limit, wait(&mut follower, submitted.index, &args.branch, &to)).await };
+        let waited = context.block_on(waiting);
         drop(progress);
         waited.unwrap_or_else(|_| Err(late(&args.branch, submitted.index)))?
     } else {
@@ -76,10 +71,50 @@ pub(crate) fn run(context: &Context, args: RollbackArgs) -> Result<(), Failure> 
     writer.show(context, &command, &submitted, about, || text)
 }
 
+/// Submits the move. While a plan runs, its next version may come in between, which is one more to go back over.
+fn submit(
+    context: &Context,
+    writer: &Writer,
+    follower: &mut Follower,
+    args: &RollbackArgs,
+    to: VersionId,
+) -> Result<(Command, VersionId, Submitted), Failure> {
+    let mut attempts = 1;
+    loop {
+        let from = check(follower.state(), args, &to)?;
+        let (branch, reason) = (args.branch.clone(), args.reason.clone());
+        let command = Command::MoveBranch(MoveBranch { branch, from: Some(from), to, revoke: args.revoke, reason });
+        match writer.try_submit(context, &command)? {
+            Err(ApiError::Rejected { index, code, .. }) if code == HEAD_MOVED && attempts < ATTEMPTS_MAX => {
+                attempts += 1;
+                context.block_on(follower.until(index))?;
+            }
+            result => {
+                let submitted = result.map_err(|error| writer.refused(&command, error))?;
+                return Ok((command, from, submitted));
+            }
+        }
+    }
+}
+
+/// The head of the branch, if `to` lies behind it.
+fn check(state: &Federation, args: &RollbackArgs, to: &VersionId) -> Result<VersionId, Failure> {
+    let from = *state.branches().get(&args.branch).ok_or_else(|| {
+        let branches = list(state.branches().iter().map(|(name, _)| name));
+        Failure::because(Exit::Failed, format!("there is no branch {:?}", args.branch), format!("there are {branches}"))
+    })?;
+    if from == *to || state.is_ancestor(to, &from) {
+        return Ok(from);
+    }
+    let what = format!("{} was never on branch {}", Short::of(state).number(to), args.branch);
+    Err(Failure::new(Exit::Failed, what)
+        .next("a rollback goes back; `fedledger branch move` sets a branch to any version"))
+}
+
 /// Waits until the branch has moved, and for the round that begins with the new head if a plan runs on the branch; index
 /// of that round's opening.
 async fn wait(follower: &mut Follower, index: u64, branch: &str, to: &VersionId) -> Result<Option<u64>, Failure> {
-    while follower.next().await?.index < index {}
+    follower.until(index).await?;
     loop {
         if running(follower, branch).is_none() {
             return Ok(None);

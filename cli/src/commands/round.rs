@@ -69,7 +69,8 @@ fn rows_of(state: &Federation, plan: Option<&str>) -> Result<Vec<RoundRow>, Fail
 
 fn table(state: &Federation, rows: &[RoundRow]) -> Table {
     let short = Short::of(state);
-    let headings = ["plan", "round", "attempt", "phase", "base", "version", "contributed", "declined", "excluded", "missing"];
+    let headings =
+        ["plan", "round", "attempt", "phase", "base", "version", "contributed", "declined", "excluded", "missing"];
     let mut table = Table::new(&headings);
     for row in rows {
         table.row(vec![

@@ -260,8 +260,13 @@ impl View {
 impl PlanView {
     fn text(&self, short: &Short) -> String {
         let done = self.next_round.saturating_sub(1);
-        let mut text =
-            format!("plan {} {} is {}: {done} of {} rounds done", self.name, short.plan(&self.plan), self.status.name(), self.rounds);
+        let mut text = format!(
+            "plan {} {} is {}: {done} of {} rounds done",
+            self.name,
+            short.plan(&self.plan),
+            self.status.name(),
+            self.rounds
+        );
         if let Some(round) = &self.round {
             text += &format!(
                 "\n  round {}, attempt {}, from {}: {}; contributed {}, declined {}, waiting for {}",

@@ -60,7 +60,8 @@ fn check(context: &Context, path: Option<&Path>, options: &Options) -> Result<Re
         },
         None => context.source()?,
     };
-    verify(&source, options).map_err(|error: SourceError| Failure::from(error).while_doing("the ledger was not verified"))
+    verify(&source, options)
+        .map_err(|error: SourceError| Failure::from(error).while_doing("the ledger was not verified"))
 }
 
 fn text(context: &Context, report: &Report, trust_given: bool) -> String {
@@ -82,7 +83,9 @@ fn text(context: &Context, report: &Report, trust_given: bool) -> String {
     lines.push(format!("final entries       {}", report.final_entries));
     lines.push(format!("files               {}", report.blobs));
     lines.push(format!("versions recomputed {}", report.versions_recomputed));
-    lines.extend(report.versions_skipped.iter().map(|skipped| format!("  skipped {}: {}", skipped.version, skipped.reason)));
+    lines.extend(
+        report.versions_skipped.iter().map(|skipped| format!("  skipped {}: {}", skipped.version, skipped.reason)),
+    );
     lines.extend(report.problems.iter().map(|problem| output.bad(&place(problem))));
     lines.push(if report.ok { output.good("everything is in order") } else { output.bad("NOT in order") });
     lines.join("\n")

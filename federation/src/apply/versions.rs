@@ -68,9 +68,12 @@ pub(super) fn commit(
     if computed != command.version {
         return Err(Rejection::WrongVersion { computed, found: command.version });
     }
-    // The same recipe and files may come up again after a rollback; the version that is there stands.
-    if state.versions.get(&computed).is_some_and(|record| record.status != VersionStatus::Rejected) {
-        return Err(Rejection::CandidateExists);
+    match state.versions.get(&computed).map(|record| (record.status, record.revoked.is_some())) {
+        None | Some((VersionStatus::Rejected, _)) => {}
+        Some((VersionStatus::Candidate, _)) => return Err(Rejection::CandidateExists),
+        Some((VersionStatus::Attested { .. }, true)) => return Err(Rejection::Revoked(computed)),
+        // After a rollback the same recipe may come up again; the version that it leads to is attested already.
+        Some((VersionStatus::Attested { .. }, false)) => return Ok(complete(state, &computed, &key, context.writes)),
     }
     let record = VersionRecord {
         manifest,
@@ -199,9 +202,12 @@ fn complete(
     key: &RoundKey,
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) -> Event {
-    let number = state.numbers.len() as u64;
-    state.numbers.put(number, *version, writes);
-    state.versions.update(version, writes, |record| record.status = VersionStatus::Attested { number });
+    let known = state.versions.get(version).and_then(VersionRecord::number);
+    let number = known.unwrap_or(state.numbers.len() as u64);
+    if known.is_none() {
+        state.numbers.put(number, *version, writes);
+        state.versions.update(version, writes, |record| record.status = VersionStatus::Attested { number });
+    }
     let parent = state.versions.get(version).and_then(|record| record.manifest.parents.first().copied());
     let branch = state.plans.get(&key.plan).map(|record| record.plan.branch.clone()).unwrap_or_default();
     // The branch may have been moved meanwhile; then the version stands beside it.

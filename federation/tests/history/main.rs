@@ -8,6 +8,7 @@ mod bundle;
 mod conductor;
 mod consortium;
 mod properties;
+mod refusals;
 mod rejections;
 mod tampering;
 mod verify;

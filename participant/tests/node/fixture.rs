@@ -27,7 +27,6 @@ use fedledger_ledger::{
 use fedledger_participant::node::{
     core::{Core, Input, Output, Site, TrainedUpdate},
     policy::SitePolicy,
-    witness,
 };
 
 pub const CONSORTIUM: &str = "hearts";

@@ -1,6 +1,8 @@
 //! The participant's node: its deciding part, driven by a ledger that is made by hand; its directory; and the whole node
 //! over real connections.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 mod directory;
 mod fixture;
 mod history;

@@ -134,8 +134,9 @@ async fn answer(shared: Arc<Shared>, kind: RequestKind) {
 
 async fn follow(shared: Arc<Shared>, mut from: u64, responder: EventsResponder) {
     let mut size = shared.size.subscribe();
-    let next = *size.borrow_and_update();
-    let Ok(mut sender) = responder.accept(next).await else { return };
+    size.mark_unchanged();
+    // It announces less than it has; only its signed head says how much that is.
+    let Ok(mut sender) = responder.accept(from).await else { return };
     loop {
         while let Some(leaf) = leaf(&shared, from) {
             if sender.send(&EventFrame { index: from, leaf }).await.is_err() {

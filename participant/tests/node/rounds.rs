@@ -9,10 +9,11 @@ use fedledger_participant::{
     evaluation::Evaluation,
     node::{
         Intent, NodeEvent,
-        core::{Input, Output},
+        core::{Input, Output, Site},
         policy::SitePolicy,
     },
 };
+use fedledger_proto::kit::Selection;
 
 use crate::fixture::{Ledger, Purpose, Running, core, key, plan, site, trained};
 
@@ -180,10 +181,13 @@ fn rounds_of_others_are_none_of_its_business() {
     assert!(!evaluates, "a version of a plan without consent was evaluated");
 }
 
+/// Changes what a site allows, or what it has.
+type Restrict = fn(&mut Site);
+
 #[test]
 fn a_round_outside_the_policy_is_declined_with_the_reason() {
     let (mut ledger, key) = open_round();
-    let cases: [(&str, fn(&mut fedledger_participant::node::core::Site)); 7] = [
+    let cases: [(&str, Restrict); 7] = [
         ("the plan has 3 rounds, this site's policy allows 2", |site| site.policy.rounds_max = 2),
         ("fewer training examples than the 11", |site| site.policy.examples_min = 11),
         ("as few as 2 contributions", |site| site.policy.contributions_min = 3),
@@ -213,8 +217,8 @@ fn a_round_outside_the_policy_is_declined_with_the_reason() {
     assert_eq!(submitted(&alpha.take()), []);
 }
 
-fn only(name: &str) -> fedledger_proto::kit::Selection {
-    fedledger_proto::kit::Selection::Only([name.to_owned()].into())
+fn only(name: &str) -> Selection {
+    Selection::Only([name.to_owned()].into())
 }
 
 #[test]

@@ -8,12 +8,7 @@ use std::{
 };
 
 use fedledger_coordinator::{ReplicaNode, replica::Handle};
-use fedledger_federation::{
-    Command,
-    command::StartPlan,
-    member::Role,
-    plan::Plan,
-};
+use fedledger_federation::{Command, command::StartPlan, member::Role, plan::Plan};
 use fedledger_ledger::{
     Digest,
     transaction::{Nonce, Transaction},
@@ -26,6 +21,7 @@ use fedledger_proto::{
         provision, write_kits,
     },
 };
+use futures::future::join_all;
 
 use super::{Chaos, ChaosEvent, DemoError, DemoOptions, chaos::RETURNS_AFTER_ROUNDS};
 use crate::heart::{self, SITES};
@@ -101,18 +97,17 @@ impl Consortium {
         Ok(())
     }
 
-    /// Stops every node that runs.
+    /// Stops every node that runs, the participants first.
     pub(super) async fn stop(&mut self) -> Result<(), DemoError> {
-        let mut outcome = Ok(());
-        for (name, node) in std::mem::take(&mut self.participants) {
-            let stopped = node.shutdown().await;
-            outcome = outcome.and(stopped.map_err(|source| DemoError::Participant { name, source }));
-        }
-        for (name, node) in std::mem::take(&mut self.replicas) {
-            let stopped = node.shutdown().await;
-            outcome = outcome.and(stopped.map_err(|source| DemoError::Replica { name, source }));
-        }
-        outcome
+        let participants = std::mem::take(&mut self.participants).into_iter().map(|(name, node)| async {
+            node.shutdown().await.map_err(|source| DemoError::Participant { name, source })
+        });
+        let participants = join_all(participants).await;
+        let replicas = std::mem::take(&mut self.replicas)
+            .into_iter()
+            .map(|(name, node)| async { node.shutdown().await.map_err(|source| DemoError::Replica { name, source }) });
+        let replicas = join_all(replicas).await;
+        participants.into_iter().chain(replicas).collect()
     }
 
     /// The genesis file.

@@ -52,7 +52,8 @@ impl Context {
     pub fn identity(&self) -> Result<Identity, Failure> {
         let directory = Places::find(&self.global)?.identity.ok_or_else(|| {
             Failure::new(Exit::Usage, "no identity is given to connect with").next(
-                "name one with --identity DIR or FEDLEDGER_IDENTITY, or run the command below a folder with fedledger.toml",
+                "name one with --identity DIR or FEDLEDGER_IDENTITY, or run the command below a folder with \
+                 fedledger.toml",
             )
         })?;
         Ok(Identity::load(&directory)?)
@@ -62,7 +63,8 @@ impl Context {
     pub fn client(&self) -> Result<(ApiClient, Identity), Failure> {
         let url = Places::find(&self.global)?.connect.ok_or_else(|| {
             Failure::new(Exit::Usage, "this command needs a running replica, and none is given").next(
-                "name one with --connect URL or FEDLEDGER_CONNECT, or run the command below a folder with fedledger.toml",
+                "name one with --connect URL or FEDLEDGER_CONNECT, or run the command below a folder with \
+                 fedledger.toml",
             )
         })?;
         let identity = self.identity()?;
@@ -75,14 +77,17 @@ impl Context {
         let Places { ledger, connect, .. } = Places::find(&self.global)?;
         match (connect, ledger) {
             (None, None) => Err(Failure::new(Exit::Usage, "no ledger is given to read").next(
-                "name a replica's directory or a bundle with --ledger PATH, or a running replica with --connect URL and \
-                 --identity DIR, or run the command below a folder with fedledger.toml",
+                "name a replica's directory or a bundle with --ledger PATH, or a running replica with --connect URL \
+                 and --identity DIR, or run the command below a folder with fedledger.toml",
             )),
             (None, Some(path)) => Ok(Source::open(&path)?),
             (Some(url), ledger) => {
                 let identity = self.identity()?;
                 match (self.block_on(ApiClient::connect(&url, &identity)), ledger) {
-                    (Ok(client), _) => Ok(Source::Replica(RemoteSource::new(client, self.runtime.handle().clone()))),
+                    (Ok(client), _) => {
+                        let replica = RemoteSource::new(client, self.runtime.handle().clone());
+                        Ok(Source::Replica(Box::new(replica)))
+                    }
                     (Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }), Some(path)) => {
                         self.output.remark(&format!("{url} does not answer, so {} is read", path.display()));
                         Ok(Source::open(&path)?)

@@ -14,6 +14,10 @@ use fedledger_proto::{
 
 use crate::source::OpenError;
 
+/// What to do about a damaged ledger.
+const DAMAGE_ADVICE: &str =
+    "`fedledger verify` names every place that is damaged; read another replica's ledger meanwhile";
+
 /// Why a command does not succeed. The numbers are the exit codes, which never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -100,12 +104,10 @@ impl From<KitError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        let failure = Self::because(Exit::Failed, "cannot open the ledger", &error);
-        if error.is_damage() {
-            failure.next("run `fedledger verify` on it, and read another replica's ledger")
-        } else {
-            failure
-        }
+        let damage = error.is_damage();
+        let exit = if damage { Exit::Mismatch } else { Exit::Failed };
+        let failure = Self::because(exit, "cannot open the ledger", &error);
+        if damage { failure.next(DAMAGE_ADVICE) } else { failure }
     }
 }
 
@@ -149,8 +151,9 @@ impl From<SourceError> for Failure {
             return Self::from(api);
         }
         let damage = error.is_damage();
-        let failure = Self::because(Exit::Failed, "the ledger cannot be read", &error);
-        if damage { failure.next("`fedledger verify` names every place that is damaged") } else { failure }
+        let exit = if damage { Exit::Mismatch } else { Exit::Failed };
+        let failure = Self::because(exit, "the ledger cannot be read", &error);
+        if damage { failure.next(DAMAGE_ADVICE) } else { failure }
     }
 }
 
@@ -158,8 +161,7 @@ impl From<HistoryError> for Failure {
     fn from(error: HistoryError) -> Self {
         match error {
             HistoryError::Source(error) => error.into(),
-            error => Self::because(Exit::Mismatch, "the history is not in order", error)
-                .next("`fedledger verify` names every place that is damaged; ask another replica meanwhile"),
+            error => Self::because(Exit::Mismatch, "the history is not in order", error).next(DAMAGE_ADVICE),
         }
     }
 }

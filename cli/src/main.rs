@@ -1,7 +1,7 @@
 //! `fedledger`: the command line.
 //!
-//! It parses arguments, calls the libraries and shows what they say, to people or as JSON. Every command has a file of its
-//! own in `commands`.
+//! It parses arguments, calls the libraries and shows what they say, to people or as JSON. Every command has a file of
+//! its own in `commands`.
 
 mod args;
 mod commands;

@@ -64,8 +64,8 @@ fn unique_length(texts: &BTreeSet<String>, least: usize) -> usize {
     common.max().unwrap_or(least).max(least)
 }
 
-/// The version that `text` names: a branch, a tag, a number (`3` or `v3`), or a unique beginning of a branch, tag, id or
-/// digest.
+/// The version that `text` names: a branch, a tag, a number (`3` or `v3`), or a unique beginning of a branch, tag, id
+/// or digest.
 ///
 /// # Errors
 ///

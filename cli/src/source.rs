@@ -39,7 +39,7 @@ pub(crate) enum Source {
     /// An exported bundle.
     Bundle(BundleSource<OpenBundle>),
     /// A running replica.
-    Replica(RemoteSource),
+    Replica(Box<RemoteSource>),
 }
 
 /// Opens a file of a replica by its digest.
@@ -135,7 +135,7 @@ impl Source {
         match self {
             Self::Node(source) => source,
             Self::Bundle(source) => source,
-            Self::Replica(source) => source,
+            Self::Replica(source) => &**source,
         }
     }
 }

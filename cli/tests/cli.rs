@@ -1,5 +1,7 @@
 //! The command line by itself: usage, files that are missing or wrong, and what is printed.
 
+#![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
+
 use std::{
     fs,
     path::Path,

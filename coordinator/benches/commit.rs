@@ -3,8 +3,7 @@
 //! Every transaction has a payload of 256 bytes, is signed, and its signature is verified by every replica. The payload asks
 //! for nothing that the federation knows, so each becomes a leaf with a rejection: the whole path but for the state change.
 
-#![expect(missing_docs, reason = "criterion's macros write undocumented functions")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot run must stop")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},

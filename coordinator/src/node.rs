@@ -115,7 +115,7 @@ impl ReplicaNode {
         let name = kit.config.name.clone();
         let peers = peers_of(&kit);
         let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
-        let replica = open_replica(&kit, &peers, &*storage)?;
+        let replica = open_replica(&kit, &peers, &storage)?;
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
         let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;
@@ -181,7 +181,7 @@ impl ReplicaNode {
         if let Some(api) = self.api.take() {
             api.await.map_err(|error| NodeError::Ended(error.to_string()))??;
         }
-        self.endpoint.shutdown().await;
+        self.endpoint.close().await;
         if let Some(disk) = self.disk.take() {
             let joined = tokio::task::spawn_blocking(move || disk.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {

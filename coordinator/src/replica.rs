@@ -41,6 +41,7 @@ const READ_ATTEMPTS: usize = 20;
 pub type Query = Box<dyn FnOnce(&Replica<Federation>) + Send>;
 
 /// What can happen to a replica from outside.
+#[expect(clippy::large_enum_variant, reason = "the queue is bounded, and a box would cost every message an allocation")]
 pub enum Event {
     /// Somebody submits a transaction.
     Submit {

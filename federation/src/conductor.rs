@@ -27,6 +27,7 @@ pub const BLOB_LOST: &str = "blob_lost";
 
 /// Something to be done by the shell.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
 pub enum Duty {
     /// Sign and submit this command with the replica's key; then report [`Report::Submitted`].
     Submit(Command),
@@ -44,6 +45,7 @@ pub enum Duty {
 
 /// What became of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
 pub enum Report {
     /// An update was checked.
     Checked {

@@ -230,7 +230,7 @@ mod tests {
         // Changing this digest changes the ledger's format.
         let bytes = transaction().sign(&key()).to_bytes();
         assert_eq!(bytes.len(), 171);
-        assert_eq!(Digest::of(&bytes).to_string(), "PINNED");
+        assert_eq!(Digest::of(&bytes).to_string(), "2b1681328bd02af6e20cc276186a706a58cec98fcb138935c4b991fe5d79d466");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whole replicas in memory: submission, idempotence, restart, and catching up from a peer's leaves.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,

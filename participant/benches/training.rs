@@ -3,6 +3,8 @@
 //! `cargo bench -p fedledger-participant --bench training`; the figures are per step, so elements per second are steps per
 //! second.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fedledger_federation::{architecture::Architecture, tensors::Tensor};
 use fedledger_participant::{

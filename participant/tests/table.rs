@@ -1,5 +1,7 @@
 //! Tables as they come from hospitals: what is understood, and how it is refused.
 
+#![allow(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
+
 use fedledger_participant::table::{self, Missing, Normalize, Schema, SchemaError, Table, TableError};
 
 const SCHEMA: &str = r#"

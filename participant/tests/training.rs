@@ -1,5 +1,7 @@
 //! Training: right gradients, and the same bytes whatever happens on the way.
 
+#![allow(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
+
 use std::io;
 
 use fedledger_federation::{architecture::Architecture, tensors::Tensor};
@@ -74,8 +76,7 @@ impl Reference {
     }
 
     fn step(&mut self, gradient: [f64; 6], step: i32, optimizer: Optimizer) {
-        for index in 0..6 {
-            let g = gradient[index];
+        for (index, g) in gradient.into_iter().enumerate() {
             self.parameters[index] -= match optimizer {
                 Optimizer::Sgd { learning_rate } => learning_rate * g,
                 Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {

@@ -24,6 +24,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,10 @@ const REQUESTS_WAITING_MAX: usize = 256;
 /// Raft frames that wait for the caller; while it is full, the peers are held back.
 const RAFT_FRAMES_WAITING_MAX: usize = 32;
 
+/// How long the ports of a node that has stopped may stay taken. QUIC holds a connection for three times its probe timeout
+/// (RFC 9000, section 10.2), which is a second each where no round trip was measured.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Commands that wait for the driver.
 const COMMANDS_WAITING_MAX: usize = 64;
 
@@ -72,6 +77,7 @@ pub struct Endpoint {
 struct Shared {
     local: PublicKey,
     listen: Vec<SocketAddr>,
+    transports: Transports,
     opener: Opener,
     stop: CancellationToken,
     driver: Mutex<Option<JoinHandle<()>>>,
@@ -110,14 +116,13 @@ impl Endpoint {
         let mut dialer = Dialer::new(local, !listen.is_empty());
         dialer.set_targets(config.dial, |_| false, Instant::now());
         let inbox = Inbox { requests: requests_in, raft: raft_in };
-        let mut driver =
-            Driver::new(swarm, config.transports, listen.clone(), dialer, connected_publisher, command_queue, inbox);
+        let mut driver = Driver::new(swarm, config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
         let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
-        let shared = Shared { local, listen, opener, stop, driver };
+        let shared = Shared { local, listen, transports: config.transports, opener, stop, driver };
         Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft }))
     }
 
@@ -227,13 +232,24 @@ impl Endpoint {
     }
 
     /// Closes every connection and waits until the node has stopped. Safe to call more than once.
-    pub async fn shutdown(&self) {
+    ///
+    /// Its ports may stay taken for some seconds, until QUIC has drained its connections; see [`Self::shutdown`].
+    pub async fn close(&self) {
         self.shared.stop.cancel();
         let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(driver) = driver
             && let Err(error) = driver.await
         {
             tracing::error!(%error, "the endpoint's task did not end as it should");
+        }
+    }
+
+    /// Like [`Self::close`], and waits until another node may listen on the same addresses.
+    pub async fn shutdown(&self) {
+        self.close().await;
+        let released = transport::released(&self.shared.listen, self.shared.transports);
+        if timeout(RELEASE_TIMEOUT, released).await.is_err() {
+            tracing::warn!(listen = ?self.shared.listen, "a port was not released in time");
         }
     }
 }

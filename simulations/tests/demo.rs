@@ -1,5 +1,7 @@
 //! The demo as a user runs it, shortened: real sockets, real disks, real training.
 
+#![allow(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
+
 use std::{collections::BTreeSet, path::Path};
 
 use fedledger_simulations::demo::{self, DemoOptions, DemoRule, Progress, Summary};

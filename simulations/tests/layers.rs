@@ -1,5 +1,7 @@
 //! Which crate may depend on which: the line of crates in ARCHITECTURE.md, checked in the manifests.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

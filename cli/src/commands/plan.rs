@@ -140,7 +140,8 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
         format!(
-            "plan      {id}\nstatus    {}, {} of {} rounds done\nconsents  {} (needed: {})\nproposed  entry {}\n\n{settings}",
+            "plan      {id}\nstatus    {}, {} of {} rounds done\nconsents  {} (needed: {})\nproposed  entry {}\n\n\
+             {settings}",
             row.status.name(),
             row.next_round.saturating_sub(1),
             row.rounds,

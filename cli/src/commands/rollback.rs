@@ -39,7 +39,7 @@ pub(crate) struct RollbackArgs {
     /// Revoke the versions in between: nobody may use them any more
     #[arg(long)]
     revoke: bool,
-    /// Wait until the replica has moved the branch and, while a plan runs on it, the next round begins with that version
+    /// Wait until the branch has moved and, while a plan runs on it, the next round begins with that version
     #[arg(long)]
     wait: bool,
     /// How long to wait at most
@@ -111,8 +111,8 @@ fn check(state: &Federation, args: &RollbackArgs, to: &VersionId) -> Result<Vers
         .next("a rollback goes back; `fedledger branch move` sets a branch to any version"))
 }
 
-/// Waits until the branch has moved, and for the round that begins with the new head if a plan runs on the branch; index
-/// of that round's opening.
+/// Waits until the branch has moved, and for the round that begins with the new head if a plan runs on the branch;
+/// index of that round's opening.
 async fn wait(follower: &mut Follower, index: u64, branch: &str, to: &VersionId) -> Result<Option<u64>, Failure> {
     follower.until(index).await?;
     loop {

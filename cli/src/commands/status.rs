@@ -113,7 +113,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
         Source::Node(_) | Source::Bundle(_) => View::offline(&history),
     };
     if context.output.is_json() {
-        return context.output.line(&view, String::new);
+        return context.output.json_value(&view);
     }
     context.output.text(&view.text(context, history.state()))
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let report = check(context, args.path.as_deref(), &options)?;
     drop(progress);
     if context.output.is_json() {
-        context.output.line(&report, String::new)?;
+        context.output.json_value(&report)?;
     } else {
         context.output.text(&text(context, &report, args.trust.is_some()))?;
     }

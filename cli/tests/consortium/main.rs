@@ -1,5 +1,7 @@
 //! A consortium of real processes, from its description to the audit of what it did, through the command line only.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+
 mod nodes;
 
 use std::{collections::BTreeSet, fs};
@@ -186,6 +188,12 @@ fn what_is_not_permitted_is_refused(consortium: &Consortium) {
     let stderr = consortium.fails(&["plan", "approve", "heart"], 4);
     assert!(stderr.contains("already_consented"), "{stderr}");
 
+    // A directory serves one process.
+    for (command, node) in [("coordinator", "va/replica"), ("participant", "va/participant")] {
+        let stderr = consortium.fails(&["--quiet", command, "--dir", node], 1);
+        assert!(stderr.contains(node) && stderr.contains("in use"), "{stderr}");
+    }
+
     // People of another consortium do not even get an answer.
     let stderr = consortium.fails(&["status", "--connect", &url(consortium), "--identity", "../other/va/identity"], 1);
     assert!(stderr.contains("cannot reach") && stderr.contains("identity"), "{stderr}");
@@ -214,6 +222,10 @@ fn training_goes_on_from_where_it_was_rolled_back_to(consortium: &Consortium) {
     let again = PLAN.replace("name = \"heart\"", "name = \"heart-again\"").replace("rounds = 3", "rounds = 2");
     let plan = consortium.start_plan(&again);
     consortium.wait_for_plan(&plan, "finished");
+    consortium.json(&["tag", "best", "v5"]);
+    consortium.json(&["branch", "move", "production", "best", "--reason", "approved by the board"]);
+    assert_eq!(consortium.json(&["show", "production"])["tags"][0], "best");
+    assert_eq!(consortium.json(&["show", "best"])["state"], "production");
     let log = consortium.json(&["log"]);
     let first = numbered(&log, 4);
     assert_eq!((&first["plan"], &first["round"]), (&plan.as_str().into(), &1.into()));
@@ -226,8 +238,16 @@ fn training_goes_on_from_where_it_was_rolled_back_to(consortium: &Consortium) {
 /// Participants turn to the restored version while a plan runs, without being told.
 fn a_running_plan_follows_a_rollback(consortium: &Consortium) {
     let long = PLAN.replace("name = \"heart\"", "name = \"heart-long\"").replace("rounds = 3", "rounds = 100000");
+    let rounds = consortium.watch(&["round", "watch"]);
+    let entries = consortium.watch(&["events", "--follow", "--from", "2"]);
+    assert_eq!(entries.until(|_| true)["index"], 2);
     let plan = consortium.start_plan(&long);
-    consortium.wait(&["plan", "show", &plan], |view| view["next_round"].as_u64() >= Some(3));
+    let of_plan = |row: &Value| row["plan"] == plan.as_str() && row["round"].as_u64() >= Some(2);
+    let completed = rounds.until(|row| of_plan(row) && row["phase"] == "completed");
+    assert_eq!(strings(&completed["contributed"]), sites());
+    entries.until(|entry| entry["kind"] == "Evaluate" && entry["payload"]["version"] == completed["version"]);
+    let status = consortium.watch(&["status", "--watch"]);
+    status.until(|status| status["plans"][2]["round"]["phase"] == "collecting");
     let moved = consortium.json(&["rollback", "--to", "v4", "--reason", "overfitted", "--wait"]);
     let opened = moved["next_round_index"].as_u64().unwrap();
     consortium.json(&["plan", "stop", "heart-long", "--reason", "enough"]);
@@ -248,4 +268,28 @@ fn the_stopped_ledger_is_still_read(consortium: &Consortium) {
     let report = consortium.json(&["verify", "cleveland/replica"]);
     assert_eq!((&report["ok"], report["versions_skipped"].as_array().unwrap().len()), (&true.into(), 0), "{report}");
     assert_eq!(consortium.json(&["status"])["live"], false);
+    assert!(consortium.run(&["--quiet", "log"]).stderr.is_empty(), "a quiet command made a remark");
+
+    // The same for people.
+    for (arguments, part) in [
+        (&["status"][..], "no replica was asked"),
+        (&["log", "--graph"], "| * v3"),
+        (&["show", "v1"], "attested by"),
+        (&["diff", "v0", "v1"], "layer0.weight"),
+        (&["plan", "list"], "heart-again"),
+        (&["plan", "show", "heart"], "learning_rate"),
+        (&["round", "list"], "completed"),
+        (&["round", "show", "1"], "cohort"),
+        (&["member", "show", "cleveland"], "operator"),
+        (&["branch"], "main"),
+        (&["tag"], "best"),
+        (&["events"], "Contribute"),
+        (&["audit", "contributions"], "aggregated"),
+        (&["audit", "replay", "v1"], "match"),
+        (&["verify"], "everything is in order"),
+    ] {
+        let text = consortium.ok(arguments);
+        assert!(text.contains(part), "{part:?} is missing in what {arguments:?} says: {text}");
+        assert!(!text.contains('\u{1b}'), "colours without a terminal: {text}");
+    }
 }

@@ -4,9 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -19,6 +23,9 @@ const TEST_ROWS: &str = include_str!("../../../simulations/data/heart_test_rows.
 
 /// How often a condition is looked at before it counts as missed. Each look starts a process.
 const LOOKS_MAX: usize = 3000;
+
+/// How long a command that goes on may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A consortium whose nodes run as processes.
 pub struct Consortium {
@@ -54,8 +61,8 @@ impl Consortium {
 
     fn start_node(&mut self, command: &str, name: &str) {
         let log = self.path(&format!("{}.log", name.replace('/', "-")));
-        let mut process = Command::new(env!("CARGO_BIN_EXE_fedledger"));
-        process.args([command, "--dir"]).arg(self.kits().join(name)).env_remove("FEDLEDGER_LOG");
+        let mut process = self::command(&self.kits());
+        process.args([command, "--dir", name]);
         process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         self.nodes.push(Node { name: name.to_owned(), log, child: process.spawn().unwrap() });
     }
@@ -131,6 +138,23 @@ impl Consortium {
         panic!("{arguments:?} never said what was waited for; last: {last}")
     }
 
+    /// Starts a command that goes on until it is stopped, with `--json`.
+    pub fn watch(&self, arguments: &[&str]) -> Watched {
+        let mut command = command(&self.kits());
+        let process = command.args(arguments).arg("--json").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, said) = mpsc::channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Watched { child, said }
+    }
+
     /// Proposes a plan, has every hospital consent, and starts it; its id.
     #[track_caller]
     pub fn start_plan(&self, text: &str) -> String {
@@ -158,20 +182,52 @@ impl Drop for Consortium {
         for node in &mut self.nodes {
             let _ = node.child.kill();
             let _ = node.child.wait();
-            if std::thread::panicking() {
+            if thread::panicking() {
                 eprintln!("--- {}\n{}", node.name, fs::read_to_string(&node.log).unwrap_or_default());
             }
         }
     }
 }
 
+/// A command that goes on until it is dropped.
+pub struct Watched {
+    child: Child,
+    said: Receiver<String>,
+}
+
+impl Watched {
+    /// Waits for a line that holds, and returns it.
+    #[track_caller]
+    pub fn until(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.said.recv_timeout(SILENCE_MAX).unwrap();
+            let value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
+            if holds(&value) {
+                return value;
+            }
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs the command line in a folder, without defaults from the environment.
 pub fn fedledger(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder).args(arguments).output().unwrap()
+}
+
+fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedledger"));
     for variable in ["FEDLEDGER_LEDGER", "FEDLEDGER_CONNECT", "FEDLEDGER_IDENTITY", "FEDLEDGER_LOG"] {
         command.env_remove(variable);
     }
-    command.current_dir(folder).args(arguments).output().unwrap()
+    command.current_dir(folder);
+    command
 }
 
 fn description() -> String {

@@ -1,6 +1,6 @@
 //! Replicas as nodes: real sockets on loopback, real RocksDB, hostile peers, crashes.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+#![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
 mod cluster;
 

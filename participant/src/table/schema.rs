@@ -237,7 +237,7 @@ impl Schema {
             return Err(SchemaError::Delimiter(self.delimiter));
         }
         count("missing_markers", self.missing_markers.len(), MISSING_MARKERS_MAX)?;
-        self.texts().try_for_each(length)?;
+        self.texts().try_for_each(|text| length(text))?;
         let mut columns = BTreeSet::from([self.label.column.as_str()]);
         for feature in &self.features {
             if !columns.insert(feature.column()) {
@@ -343,7 +343,7 @@ fn count(what: &'static str, found: usize, limit: usize) -> Result<(), SchemaErr
     if (1..=limit).contains(&found) { Ok(()) } else { Err(SchemaError::TextCount { what, found, limit }) }
 }
 
-fn length(text: &String) -> Result<(), SchemaError> {
+fn length(text: &str) -> Result<(), SchemaError> {
     if text.len() <= FIELD_BYTES_MAX {
         return Ok(());
     }

@@ -69,7 +69,6 @@ type Lookup = BoxFuture<'static, (PublicKey, Vec<SocketAddr>)>;
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     transports: Transports,
-    listen: Vec<SocketAddr>,
     dialer: Dialer,
     lookups: FuturesUnordered<Lookup>,
     connections: HashMap<ConnectionId, Connection>,
@@ -85,7 +84,6 @@ impl Driver {
     pub fn new(
         swarm: Swarm<Behaviour>,
         transports: Transports,
-        listen: Vec<SocketAddr>,
         dialer: Dialer,
         connected: watch::Sender<BTreeSet<PublicKey>>,
         commands: mpsc::Receiver<Command>,
@@ -94,7 +92,6 @@ impl Driver {
         Self {
             swarm,
             transports,
-            listen,
             dialer,
             lookups: FuturesUnordered::new(),
             connections: HashMap::new(),
@@ -347,11 +344,6 @@ impl Driver {
             debug!("some connections did not close in time");
         }
         self.connected.send_replace(BTreeSet::new());
-        let Self { swarm, listen, transports, .. } = self;
-        drop(swarm);
-        if timeout(CLOSE_TIMEOUT, transport::released(&listen, transports)).await.is_err() {
-            debug!(?listen, "a port was not released in time");
-        }
     }
 }
 

@@ -42,8 +42,8 @@ pub(super) fn files(
 ) -> Result<BTreeMap<PathBuf, KitFile>, ProvisionError> {
     let mut writer = Writer { genesis: genesis.to_bytes(), places, authority, files: BTreeMap::new() };
     writer.public(GENESIS_FILE, writer.genesis.clone());
-    writer.public(&join(AUTHORITY_FOLDER, AUTHORITY_CERTIFICATE), authority.certificate_pem());
-    writer.secret(&join(AUTHORITY_FOLDER, AUTHORITY_KEY), to_pem(authority_key)?);
+    writer.public(join(AUTHORITY_FOLDER, AUTHORITY_CERTIFICATE), authority.certificate_pem());
+    writer.secret(join(AUTHORITY_FOLDER, AUTHORITY_KEY), to_pem(authority_key)?);
     writer.toml(
         DEFAULTS_FILE,
         "Defaults of the command line for everything below this folder.",
@@ -100,7 +100,7 @@ impl Writer<'_> {
             name: name.clone(),
         };
         let keys = self.node(&folder, &secrets.node, &config)?;
-        self.secret(&keys.join(LOG_KEY), to_file(&secrets.log));
+        self.secret(keys.join(LOG_KEY), to_file(&secrets.log));
         let (listen_host, host) = (place.api.ip().to_string(), host(&place.api_address));
         let mut hosts = vec![host.as_str()];
         if !place.api.ip().is_unspecified() {
@@ -131,8 +131,8 @@ impl Writer<'_> {
         let folder = Path::new(&member.id).join(IDENTITY_FOLDER);
         let file = IdentityFile { member: member.id.clone() };
         self.toml(folder.join(IDENTITY_FILE), "The people of this member, for `fedledger --identity`.", &file)?;
-        self.public(&folder.join(GENESIS_FILE), self.genesis.clone());
-        self.secret(&folder.join(ORGANISATION_KEY), to_file(&secrets.organisation));
+        self.public(folder.join(GENESIS_FILE), self.genesis.clone());
+        self.secret(folder.join(ORGANISATION_KEY), to_file(&secrets.organisation));
         let certificate = self.authority.issue_client(&member.id, &secrets.api.public())?;
         self.tls(&folder, &secrets.api, certificate)
     }
@@ -145,17 +145,17 @@ impl Writer<'_> {
         config: &impl Serialize,
     ) -> Result<PathBuf, ProvisionError> {
         self.toml(folder.join(NODE_FILE), "Relative paths start from this folder.", config)?;
-        self.public(&folder.join(GENESIS_FILE), self.genesis.clone());
+        self.public(folder.join(GENESIS_FILE), self.genesis.clone());
         let keys = folder.join(KEYS_FOLDER);
-        self.secret(&keys.join(TRANSACTION_KEY), to_file(&secrets.transaction));
-        self.secret(&keys.join(TRANSPORT_KEY), to_file(&secrets.transport));
+        self.secret(keys.join(TRANSACTION_KEY), to_file(&secrets.transaction));
+        self.secret(keys.join(TRANSPORT_KEY), to_file(&secrets.transport));
         Ok(keys)
     }
 
     fn tls(&mut self, folder: &Path, key: &SecretKey, certificate: String) -> Result<(), ProvisionError> {
-        self.secret(&folder.join(API_KEY), to_pem(key)?);
-        self.public(&folder.join(API_CERTIFICATE), certificate);
-        self.public(&folder.join(AUTHORITY_CERTIFICATE), self.authority.certificate_pem());
+        self.secret(folder.join(API_KEY), to_pem(key)?);
+        self.public(folder.join(API_CERTIFICATE), certificate);
+        self.public(folder.join(AUTHORITY_CERTIFICATE), self.authority.certificate_pem());
         Ok(())
     }
 

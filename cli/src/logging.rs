@@ -13,8 +13,8 @@ const FILTER_VARIABLE: &str = "FEDLEDGER_LOG";
 pub(crate) fn start(global: &GlobalArgs, daemon: bool) {
     let level = match (global.quiet, global.verbose + u8::from(daemon)) {
         (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "warn,fedledger=info",
+        (false, 0) => "warn,yamux=error",
+        (false, 1) => "warn,yamux=error,fedledger=info",
         (false, 2) => "info,fedledger=debug",
         (false, _) => "debug,fedledger=trace",
     };

@@ -3,23 +3,28 @@
 //! The shell hands in what happened (a tick, a message, a submission, a finished write) and carries out the [`Step`]s that come
 //! out. The same core runs in production and in simulations.
 
+mod answer;
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+pub use answer::{Answer, Fault, Submission, SubmitError};
+pub use disk::SnapshotManifest;
 
+use self::disk::{META_APPLIED, META_COMPACTED, META_HARD_STATE, position_bytes, recover, write_log};
 use crate::{
     checkpoint::Checkpoint,
     codec,
     consensus::{
-        Config, Consensus, ConsensusError, HardState, LogEntry, LogPosition, LogWrite, MessageRefused, Outgoing,
-        ProposeError, ReadError, ReadId, Ready, Recovered, ReplicaId, Role, RoleChange, SnapshotMeta, Status,
+        Config, Consensus, MessageRefused, Outgoing, ProposeError, ReadError, ReadId, Ready, Recovered, ReplicaId,
+        Role, RoleChange, SnapshotMeta, Status,
     },
     digest::Digest,
     keys::SecretKey,
-    log::{Applied, Entry, Log, Refusal, ReplayError},
+    log::{Applied, Entry, Log, Refusal},
     machine::{RejectionCode as _, StateMachine},
     note::sign_note,
-    storage::{Batch, Column, LogStorage, StorageError, Write, notes::put_note, scan_all},
+    storage::{Batch, Column, LogStorage, Write, notes::put_note},
 };
 
 /// Submissions that may wait for their outcome at the same time.
@@ -86,116 +91,6 @@ pub struct DiskWrite {
     /// When present, the write must be durable, and then be reported with this number to [`Replica::persisted`].
     pub number: Option<u64>,
 }
-
-/// The answer to a waiting caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// The transaction is the leaf at this index; when the state machine refused it just now, the reason in words.
-    Committed {
-        /// Index of the leaf.
-        index: u64,
-        /// Why it was rejected, where that is known.
-        reason: Option<String>,
-    },
-    /// The transaction did not become a leaf.
-    Refused(Refusal),
-    /// Everything that was committed when the read began is applied.
-    Read,
-    /// The read was lost; begin another.
-    ReadLost,
-}
-
-/// How a submission goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Submission {
-    /// It is at this index already.
-    Known(u64),
-    /// It was proposed; the answer will come.
-    Proposed,
-    /// It is to be sent to the leader, if there is one; the answer will come once it is applied here.
-    Forward(Option<ReplicaId>),
-}
-
-/// Why a submission is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// It is no valid transaction now.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Too much is under way.
-    #[error("the replica is busy: try again a little later")]
-    Busy,
-    /// The proposal is impossible.
-    #[error(transparent)]
-    Propose(ProposeError),
-}
-
-/// A replica that must stop, because going on could lose or fork history.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// Its storage failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// What the storage gave back does not fit together.
-    #[error("the stored state does not fit together: {0}")]
-    Recovery(#[from] ConsensusError),
-    /// The genesis file cannot be used.
-    #[error("{0}")]
-    Genesis(String),
-    /// The directory belongs to another consortium.
-    #[error("the ledger in this directory belongs to chain {found}, the genesis file is chain {expected}")]
-    OtherChain {
-        /// Digest of the genesis file.
-        expected: Digest,
-        /// Chain of the stored ledger.
-        found: Digest,
-    },
-    /// A received leaf contradicts what this replica computes.
-    #[error("entry {index} received from a peer does not follow from the entries before it: {error}")]
-    Diverged {
-        /// Index of the leaf.
-        index: u64,
-        /// How.
-        error: ReplayError,
-    },
-    /// The leaves received for a snapshot are not those that it describes.
-    #[error("the log at size {size} has the root {found}, the snapshot says {expected}")]
-    SnapshotRoot {
-        /// Size of the log.
-        size: u64,
-        /// Root in the snapshot's manifest.
-        expected: Digest,
-        /// Root computed.
-        found: Digest,
-    },
-    /// The order of steps was violated; a defect.
-    #[error("internal order violated: {0}")]
-    Order(String),
-}
-
-/// What a snapshot describes: the log up to a Raft index. The leaves themselves are fetched from peers and applied anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotManifest {
-    /// Entries in the log.
-    pub size: u64,
-    /// Merkle root over them.
-    pub root: Digest,
-}
-
-impl SnapshotManifest {
-    /// Decodes a snapshot's manifest.
-    ///
-    /// # Errors
-    ///
-    /// [`codec::CodecError`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, codec::CodecError> {
-        codec::decode(bytes, 1024)
-    }
-}
-
-const META_HARD_STATE: &[u8] = b"hard_state";
-const META_APPLIED: &[u8] = b"applied";
-const META_COMPACTED: &[u8] = b"compacted";
 
 impl<M: StateMachine> Replica<M> {
     /// The replica as `storage` has it, or a new one that begins with the genesis file, which is then written at once.
@@ -586,48 +481,4 @@ fn committed<M: StateMachine>(entry: &Entry<M>) -> Answer {
     let rejection = entry.result.as_ref().and_then(|result| result.as_ref().err());
     let reason = rejection.map(|rejection| format!("{}: {rejection}", rejection.code()));
     Answer::Committed { index: entry.leaf.index, reason }
-}
-
-fn write_log(log: &LogWrite, batch: &mut Batch) {
-    if let Some(first) = log.entries.first() {
-        // Whatever an earlier leader left behind from here on is replaced.
-        let (from, to) = (first.index.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec());
-        batch.push(Write::DeleteRange(Column::Raft, from, to));
-    }
-    for entry in &log.entries {
-        batch.put(Column::Raft, entry.index.to_be_bytes(), entry.to_bytes());
-    }
-    if let Some(hard_state) = log.hard_state {
-        batch.put(Column::Meta, META_HARD_STATE, hard_state.to_bytes());
-    }
-}
-
-fn recover<S: LogStorage + ?Sized>(storage: &S, fresh: Recovered) -> Result<Recovered, Fault> {
-    let meta = |key: &[u8]| {
-        let missing = || StorageError::Corrupt(format!("{} is missing", String::from_utf8_lossy(key)));
-        storage.get(Column::Meta, key)?.ok_or_else(missing)
-    };
-    let damaged = |what: &str| StorageError::Corrupt(format!("{what} is damaged"));
-    let hard_state = HardState::from_bytes(&meta(META_HARD_STATE)?).map_err(|_| damaged("the hard state"))?;
-    let applied = meta(META_APPLIED)?.try_into().map_err(|_| damaged("the applied index"))?;
-    let compacted = position_from(&meta(META_COMPACTED)?).ok_or_else(|| damaged("the compacted position"))?;
-    let mut entries = Vec::new();
-    for record in scan_all(storage, Column::Raft, (compacted.index + 1).to_be_bytes().to_vec()) {
-        let (key, value) = record?;
-        let index = u64::from_be_bytes(key.try_into().map_err(|_| damaged("a Raft index"))?);
-        entries.push(LogEntry::from_bytes(index, &value)?);
-    }
-    Ok(Recovered { hard_state, compacted, entries, applied: u64::from_be_bytes(applied), voters: fresh.voters })
-}
-
-fn position_bytes(position: LogPosition) -> Vec<u8> {
-    [position.index.to_be_bytes(), position.term.to_be_bytes()].concat()
-}
-
-fn position_from(bytes: &[u8]) -> Option<LogPosition> {
-    let (index, term) = bytes.split_at_checked(8)?;
-    Some(LogPosition {
-        index: u64::from_be_bytes(index.try_into().ok()?),
-        term: u64::from_be_bytes(term.try_into().ok()?),
-    })
 }

@@ -12,7 +12,7 @@ use std::{
 const LINES_MAX: usize = 500;
 
 /// Files above [`LINES_MAX`] and their lines. The list may only shrink.
-const LONG_FILES: [(&str, usize); 1] = [("ledger/src/replica.rs", 633)];
+const LONG_FILES: [(&str, usize); 0] = [];
 
 /// Names that say nothing about what a module holds, so that everything ends up in it.
 const EMPTY_NAMES: [&str; 6] = ["common", "helper", "helpers", "misc", "util", "utils"];

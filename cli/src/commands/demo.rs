@@ -134,14 +134,23 @@ fn text(summary: &Summary) -> String {
          Final version  {}\n\
          Weights        SHA-256 {}\n\
          Ledger         {} entries, {:.1} s in all\n\n\
-         Try next:\n  cd {cd}\n{tries}",
+         Try next:\n  cd {cd}\n{}{tries}",
         verified.entries,
         verified.versions_recomputed,
         summary.final_version,
         summary.final_weights,
         summary.ledger_size,
         summary.duration_ms as f64 / 1000.0,
+        alias().unwrap_or_default(),
     )
+}
+
+/// How to make the commands work in a shell that does not find `fedledger`, as after `cargo run`.
+fn alias() -> Option<String> {
+    let executable = std::env::current_exe().ok()?;
+    let paths = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&paths).any(|folder| folder.join("fedledger").is_file());
+    (!found).then(|| format!("  alias fedledger='{}'\n", executable.display()))
 }
 
 fn failure(error: &DemoError) -> Failure {

@@ -1,0 +1,94 @@
+//! What becomes of submissions and reads, and why a replica must stop.
+
+use crate::{
+    consensus::{ConsensusError, ProposeError, ReplicaId},
+    digest::Digest,
+    log::{Refusal, ReplayError},
+    storage::StorageError,
+};
+
+/// The answer to a waiting caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The transaction is the leaf at this index; when the state machine refused it just now, the reason in words.
+    Committed {
+        /// Index of the leaf.
+        index: u64,
+        /// Why it was rejected, where that is known.
+        reason: Option<String>,
+    },
+    /// The transaction did not become a leaf.
+    Refused(Refusal),
+    /// Everything that was committed when the read began is applied.
+    Read,
+    /// The read was lost; begin another.
+    ReadLost,
+}
+
+/// How a submission goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submission {
+    /// It is at this index already.
+    Known(u64),
+    /// It was proposed; the answer will come.
+    Proposed,
+    /// It is to be sent to the leader, if there is one; the answer will come once it is applied here.
+    Forward(Option<ReplicaId>),
+}
+
+/// Why a submission is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It is no valid transaction now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Too much is under way.
+    #[error("the replica is busy: try again a little later")]
+    Busy,
+    /// The proposal is impossible.
+    #[error(transparent)]
+    Propose(ProposeError),
+}
+
+/// A replica that must stop, because going on could lose or fork history.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Its storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the storage gave back does not fit together.
+    #[error("the stored state does not fit together: {0}")]
+    Recovery(#[from] ConsensusError),
+    /// The genesis file cannot be used.
+    #[error("{0}")]
+    Genesis(String),
+    /// The directory belongs to another consortium.
+    #[error("the ledger in this directory belongs to chain {found}, the genesis file is chain {expected}")]
+    OtherChain {
+        /// Digest of the genesis file.
+        expected: Digest,
+        /// Chain of the stored ledger.
+        found: Digest,
+    },
+    /// A received leaf contradicts what this replica computes.
+    #[error("entry {index} received from a peer does not follow from the entries before it: {error}")]
+    Diverged {
+        /// Index of the leaf.
+        index: u64,
+        /// How.
+        error: ReplayError,
+    },
+    /// The leaves received for a snapshot are not those that it describes.
+    #[error("the log at size {size} has the root {found}, the snapshot says {expected}")]
+    SnapshotRoot {
+        /// Size of the log.
+        size: u64,
+        /// Root in the snapshot's manifest.
+        expected: Digest,
+        /// Root computed.
+        found: Digest,
+    },
+    /// The order of steps was violated; a defect.
+    #[error("internal order violated: {0}")]
+    Order(String),
+}

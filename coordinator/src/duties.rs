@@ -104,6 +104,9 @@ impl Workers {
                 let plan = record.plan.clone();
                 self.tasks.spawn(async move { inner.check(key, plan, cohort, update).await });
             }
+            Duty::Obtain { number, files } => {
+                self.tasks.spawn(async move { inner.obtain(number, files).await });
+            }
             Duty::Compute(recipe) => {
                 self.tasks.spawn(async move { inner.compute(*recipe).await });
             }
@@ -180,6 +183,17 @@ impl Inner {
             code.to_owned()
         });
         self.report(Report::Checked { key, member, verdict }).await;
+    }
+
+    async fn obtain(&self, number: u64, files: Vec<(FileRef, Option<String>)>) {
+        let mut complete = true;
+        for (file, member) in files {
+            complete &= self.fetch(&file, member.as_ref()).await;
+        }
+        if !complete {
+            tracing::warn!(version = number, "no live node has all files of this version");
+        }
+        self.report(Report::Obtained { number, complete }).await;
     }
 
     async fn compute(&self, recipe: Recipe) {

@@ -87,6 +87,7 @@ pub enum NodeError {
 pub struct ReplicaNode {
     name: String,
     handle: Handle,
+    blobs: BlobStore,
     endpoint: Endpoint,
     stop_api: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), Fault>>>,
@@ -135,6 +136,11 @@ impl ReplicaNode {
     /// To the replica's task.
     pub const fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The files that the node keeps.
+    pub const fn blobs(&self) -> &BlobStore {
+        &self.blobs
     }
 
     /// Waits until the node has ended by itself, and says why. It never does unless it must.
@@ -233,6 +239,7 @@ impl Assembly {
         tasks.spawn(answering.serve(requests));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
+        let kept = blobs.clone();
         let backend = ReplicaBackend {
             node: name.clone(),
             genesis: kit.genesis.bytes.clone().into(),
@@ -277,6 +284,7 @@ impl Assembly {
         Ok(ReplicaNode {
             name,
             handle,
+            blobs: kept,
             endpoint,
             stop_api: Some(stop_api),
             task: Some(task),

@@ -10,14 +10,17 @@ use fedledger_ledger::Digest;
 
 use crate::{
     Command, Federation, VersionId,
-    command::{AbandonRound, AttestVersion, CloseRound, CommitVersion, OpenRound, OutputFiles, RoundKey},
+    command::{AbandonRound, AttestVersion, CloseRound, CommitVersion, FileRef, OpenRound, OutputFiles, RoundKey},
     member::MemberId,
     recipe::{Recipe, Update},
-    records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionStatus},
+    records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionRecord, VersionStatus},
 };
 
 /// Wait before a duty that failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 500;
+
+/// Wait before files that nobody had are looked for again, in milliseconds.
+const OBTAIN_RETRY_MS: u64 = 10_000;
 
 /// Computed rounds that are remembered per plan: the current one and those still to be attested.
 const COMPUTED_MAX: usize = 64;
@@ -37,6 +40,14 @@ pub enum Duty {
         key: RoundKey,
         /// The update.
         update: Update,
+    },
+    /// Obtain the files of an attested version that are not here, such as after having been away; then report
+    /// [`Report::Obtained`].
+    Obtain {
+        /// Number of the version.
+        number: u64,
+        /// Its weights, optimiser state and updates, each update with its contributor.
+        files: Vec<(FileRef, Option<MemberId>)>,
     },
     /// Obtain the recipe's files, compute the version, keep its files; then report [`Report::Computed`] or
     /// [`Report::ComputeFailed`].
@@ -70,6 +81,13 @@ pub enum Report {
         /// The code of a reason that will not go away; without one, it is tried again.
         permanent: Option<String>,
     },
+    /// The files of a version are here, or could not all be had.
+    Obtained {
+        /// Number of the version.
+        number: u64,
+        /// Whether they are all here.
+        complete: bool,
+    },
     /// A command was submitted; `accepted` is false when it was rejected or its fate is unknown.
     Submitted {
         /// The command.
@@ -91,6 +109,17 @@ pub struct Conductor {
     computations: BTreeMap<RoundKey, Computation>,
     /// Commands submitted whose fate is open, or that failed and wait for another try until the time beside them.
     submissions: BTreeMap<Digest, Option<u64>>,
+    /// Versions below this number have all their files here.
+    obtained: u64,
+    obtaining: Obtaining,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obtaining {
+    Idle,
+    UnderWay,
+    /// Some file could not be had; it is looked for again from this time on, in milliseconds.
+    RetryAt(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +151,8 @@ impl Conductor {
             checks: BTreeMap::new(),
             computations: BTreeMap::new(),
             submissions: BTreeMap::new(),
+            obtained: 0,
+            obtaining: Obtaining::Idle,
         }
     }
 
@@ -143,6 +174,7 @@ impl Conductor {
             }
         }
         self.attest(&view, &mut duties);
+        self.obtain(&view, &mut duties);
         self.forget_old(state);
         duties
     }
@@ -158,6 +190,13 @@ impl Conductor {
             }
             Report::ComputeFailed { key, permanent } => {
                 self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms });
+            }
+            Report::Obtained { number, complete: true } => {
+                self.obtained = self.obtained.max(number + 1);
+                self.obtaining = Obtaining::Idle;
+            }
+            Report::Obtained { complete: false, .. } => {
+                self.obtaining = Obtaining::RetryAt(now_ms + OBTAIN_RETRY_MS);
             }
             Report::Submitted { command, accepted: true } => {
                 self.submissions.remove(&submission_id(&command));
@@ -175,7 +214,11 @@ impl Conductor {
             Computation::Failed { permanent: None, at_ms } => Some(at_ms + RETRY_MS),
             _ => None,
         });
-        self.deadlines.values().copied().chain(retries).chain(failed).min()
+        let obtaining = match self.obtaining {
+            Obtaining::RetryAt(at_ms) => Some(at_ms),
+            Obtaining::Idle | Obtaining::UnderWay => None,
+        };
+        self.deadlines.values().copied().chain(retries).chain(failed).chain(obtaining).min()
     }
 
     /// A plan without a round in progress: make the initial version, or open the next round.
@@ -314,6 +357,29 @@ impl Conductor {
         }
     }
 
+    /// One version after the other, every replica comes to hold what auditors need. Versions that it computed itself are
+    /// complete; their files were needed for that.
+    fn obtain(&mut self, view: &View<'_>, duties: &mut Vec<Duty>) {
+        match self.obtaining {
+            Obtaining::UnderWay => return,
+            Obtaining::RetryAt(at_ms) if view.now_ms < at_ms => return,
+            Obtaining::Idle | Obtaining::RetryAt(_) => {}
+        }
+        while let Some(id) = view.state.numbers().get(&self.obtained) {
+            let Some(record) = view.state.versions().get(id) else { return };
+            match self.computations.get(&record.key) {
+                Some(Computation::Done(_)) => self.obtained += 1,
+                // It is being computed, which obtains the files as well.
+                Some(Computation::UnderWay) => return,
+                Some(Computation::Failed { .. }) | None => {
+                    self.obtaining = Obtaining::UnderWay;
+                    duties.push(Duty::Obtain { number: self.obtained, files: files_of(record) });
+                    return;
+                }
+            }
+        }
+    }
+
     fn check(&mut self, key: &RoundKey, update: Update, duties: &mut Vec<Duty>) {
         let check = self.checks.entry((*key, update.member.clone()));
         if let std::collections::btree_map::Entry::Vacant(vacant) = check {
@@ -370,6 +436,17 @@ impl Conductor {
             self.submissions.retain(|_, retry_at| retry_at.is_none());
         }
     }
+}
+
+/// Everything that a version was made of and that came out.
+fn files_of(record: &VersionRecord) -> Vec<(FileRef, Option<MemberId>)> {
+    let manifest = &record.manifest;
+    let outputs = [manifest.weights(), manifest.optimizer_state()].into_iter().flatten().map(|file| (file, None));
+    let updates = manifest.contributions.iter().map(|contribution| {
+        let file = FileRef { digest: *contribution.update.digest(), size: contribution.size };
+        (file, Some(contribution.member.clone()))
+    });
+    outputs.chain(updates).collect()
 }
 
 /// The version that stands for an attempt, unless it was rejected.

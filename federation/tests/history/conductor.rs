@@ -25,12 +25,23 @@ struct World {
     down: Vec<&'static str>,
     /// A replica that claims other files than it computed.
     liar: Option<&'static str>,
+    /// Versions whose files a replica asked for, because it had not computed them.
+    obtained: Vec<(&'static str, u64)>,
 }
 
 impl World {
     fn new(consortium: Consortium) -> Self {
         let conductors = SITES.iter().map(|site| (*site, Conductor::new(format!("{site}/replica")))).collect();
-        Self { consortium, conductors, leader: SITES[0], now_ms: 0, lost: Vec::new(), down: Vec::new(), liar: None }
+        Self {
+            consortium,
+            conductors,
+            leader: SITES[0],
+            now_ms: 0,
+            lost: Vec::new(),
+            down: Vec::new(),
+            liar: None,
+            obtained: Vec::new(),
+        }
     }
 
     /// Lets everybody do what they are to do until nobody has anything to do. Returns whether anything was done.
@@ -71,6 +82,11 @@ impl World {
                 let file = self.consortium.blobs[&update.file.digest].as_slice();
                 let verdict = check_update(&plan, SITES.len(), &update, file).unwrap().map_err(|(code, _)| code.into());
                 Report::Checked { key, member: update.member, verdict }
+            }
+            Duty::Obtain { number, files } => {
+                let complete = files.iter().all(|(file, _)| self.consortium.blobs.contains_key(&file.digest));
+                self.obtained.push((site, number));
+                Report::Obtained { number, complete }
             }
             Duty::Compute(recipe) => {
                 let key = recipe.key;
@@ -157,6 +173,17 @@ fn a_new_leader_goes_on_from_ledger_state_and_gives_the_same_version() {
     world.settle(&mut diligent);
     assert_eq!(world.status(&id), PlanStatus::Finished);
     assert_eq!(world.consortium.head("main"), undisturbed.consortium.head("main"));
+}
+
+#[test]
+fn a_replica_that_was_away_obtains_what_it_missed() {
+    let (mut world, _) = ready();
+    world.down.push("turin");
+    world.settle(&mut diligent);
+    assert!(world.obtained.is_empty(), "those that computed everything have everything");
+    world.down.clear();
+    world.settle(&mut diligent);
+    assert_eq!(world.obtained, [("turin", 0), ("turin", 1), ("turin", 2), ("turin", 3)]);
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use fedledger_coordinator::{ReplicaNode, replica::Handle};
-use fedledger_federation::{Command, command::StartPlan, member::Role, plan::Plan};
+use fedledger_federation::{Command, Federation, command::StartPlan, member::Role, plan::Plan};
 use fedledger_ledger::{
     Digest,
+    log::Log,
     transaction::{Nonce, Transaction},
 };
 use fedledger_participant::node::{NodeOptions, ParticipantNode};
@@ -22,12 +24,16 @@ use fedledger_proto::{
     },
 };
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use super::{Chaos, ChaosEvent, DemoError, DemoOptions, chaos::RETURNS_AFTER_ROUNDS};
 use crate::heart::{self, SITES};
 
 /// The member that proposes plans.
 const OPERATOR: &str = "operator";
+
+/// How long a replica that was away may take to get what it missed.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// How far ahead the operator's transactions expire, in log entries.
 const VALIDITY_ENTRIES: u64 = 10_000;
@@ -108,6 +114,34 @@ impl Consortium {
             .map(|(name, node)| async { node.shutdown().await.map_err(|source| DemoError::Replica { name, source }) });
         let replicas = join_all(replicas).await;
         participants.into_iter().chain(replicas).collect()
+    }
+
+    /// Waits until every replica has all entries of this log, and all files that its versions name.
+    pub(super) async fn settle(&self, log: &Log<Federation>) -> Result<(), DemoError> {
+        let files: Vec<Digest> = log
+            .machine()
+            .attested()
+            .flat_map(|(_, _, record)| {
+                let artifacts = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
+                let updates = record.manifest.contributions.iter().map(|contribution| *contribution.update.digest());
+                artifacts.chain(updates).collect::<Vec<_>>()
+            })
+            .collect();
+        for (name, replica) in &self.replicas {
+            let mut size = replica.handle().log_size();
+            let mut added = replica.blobs().added();
+            let complete = async {
+                let _ = size.wait_for(|size| *size >= log.size()).await;
+                while !files.iter().all(|digest| replica.blobs().has(digest)) {
+                    let _ = added.changed().await;
+                }
+            };
+            if timeout(SETTLED_AFTER, complete).await.is_err() {
+                let what = format!("the replica of {name} to have everything");
+                return Err(DemoError::Stalled { what, seconds: SETTLED_AFTER.as_secs() });
+            }
+        }
+        Ok(())
     }
 
     /// The genesis file.

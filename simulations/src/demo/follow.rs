@@ -69,6 +69,7 @@ impl Follower {
             let record = record.ok_or_else(|| DemoError::Follow("the plan has vanished".to_owned()))?;
             if rounds.len() as u64 == options.rounds {
                 consortium.restore().await?;
+                consortium.settle(&self.log).await?;
                 return Ok(rounds);
             }
             if record.status == PlanStatus::Stopped {

@@ -71,6 +71,10 @@ impl history::Source for RemoteSource {
         Ok(note.into_iter().map(|note| EncodedNote { offset: None, text: note.to_string() }).collect())
     }
 
+    fn is_at_rest(&self) -> bool {
+        false
+    }
+
     fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
         match self.download(digest) {
             Ok(file) => Ok(Some(Box::new(file?))),

@@ -176,6 +176,10 @@ impl history::Source for Source {
         self.get().defect()
     }
 
+    fn is_at_rest(&self) -> bool {
+        self.get().is_at_rest()
+    }
+
     fn check_records(&self, log: &Log<Federation>) -> Result<Vec<Problem>, SourceError> {
         self.get().check_records(log)
     }

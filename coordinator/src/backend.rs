@@ -121,8 +121,12 @@ impl Backend for ReplicaBackend {
     }
 
     async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
-        let note = self.handle.query(|replica| replica.checkpoint().to_owned()).await;
-        note.map(Some).ok_or(ReadError::Stopping)
+        let asked = self.handle.query(|replica| (replica.checkpoint().to_owned(), replica.log().size())).await;
+        let (note, size) = asked.ok_or(ReadError::Stopping)?;
+        // Whoever has the checkpoint may ask for its entries; the disk thread may still be writing them.
+        let mut written = self.handle.log_size();
+        written.wait_for(|written| *written >= size).await.map_err(|_| ReadError::Stopping)?;
+        Ok(Some(note))
     }
 
     async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ReadError> {

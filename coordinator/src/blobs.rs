@@ -92,12 +92,24 @@ impl BlobStore {
     pub fn keep(&self, incoming: IncomingBlob, digest: &Digest) -> io::Result<()> {
         let path = self.path(digest);
         let parent = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(parent)?;
+        if !parent.exists() {
+            fs::create_dir_all(parent)?;
+            fs::File::open(&*self.folder)?.sync_all()?;
+        }
         fs::File::open(&incoming.path)?.sync_all()?;
         incoming.path.persist(&path).map_err(|error| error.error)?;
         fs::File::open(parent)?.sync_all()?;
         self.added.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Removes a file that turned out to be damaged, so that it is fetched anew.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn discard(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.path(digest))
     }
 
     /// Keeps bytes that are in memory.

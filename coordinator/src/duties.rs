@@ -11,7 +11,7 @@ use fedledger_federation::{
     command::{FileRef, OutputFiles, RoundKey},
     conductor::{Duty, Report},
     plan::Plan,
-    recipe::{Recipe, RecipeError, Update, check_update},
+    recipe::{Recipe, RecipeError, Update, WRONG_DIGEST, check_update},
 };
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
@@ -36,7 +36,7 @@ const FETCHES_MAX: usize = 8;
 /// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
 const FETCH_RETRY: Duration = Duration::from_millis(100);
 
-/// Searches of all peers for one file before the duty is given up; the conductor may ask for it again.
+/// Searches of all peers for one file before the duty is given up for now; the conductor asks for it again.
 const FETCH_ATTEMPTS: usize = 600;
 
 /// How long a transaction of this replica may wait, in log entries.
@@ -157,32 +157,45 @@ impl Inner {
 
     async fn check(&self, key: RoundKey, plan: Plan, cohort: usize, update: Update) {
         let member = update.member.clone();
+        let verdict = self.checked(plan, cohort, update).await;
+        self.report(match verdict {
+            Ok(verdict) => Report::Checked { key, member, verdict },
+            Err(reason) => {
+                // The conductor excludes what is not checked at the deadline, and asks again before that.
+                tracing::warn!(member, reason, "an update could not be checked");
+                Report::CheckFailed { key, member }
+            }
+        })
+        .await;
+    }
+
+    async fn checked(&self, plan: Plan, cohort: usize, update: Update) -> Result<Result<(), String>, String> {
+        let (member, digest) = (update.member.clone(), update.file.digest);
         if !self.fetch(&update.file, Some(&member)).await {
-            // The conductor excludes what is not checked at the deadline.
-            tracing::warn!(member, digest = %update.file.digest, "no live node has this update");
-            return;
+            return Err(format!("no live node has file {digest}"));
         }
-        let path = self.blobs.path(&update.file.digest);
+        let path = self.blobs.path(&digest);
         let checked = tokio::task::spawn_blocking(move || {
             let file = std::fs::File::open(path)?;
             check_update(&plan, cohort, &update, file)
         });
-        let verdict = match checked.await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "an update could not be read");
-                return;
-            }
-            Err(error) => {
-                tracing::error!(%error, "checking an update failed");
-                return;
-            }
-        };
-        let verdict = verdict.map_err(|(code, reason)| {
+        let verdict = checked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        if let Err((WRONG_DIGEST, reason)) = &verdict {
+            // What was fetched was verified, so the disk has changed it since. That is not the contributor's fault.
+            self.discard(&digest);
+            return Err(reason.clone());
+        }
+        Ok(verdict.map_err(|(code, reason)| {
             tracing::warn!(member, code, reason, "an update cannot be aggregated");
             code.to_owned()
-        });
-        self.report(Report::Checked { key, member, verdict }).await;
+        }))
+    }
+
+    fn discard(&self, digest: &Digest) {
+        tracing::error!(%digest, "a file was damaged on this disk: it is removed and fetched anew");
+        if let Err(error) = self.blobs.discard(digest) {
+            tracing::error!(%digest, %error, "a damaged file cannot be removed");
+        }
     }
 
     async fn obtain(&self, number: u64, files: Vec<(FileRef, Option<String>)>) {
@@ -229,7 +242,12 @@ impl Inner {
         });
         match computed.await {
             Ok(Ok(outputs)) => Ok(outputs),
-            Ok(Err(error)) => Err(Failure::of(&error)),
+            Ok(Err(error)) => {
+                if let RecipeError::Digest { expected, .. } = &error {
+                    self.discard(expected);
+                }
+                Err(Failure::of(&error))
+            }
             Err(error) => Err(Failure::passing(error.to_string())),
         }
     }

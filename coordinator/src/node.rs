@@ -23,6 +23,7 @@ use fedledger_proto::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -39,6 +40,9 @@ use crate::{
 
 /// How long the leader may take to answer a forwarded transaction.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the next entry may take while catching up.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of leaves that are handed to the replica's task at once while catching up.
 const LEAVES_AT_ONCE_BYTES: usize = 1024 * 1024;
@@ -153,7 +157,9 @@ impl ReplicaNode {
     }
 
     /// Ends the node as a crash does: nothing is finished, nobody is told. What was acknowledged is on the disk.
-    pub async fn kill(mut self) {
+    ///
+    /// Returns the node's endpoint, which is closed; its [`Endpoint::shutdown`] waits until the ports are free again.
+    pub async fn kill(mut self) -> Endpoint {
         if let Some(task) = self.task.take() {
             task.abort();
             let _ = task.await;
@@ -163,10 +169,11 @@ impl ReplicaNode {
             let _ = api.await;
         }
         self.tasks.stop().await;
-        self.endpoint.shutdown().await;
+        self.endpoint.close().await;
         if let Some(disk) = self.disk.take() {
             let _ = tokio::task::spawn_blocking(move || disk.join()).await;
         }
+        self.endpoint.clone()
     }
 
     /// Stops the node: no new requests, then the replica's task, then the disk.
@@ -408,7 +415,8 @@ async fn fetch_leaves(
     let (_, mut frames) = endpoint.subscribe(peer, &request).await.map_err(|error| error.to_string())?;
     let (mut next, mut leaves, mut bytes) = (from, Vec::new(), 0);
     while next < until {
-        let frame = frames.next().await.map_err(|error| error.to_string())?;
+        let frame = timeout(FRAME_TIMEOUT, frames.next()).await.map_err(|_| "no entry came in time")?;
+        let frame = frame.map_err(|error| error.to_string())?;
         let frame = frame.filter(|frame| frame.index == next).ok_or("the stream of entries broke off")?;
         next += 1;
         bytes += frame.leaf.len();

@@ -67,6 +67,13 @@ pub enum Report {
         /// Fine, or the code of the reason for which it must be excluded.
         verdict: Result<(), String>,
     },
+    /// An update could not be checked now.
+    CheckFailed {
+        /// The attempt.
+        key: RoundKey,
+        /// Whose update.
+        member: MemberId,
+    },
     /// A version's files were computed and are kept.
     Computed {
         /// The attempt.
@@ -107,8 +114,12 @@ pub struct Conductor {
     /// Updates checked or being checked.
     checks: BTreeMap<(RoundKey, MemberId), Check>,
     computations: BTreeMap<RoundKey, Computation>,
+    /// When each computation that has not succeeded failed for the first time, in milliseconds.
+    failing_since: BTreeMap<RoundKey, u64>,
     /// Commands submitted whose fate is open, or that failed and wait for another try until the time beside them.
     submissions: BTreeMap<Digest, Option<u64>>,
+    /// When [`Self::step`] was last called, in milliseconds.
+    stepped_ms: u64,
     /// Versions below this number have all their files here.
     obtained: u64,
     obtaining: Obtaining,
@@ -132,7 +143,7 @@ enum Check {
 enum Computation {
     UnderWay,
     Done(OutputFiles),
-    Failed { permanent: Option<String>, at_ms: u64 },
+    Failed { permanent: Option<String>, at_ms: u64, since_ms: u64 },
 }
 
 /// What the conductor looks at in one step.
@@ -150,7 +161,9 @@ impl Conductor {
             deadlines: BTreeMap::new(),
             checks: BTreeMap::new(),
             computations: BTreeMap::new(),
+            failing_since: BTreeMap::new(),
             submissions: BTreeMap::new(),
+            stepped_ms: 0,
             obtained: 0,
             obtaining: Obtaining::Idle,
         }
@@ -160,6 +173,7 @@ impl Conductor {
     /// [`Self::wake_at`].
     pub fn step(&mut self, state: &Federation, leads: bool, now_ms: u64) -> Vec<Duty> {
         let view = View { state, leads, now_ms };
+        self.stepped_ms = now_ms;
         if !leads {
             self.deadlines.clear();
         }
@@ -175,7 +189,7 @@ impl Conductor {
         }
         self.attest(&view, &mut duties);
         self.obtain(&view, &mut duties);
-        self.forget_old(state);
+        self.forget_old(state, now_ms);
         duties
     }
 
@@ -185,11 +199,15 @@ impl Conductor {
             Report::Checked { key, member, verdict } => {
                 self.checks.insert((key, member), Check::Done(verdict));
             }
+            Report::CheckFailed { key, member } => {
+                self.checks.remove(&(key, member));
+            }
             Report::Computed { key, outputs } => {
                 self.computations.insert(key, Computation::Done(outputs));
             }
             Report::ComputeFailed { key, permanent } => {
-                self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms });
+                let since_ms = *self.failing_since.entry(key).or_insert(now_ms);
+                self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms, since_ms });
             }
             Report::Obtained { number, complete: true } => {
                 self.obtained = self.obtained.max(number + 1);
@@ -211,14 +229,16 @@ impl Conductor {
     pub fn wake_at(&self) -> Option<u64> {
         let retries = self.submissions.values().flatten().copied();
         let failed = self.computations.values().filter_map(|computation| match computation {
-            Computation::Failed { permanent: None, at_ms } => Some(at_ms + RETRY_MS),
+            Computation::Failed { permanent: None, at_ms, .. } => Some(at_ms + RETRY_MS),
             _ => None,
         });
         let obtaining = match self.obtaining {
             Obtaining::RetryAt(at_ms) => Some(at_ms),
             Obtaining::Idle | Obtaining::UnderWay => None,
         };
-        self.deadlines.values().copied().chain(retries).chain(failed).chain(obtaining).min()
+        // A deadline that has passed has been acted on.
+        let deadlines = self.deadlines.values().copied().filter(|deadline| *deadline > self.stepped_ms);
+        deadlines.chain(retries).chain(failed).chain(obtaining).min()
     }
 
     /// A plan without a round in progress: make the initial version, or open the next round.
@@ -322,16 +342,28 @@ impl Conductor {
                 let outputs = *outputs;
                 let Ok(recipe) = Recipe::of(view.state, key) else { return };
                 let Ok((_, version)) = recipe.manifest(view.state, &outputs) else { return };
-                // Training is deterministic: after a rollback it may lead to the version that was revoked.
-                if view.state.versions().get(&version).is_some_and(|record| record.revoked.is_some()) {
-                    self.abandon(view, key, "version_revoked", duties);
-                    return;
+                if let Some(record) = view.state.versions().get(&version) {
+                    // Training is deterministic: after a rollback it may lead to the version that was revoked.
+                    if record.revoked.is_some() {
+                        return self.abandon(view, key, "version_revoked", duties);
+                    }
+                    // The others have contradicted these files; to propose them again would not end.
+                    if record.status == VersionStatus::Rejected && key.round > 0 {
+                        return self.abandon(view, key, "version_rejected", duties);
+                    }
                 }
                 self.submit(view, Command::CommitVersion(CommitVersion { key: *key, version, outputs }), duties);
             }
             Some(Computation::Failed { permanent: Some(code), .. }) if key.round > 0 => {
                 let code = code.clone();
                 self.abandon(view, key, &code, duties);
+            }
+            // A file that could not be had for as long as a round may take is lost.
+            Some(Computation::Failed { permanent: None, since_ms, .. }) if key.round > 0 => {
+                let round = view.state.rounds().get(key);
+                if round.is_some_and(|round| view.now_ms >= since_ms + round.duration_ms) {
+                    self.abandon(view, key, BLOB_LOST, duties);
+                }
             }
             _ => {}
         }
@@ -391,7 +423,7 @@ impl Conductor {
     fn compute(&mut self, view: &View<'_>, key: &RoundKey, duties: &mut Vec<Duty>) {
         let again = match self.computations.get(key) {
             None => true,
-            Some(Computation::Failed { permanent: None, at_ms }) => view.now_ms >= at_ms + RETRY_MS,
+            Some(Computation::Failed { permanent: None, at_ms, .. }) => view.now_ms >= at_ms + RETRY_MS,
             Some(_) => false,
         };
         if again && let Ok(recipe) = Recipe::of(view.state, key) {
@@ -420,7 +452,7 @@ impl Conductor {
         }
     }
 
-    fn forget_old(&mut self, state: &Federation) {
+    fn forget_old(&mut self, state: &Federation, now_ms: u64) {
         let open: BTreeSet<RoundKey> = state.plans().iter().filter_map(|(_, record)| record.open).collect();
         self.checks.retain(|(key, _), _| open.contains(key));
         self.deadlines.retain(|key, _| open.contains(key));
@@ -431,10 +463,15 @@ impl Conductor {
                 None => break,
             };
         }
-        // Failed submissions that nothing asks for any more would otherwise wake the shell for ever.
-        if open.is_empty() && state.plans().iter().all(|(_, record)| record.status != PlanStatus::Running) {
-            self.submissions.retain(|_, retry_at| retry_at.is_none());
-        }
+        // What failed and nothing asks for any more would otherwise wake the shell for ever.
+        self.submissions.retain(|_, retry_at| retry_at.is_none_or(|at_ms| at_ms > now_ms));
+        self.computations.retain(|key, computation| {
+            let failed = matches!(computation, Computation::Failed { permanent: None, .. });
+            !failed || open.contains(key) || (key.round == 0 && candidate_of(state, key).is_none())
+        });
+        self.failing_since.retain(|key, _| {
+            matches!(self.computations.get(key), Some(Computation::Failed { .. } | Computation::UnderWay))
+        });
     }
 }
 

@@ -75,6 +75,12 @@ pub trait Source {
         None
     }
 
+    /// Whether the history stays as it is while it is read. That of a running replica grows, so its last checkpoint may be
+    /// about fewer entries than are read.
+    fn is_at_rest(&self) -> bool {
+        true
+    }
+
     /// Compares what the source has recorded beside the leaves with the log that they lead to.
     ///
     /// # Errors

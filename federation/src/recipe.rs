@@ -24,6 +24,9 @@ use crate::{
     tensors::{Dtype, LayoutError, ReadError, Tensor, TensorLayout, TensorSpec, WriteError, write_tensors},
 };
 
+/// The verdict on an update file that is not the one contributed.
+pub const WRONG_DIGEST: &str = "wrong_digest";
+
 /// Bytes read from a file at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -283,7 +286,7 @@ pub fn check_update(
     }
     match stream.finish() {
         Ok(contribution) if contribution.digest() == update.file.digest => Ok(Ok(())),
-        Ok(contribution) => refused("wrong_digest", format!("the file has the SHA-256 {}", contribution.digest())),
+        Ok(contribution) => refused(WRONG_DIGEST, format!("the file has the SHA-256 {}", contribution.digest())),
         Err(error) => refused(exclusion_code(&error), error.to_string()),
     }
 }

@@ -169,15 +169,17 @@ impl<M: StateMachine> Replica<M> {
     /// [`MessageRefused`]: throw the message away.
     pub fn wanted(&self, from: ReplicaId, message: &[u8]) -> Result<Option<SnapshotManifest>, MessageRefused> {
         let Some(meta) = self.consensus.peek_snapshot(from, message)? else { return Ok(None) };
-        let manifest = SnapshotManifest::decode(&meta.manifest).ok();
-        Ok(manifest.filter(|manifest| manifest.size > self.log.size()))
+        let manifest = SnapshotManifest::decode(&meta.manifest).map_err(|_| MessageRefused::Manifest)?;
+        Ok((manifest.size > self.log.size()).then_some(manifest))
     }
 
     /// Applies leaves fetched from a peer, in order, from the log's size on.
     ///
     /// # Errors
     ///
-    /// [`ReplayError`] with the leaf's index: what the peer sent is not this chain's history. The leaves before it are kept.
+    /// [`Fault::Diverged`]: what the peer sent is not this chain's history. The leaves before it are kept. After
+    /// [`ReplayError::Outcome`](crate::log::ReplayError::Outcome) or
+    /// [`ReplayError::WriteSet`](crate::log::ReplayError::WriteSet) the replica must stop and start again from its disk.
     pub fn catch_up(&mut self, leaves: &[Vec<u8>]) -> (Step<M>, Result<(), Fault>) {
         let mut step = Step::empty();
         let mut batch = Batch::default();
@@ -196,8 +198,11 @@ impl<M: StateMachine> Replica<M> {
                 }
             }
         }
-        if !step.entries.is_empty() {
+        // After a leaf that contradicts what was computed, the log in memory is no longer that on the disk.
+        if !step.entries.is_empty() && outcome.is_ok() {
             self.sign_checkpoint(&mut batch);
+        }
+        if !step.entries.is_empty() {
             step.write = Some(DiskWrite { batch, number: None });
         }
         (step, outcome)
@@ -286,6 +291,10 @@ impl<M: StateMachine> Replica<M> {
         let mut step = Step::empty();
         step.send = messages;
         step.role = role;
+        if role.is_some_and(|change| change.role != Role::Leader) {
+            // What this replica proposed may have been replaced; it may be proposed again.
+            self.proposed.clear();
+        }
         let mut batch = Batch::default();
         let must_sync = log.as_ref().is_some_and(|log| log.must_sync);
         if let Some(snapshot) = snapshot {

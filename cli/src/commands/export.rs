@@ -55,13 +55,11 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
             .next("give another name, or --force to write over it"));
     }
     let (source, history) = context.history(Keep::State)?;
-    let entries = args.to.as_ref().map(|version| entries_to(&history, version)).transpose()?;
-    // Entries that come in while the export runs are left out, so that the bundle is what was looked at.
-    let entries = entries.unwrap_or_else(|| history.log.size());
+    let files_until = args.to.as_ref().map(|version| entries_to(&history, version)).transpose()?;
     let progress = context.output.progress("writing the bundle");
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = written(&args.out, NamedTempFile::new_in(folder))?;
-    let options = ExportOptions { entries: Some(entries), blobs: args.with_blobs };
+    let options = ExportOptions { files_until, blobs: args.with_blobs };
     let exported = export(&source, BufWriter::new(&mut file), options)?;
     written(&args.out, file.as_file().sync_all())?;
     let size = written(&args.out, file.as_file().metadata())?.len();

@@ -8,6 +8,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{
     consensus::{Outgoing, ReplicaId, Status},
+    log::ReplayError,
     replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
 };
 use fedledger_proto::endpoint::{RaftFrame, RaftSender};
@@ -105,7 +106,10 @@ impl Task {
             tokio::select! {
                 biased;
                 Some(report) = self.parts.disk_reports.recv() => self.written(report)?,
-                _ = ticks.tick() => self.parts.replica.tick(),
+                _ = ticks.tick() => {
+                    self.parts.replica.tick();
+                    self.forget_callers();
+                }
                 Some(frame) = self.parts.frames.recv() => self.frame(frame),
                 event = self.parts.events.recv() => match event {
                     Some(event) => self.event(event).await?,
@@ -133,6 +137,16 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Forgets callers that have gone away without a word.
+    fn forget_callers(&mut self) {
+        let gone: Vec<Ticket> =
+            self.callers.iter().filter(|(_, caller)| caller.is_closed()).map(|(ticket, _)| *ticket).collect();
+        for ticket in gone {
+            self.callers.remove(&ticket);
+            self.parts.replica.forget(ticket);
+        }
     }
 
     fn wake_at(&self) -> Instant {
@@ -183,6 +197,13 @@ impl Task {
                     tracing::error!(%fault, "a peer sent entries that do not follow from this replica's");
                 }
                 let _ = reply.send(outcome.is_ok());
+                if let Err(Fault::Diverged {
+                    error: error @ (ReplayError::Outcome { .. } | ReplayError::WriteSet { .. }),
+                    index,
+                }) = outcome
+                {
+                    return Err(Fault::Diverged { index, error });
+                }
             }
             Event::CaughtUp { from, message } => {
                 self.catching_up = false;

@@ -85,7 +85,7 @@ impl Cluster {
     }
 
     pub async fn kill(&mut self, number: u64) {
-        self.nodes.remove(&number).unwrap().kill().await;
+        self.nodes.remove(&number).unwrap().kill().await.shutdown().await;
     }
 
     pub async fn stop(self) {

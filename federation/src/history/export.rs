@@ -16,8 +16,9 @@ use crate::Federation;
 /// What goes into a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExportOptions {
-    /// Entries, the genesis file included; all of them where it is absent or more than there are.
-    pub entries: Option<u64>,
+    /// Files are included only if an entry before this index names them; all of them where it is absent. Entries are never
+    /// left out: a checkpoint covers all of them or says nothing.
+    pub files_until: Option<u64>,
     /// Whether the updates and files of versions are included, as far as the source has them.
     pub blobs: bool,
 }
@@ -54,7 +55,7 @@ impl From<SourceError> for ExportError {
 
 /// Writes a history as a bundle. The entries are replayed on the way, so that no broken history is exported.
 ///
-/// Checkpoint notes of more entries than are exported are left out.
+/// Entries that no checkpoint of the source covers yet are left out, if it has checkpoints at all.
 ///
 /// # Errors
 ///
@@ -65,12 +66,15 @@ pub fn export<S: Source + ?Sized>(
     options: ExportOptions,
 ) -> Result<Exported, ExportError> {
     let genesis = source.genesis()?;
+    // The notes come first: the history of a running replica grows meanwhile.
+    let notes = source.notes()?;
+    let covered = notes.iter().filter_map(|note| noted_size(&note.text)).max();
     let mut writer = BundleWriter::new(output, &genesis)?;
     let (mut log, _) = Log::<Federation>::genesis(&genesis).map_err(HistoryError::Genesis)?;
-    let limit = options.entries.unwrap_or(u64::MAX);
     for leaf in source.leaves()? {
         let index = log.size();
-        if index >= limit {
+        // Nobody has signed yet for what follows.
+        if covered.is_some_and(|covered| index >= covered) {
             break;
         }
         let leaf = leaf?;
@@ -78,14 +82,16 @@ pub fn export<S: Source + ?Sized>(
         writer.add_leaf(&leaf)?;
     }
     let mut exported = Exported { entries: log.size(), ..Exported::default() };
-    for note in source.notes()? {
+    for note in notes {
         if noted_size(&note.text).is_none_or(|size| size <= log.size()) {
             writer.add_note(&note.text)?;
             exported.notes += 1;
         }
     }
     if options.blobs {
-        for digest in named_files(log.machine()).into_keys() {
+        let limit = options.files_until.unwrap_or(u64::MAX);
+        let named = named_files(log.machine()).into_iter().filter(|(_, file)| file.index < limit);
+        for (digest, _) in named {
             let (Some(first), Some(second)) = (source.blob(&digest)?, source.blob(&digest)?) else {
                 exported.missing.push(digest);
                 continue;

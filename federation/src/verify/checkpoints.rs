@@ -41,8 +41,8 @@ impl Roots {
     }
 }
 
-/// Checks every note and finds out how many entries are final.
-pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNote], roots: &Roots) {
+/// Checks every note, and finds out how many entries are final. Returns how many entries some replica has signed for.
+pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNote], roots: &Roots) -> u64 {
     let keys = log_keys(state);
     // The largest head that each replica has signed.
     let mut signed = BTreeMap::<String, u64>::new();
@@ -58,11 +58,13 @@ pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNot
             Err(problem) => report.add(problem.at_byte(note.offset)),
         }
     }
+    let covered = signed.values().copied().max().unwrap_or_default();
     let mut sizes: Vec<u64> = signed.into_values().collect();
     sizes.sort_unstable_by(|a, b| b.cmp(a));
     // Whoever signed a head has signed every shorter one, so the threshold's largest head is the final one.
     let threshold = usize::try_from(state.consortium().finality_threshold).unwrap_or(usize::MAX);
     report.final_entries = threshold.checked_sub(1).and_then(|last| sizes.get(last).copied()).unwrap_or(0);
+    covered
 }
 
 /// The keys that sign checkpoints, by the names of their replicas.

@@ -30,7 +30,7 @@ fn a_bundle_and_the_node_it_came_from_tell_the_same_history() {
         assert_eq!(Digest::of(&content), digest);
     }
     let mut again = Vec::new();
-    export(&bundle, &mut again, ExportOptions { entries: None, blobs: true }).unwrap();
+    export(&bundle, &mut again, ExportOptions { files_until: None, blobs: true }).unwrap();
     assert_eq!(again, consortium.bundle(), "a bundle of a bundle has other bytes");
 }
 
@@ -75,20 +75,32 @@ fn an_entry_is_readable_as_json() {
 }
 
 #[test]
-fn an_export_up_to_an_entry_is_a_valid_shorter_history() {
+fn an_export_up_to_an_entry_leaves_out_later_files_and_no_entries() {
     let mut consortium = Consortium::with_history(2);
     consortium.sign_checkpoints(3);
-    for entries in [1, 2, 10, consortium.log.size(), consortium.log.size() + 5] {
+    let mut exported_files = Vec::new();
+    for until in [1, consortium.log.size() / 2, consortium.log.size()] {
         let mut bytes = Vec::new();
-        let options = ExportOptions { entries: Some(entries), blobs: true };
+        let options = ExportOptions { files_until: Some(until), blobs: true };
         let exported = export(&consortium.source(), &mut bytes, options).unwrap();
-        assert_eq!(exported.entries, entries.min(consortium.log.size()));
-        let notes = if entries < consortium.log.size() { 0 } else { 4 };
-        assert_eq!(exported.notes, notes, "notes about more entries than there are");
-        assert_eq!(exported.missing, []);
+        assert_eq!((exported.entries, exported.notes, exported.missing), (consortium.log.size(), 4, vec![]));
+        exported_files.push(exported.blobs);
         let report = verify(&open_bundle(&bytes), &Options::default()).unwrap();
         assert_eq!((report.problems, report.entries), (vec![], exported.entries));
     }
+    assert!(exported_files[0] == 0 && exported_files.is_sorted() && exported_files[1] < exported_files[2]);
+}
+
+#[test]
+fn what_no_replica_has_signed_for_is_not_exported() {
+    let mut consortium = Consortium::with_history(2);
+    consortium.sign_checkpoints(1);
+    let covered = consortium.log.size();
+    consortium.start(crate::consortium::plan("later"));
+    let mut bytes = Vec::new();
+    let exported = export(&consortium.source(), &mut bytes, ExportOptions::default()).unwrap();
+    assert_eq!(exported.entries, covered);
+    assert_eq!(verify(&open_bundle(&bytes), &Options::default()).unwrap().problems, []);
 }
 
 #[test]
@@ -102,7 +114,7 @@ fn files_are_exported_only_if_wanted_and_there() {
     let lost = *named.keys().next().unwrap();
     std::sync::Arc::make_mut(&mut consortium.blobs).remove(&lost);
     let mut bytes = Vec::new();
-    let options = ExportOptions { entries: None, blobs: true };
+    let options = ExportOptions { files_until: None, blobs: true };
     let exported = export(&consortium.source(), &mut bytes, options).unwrap();
     assert_eq!((exported.blobs, exported.missing), (named.len() as u64 - 1, vec![lost]));
     let index = BundleIndex::scan(bytes.as_slice()).unwrap();
@@ -114,7 +126,7 @@ fn a_damaged_file_is_not_exported() {
     let mut consortium = Consortium::with_history(2);
     let first = *named_files(consortium.state()).keys().next().unwrap();
     std::sync::Arc::make_mut(&mut consortium.blobs).get_mut(&first).unwrap()[20] ^= 1;
-    let options = ExportOptions { entries: None, blobs: true };
+    let options = ExportOptions { files_until: None, blobs: true };
     let error = export(&consortium.source(), Vec::new(), options).unwrap_err();
     assert!(error.to_string().contains(&first.to_string()), "{error}");
 }

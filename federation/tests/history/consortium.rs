@@ -408,9 +408,18 @@ impl Consortium {
         self.storage.write(&batch, true).unwrap();
     }
 
-    /// What a replica has on its disk.
+    /// The head of the log as the last replica signs it.
+    pub fn covering_note(&self) -> SignedNote {
+        let name = "turin/replica";
+        sign_note(&self.checkpoint().to_note_text(), name, &key(&format!("{name}/log"))).unwrap()
+    }
+
+    /// What a replica has on its disk. Unless the test has signed checkpoints itself, there is one of the whole log.
     pub fn stored(&self) -> MemoryStorage {
         let mut batch = Batch::default();
+        if self.notes.is_empty() {
+            put_note(&mut batch, "turin/replica", &self.covering_note());
+        }
         for column in Column::ALL {
             for record in scan_all(&self.storage, column, Vec::new()) {
                 let (key, value) = record.unwrap();
@@ -436,7 +445,7 @@ impl Consortium {
     /// The whole history as a bundle.
     pub fn bundle(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        export(&self.source(), &mut bytes, ExportOptions { entries: None, blobs: true }).unwrap();
+        export(&self.source(), &mut bytes, ExportOptions { files_until: None, blobs: true }).unwrap();
         bytes
     }
 }

@@ -129,6 +129,9 @@ impl fmt::Debug for MessageKind {
 /// refusal is no proof of anything. [`Self::is_suspicious`] tells those apart that no honest replica causes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageRefused {
+    /// A snapshot's manifest does not say what the snapshot stands for.
+    #[error("the manifest of a snapshot is malformed")]
+    Manifest,
     /// The message is too large.
     #[error("a message has at most {max} bytes, not {found}", max = bounds::MESSAGE_SIZE_BYTES_MAX)]
     TooLarge {

@@ -97,7 +97,9 @@ fn options() -> Options {
     options.set_paranoid_checks(true);
     // A flush covers all columns, so that they can never differ after a crash.
     options.set_atomic_flush(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A torn tail is what a crash leaves; damage before it must stop the node, or acknowledged votes and entries were lost
+    // without a word.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     // Logs of RocksDB itself stay small and few.
     options.set_keep_log_file_num(4);

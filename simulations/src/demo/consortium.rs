@@ -18,6 +18,7 @@ use fedledger_ledger::{
 use fedledger_participant::node::{NodeOptions, ParticipantNode};
 use fedledger_proto::{
     api::ApiClient,
+    endpoint::Endpoint,
     kit::{
         ConsortiumDescription, Identity, MemberDescription, ParticipantDescription, ReplicaDescription, SitePolicy,
         provision, write_kits,
@@ -49,6 +50,8 @@ pub(super) struct Consortium {
     apis: BTreeMap<String, SocketAddr>,
     /// Nodes that were killed and come back, by the round in which they do.
     returning: Vec<(u64, Node)>,
+    /// Endpoints of killed replicas, whose ports may still be taken.
+    killed: BTreeMap<String, Endpoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +92,7 @@ impl Consortium {
             participants: BTreeMap::new(),
             apis: apis.collect(),
             returning: Vec::new(),
+            killed: BTreeMap::new(),
         })
     }
 
@@ -224,7 +228,8 @@ impl Consortium {
         match node {
             Node::Replica(site) => {
                 if let Some(replica) = self.replicas.remove(site) {
-                    replica.kill().await;
+                    let endpoint = replica.kill().await;
+                    self.killed.insert(site.clone(), endpoint);
                 }
             }
             Node::Participant(site) => {
@@ -239,6 +244,9 @@ impl Consortium {
     async fn start_node(&mut self, node: &Node) -> Result<(), DemoError> {
         match node {
             Node::Replica(site) => {
+                if let Some(endpoint) = self.killed.remove(site) {
+                    endpoint.shutdown().await;
+                }
                 let directory = self.directory.join(site).join("replica");
                 let started = ReplicaNode::start(&directory).await;
                 let replica = started.map_err(|source| DemoError::Replica { name: site.clone(), source })?;

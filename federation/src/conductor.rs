@@ -4,6 +4,8 @@
 //! updates, recomputes versions and attests them. It does no IO: duties come out, reports go in, and time is an argument. A
 //! new leader needs nothing from the old one.
 
+mod duty;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_ledger::Digest;
@@ -16,6 +18,8 @@ use crate::{
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionRecord, VersionStatus},
 };
 
+pub use duty::{Duty, Report};
+
 /// Wait before a duty that failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 500;
 
@@ -27,82 +31,6 @@ const COMPUTED_MAX: usize = 64;
 
 /// The code under which a contribution is excluded whose update no live replica could obtain.
 pub const BLOB_LOST: &str = "blob_lost";
-
-/// Something to be done by the shell.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
-pub enum Duty {
-    /// Sign and submit this command with the replica's key; then report [`Report::Submitted`].
-    Submit(Command),
-    /// Obtain the update and check it; then report [`Report::Checked`].
-    Check {
-        /// The attempt.
-        key: RoundKey,
-        /// The update.
-        update: Update,
-    },
-    /// Obtain the files of an attested version that are not here, such as after having been away; then report
-    /// [`Report::Obtained`].
-    Obtain {
-        /// Number of the version.
-        number: u64,
-        /// Its weights, optimiser state and updates, each update with its contributor.
-        files: Vec<(FileRef, Option<MemberId>)>,
-    },
-    /// Obtain the recipe's files, compute the version, keep its files; then report [`Report::Computed`] or
-    /// [`Report::ComputeFailed`].
-    Compute(Box<Recipe>),
-}
-
-/// What became of a duty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
-pub enum Report {
-    /// An update was checked.
-    Checked {
-        /// The attempt.
-        key: RoundKey,
-        /// Whose update.
-        member: MemberId,
-        /// Fine, or the code of the reason for which it must be excluded.
-        verdict: Result<(), String>,
-    },
-    /// An update could not be checked now.
-    CheckFailed {
-        /// The attempt.
-        key: RoundKey,
-        /// Whose update.
-        member: MemberId,
-    },
-    /// A version's files were computed and are kept.
-    Computed {
-        /// The attempt.
-        key: RoundKey,
-        /// The files.
-        outputs: OutputFiles,
-    },
-    /// A version could not be computed.
-    ComputeFailed {
-        /// The attempt.
-        key: RoundKey,
-        /// The code of a reason that will not go away; without one, it is tried again.
-        permanent: Option<String>,
-    },
-    /// The files of a version are here, or could not all be had.
-    Obtained {
-        /// Number of the version.
-        number: u64,
-        /// Whether they are all here.
-        complete: bool,
-    },
-    /// A command was submitted; `accepted` is false when it was rejected or its fate is unknown.
-    Submitted {
-        /// The command.
-        command: Command,
-        /// Whether it took effect.
-        accepted: bool,
-    },
-}
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use crate::{
     digest::Digest,
     keys::SecretKey,
     log::{Applied, Entry, Log, Refusal},
-    machine::{RejectionCode as _, StateMachine},
+    machine::StateMachine,
     note::sign_note,
     storage::{Batch, Column, LogStorage, Write, notes::put_note},
 };
@@ -488,6 +488,6 @@ impl<M: StateMachine> Step<M> {
 
 fn committed<M: StateMachine>(entry: &Entry<M>) -> Answer {
     let rejection = entry.result.as_ref().and_then(|result| result.as_ref().err());
-    let reason = rejection.map(|rejection| format!("{}: {rejection}", rejection.code()));
+    let reason = rejection.map(ToString::to_string);
     Answer::Committed { index: entry.leaf.index, reason }
 }

@@ -248,7 +248,7 @@ fn transactions_come_through_any_replica_and_once() {
 fn rejections_stand_on_the_ledger_and_change_nothing() {
     let mut cluster = Cluster::new();
     let rejected = cluster.submit(1, &envelope(1, b"no"));
-    assert_eq!(rejected, Answer::Committed { index: 1, reason: Some("refused_word: that word is not taken".into()) });
+    assert_eq!(rejected, Answer::Committed { index: 1, reason: Some("that word is not taken".into()) });
     // A nonce used for other bytes is a rejection too, and evidence.
     cluster.submit(1, &envelope(2, b"yes"));
     let reused = cluster.submit(1, &envelope(2, b"other"));

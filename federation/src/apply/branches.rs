@@ -61,13 +61,17 @@ pub(super) fn revoke(state: &mut Federation, context: Context<'_>, command: Revo
     Ok(Event::VersionRevoked { version })
 }
 
-/// Refuses versions that are unknown, not attested or revoked.
+/// Refuses versions that are unknown, not attested, or revoked, and those that were trained from a revoked one.
 fn usable(state: &Federation, version: &VersionId) -> Result<(), Rejection> {
     let record = state.versions.get(version).ok_or(Rejection::UnknownVersion(*version))?;
     if record.number().is_none() {
         return Err(Rejection::NotAttested(*version));
     }
-    if record.revoked.is_some() { Err(Rejection::Revoked(*version)) } else { Ok(()) }
+    let is_revoked = |id: &VersionId| state.versions.get(id).is_some_and(|record| record.revoked.is_some());
+    match state.ancestry(version).find(is_revoked) {
+        Some(revoked) => Err(Rejection::Revoked(revoked)),
+        None => Ok(()),
+    }
 }
 
 /// The versions after `ancestor` up to `head`, newest first, as far as they are not revoked yet.

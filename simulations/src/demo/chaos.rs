@@ -36,6 +36,12 @@ pub enum ChaosError {
     /// There is no such hospital.
     #[error("there is no hospital {0:?}: use cleveland, hungarian, switzerland or va")]
     UnknownSite(String),
+    /// With more nodes away there is no majority of replicas, or no quorum of participants.
+    #[error("two replicas or two participants would be away in round {round}: killed nodes come back two rounds later")]
+    TooMany {
+        /// Round in which both are away.
+        round: u64,
+    },
     /// The demo ends before that.
     #[error("there is no round {round}: the demo has {rounds}")]
     Round {
@@ -67,10 +73,17 @@ fn known(site: &str) -> Result<String, ChaosError> {
     if SITES.contains(&site) { Ok(site.to_owned()) } else { Err(ChaosError::UnknownSite(site.to_owned())) }
 }
 
-/// Refuses events in rounds that there are not.
+/// Refuses events in rounds that there are not, and so many at the same time that the consortium could not go on.
 pub(super) fn check(chaos: &[Chaos], rounds: u64) -> Result<(), ChaosError> {
-    match chaos.iter().find(|chaos| !(1..=rounds).contains(&chaos.round)) {
-        Some(chaos) => Err(ChaosError::Round { round: chaos.round, rounds }),
+    if let Some(chaos) = chaos.iter().find(|chaos| !(1..=rounds).contains(&chaos.round)) {
+        return Err(ChaosError::Round { round: chaos.round, rounds });
+    }
+    let away = |replicas: bool, round: u64| {
+        let killed = chaos.iter().filter(|chaos| matches!(chaos.event, ChaosEvent::KillParticipant(_)) != replicas);
+        killed.filter(|chaos| (chaos.round..chaos.round + RETURNS_AFTER_ROUNDS).contains(&round)).count()
+    };
+    match chaos.iter().find(|chaos| away(true, chaos.round) > 1 || away(false, chaos.round) > 1) {
+        Some(chaos) => Err(ChaosError::TooMany { round: chaos.round }),
         None => Ok(()),
     }
 }
@@ -84,6 +97,10 @@ mod tests {
         assert_eq!("kill-leader@5".parse(), Ok(Chaos { event: ChaosEvent::KillLeader, round: 5 }));
         let killed = ChaosEvent::KillParticipant("va".to_owned());
         assert_eq!("kill-participant:va@2".parse(), Ok(Chaos { event: killed, round: 2 }));
+        let chaos = |events: &[&str]| events.iter().map(|event| event.parse().unwrap()).collect::<Vec<Chaos>>();
+        assert_eq!(check(&chaos(&["kill-leader@1", "kill-replica:va@3", "kill-participant:va@3"]), 5), Ok(()));
+        let both = check(&chaos(&["kill-leader@1", "kill-replica:va@2"]), 5);
+        assert_eq!(both, Err(ChaosError::TooMany { round: 2 }));
         assert!(matches!("kill-replica:rome@2".parse::<Chaos>(), Err(ChaosError::UnknownSite(_))));
         assert!(matches!("explode@2".parse::<Chaos>(), Err(ChaosError::Malformed(_))));
         assert!(matches!("kill-leader".parse::<Chaos>(), Err(ChaosError::Malformed(_))));

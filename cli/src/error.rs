@@ -18,6 +18,10 @@ use crate::source::OpenError;
 const DAMAGE_ADVICE: &str =
     "`fedledger verify` names every place that is damaged; read another replica's ledger meanwhile";
 
+/// What to do about a replica that does not answer in time.
+const TIMED_OUT_ADVICE: &str = "look at `fedledger status`: a majority of the replicas must reach each other; \
+                                the transaction may still be committed, see `fedledger events`";
+
 /// Why a command does not succeed. The numbers are the exit codes, which never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -135,6 +139,7 @@ impl From<&ApiError> for Failure {
             ApiError::Unreachable { .. } => {
                 failure.next("start the replica, name another one with --connect, or read offline with --ledger")
             }
+            ApiError::TimedOut { .. } => failure.next(TIMED_OUT_ADVICE),
             ApiError::Refused(refused) if refused.code == ApiCode::NoLeader => {
                 failure.next("check with `fedledger status` that a majority of the replicas runs, then try again")
             }

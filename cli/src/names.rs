@@ -16,6 +16,15 @@ const DIGEST_LENGTH_MIN: usize = 8;
 /// Most candidates that an error lists.
 const CANDIDATES_MAX: usize = 10;
 
+/// What a name is for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// A version.
+    Version,
+    /// A plan.
+    Plan,
+}
+
 /// Shortens ids as far as they stay unique.
 #[derive(Debug)]
 pub(crate) struct Short {
@@ -52,6 +61,24 @@ impl Short {
     }
 }
 
+impl Kind {
+    /// The word for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Plan => "plan",
+        }
+    }
+
+    /// Which commands list the names.
+    const fn listed_by(self) -> &'static str {
+        match self {
+            Self::Version => "`fedledger log` lists the versions, and `fedledger branch list` the branches",
+            Self::Plan => "`fedledger plan list` lists the plans",
+        }
+    }
+}
+
 /// The first digits of a digest, where there is nothing to confuse it with.
 pub(crate) fn short_digest(digest: &Digest) -> String {
     digest.to_string().chars().take(DIGEST_LENGTH_MIN).collect()
@@ -85,7 +112,7 @@ pub(crate) fn version(state: &Federation, text: &str) -> Result<VersionId, Failu
     let beginning = versions.filter(begins).chain(named(state.branches())).chain(named(state.tags()));
     let short = Short::of(state);
     let describe = |id: &VersionId| format!("{} {}", short.number(id), short.version(id));
-    choose("version", text, exact.into_iter().flatten().copied().collect(), beginning.collect(), describe, || {
+    choose(Kind::Version, text, exact.into_iter().flatten().copied().collect(), beginning.collect(), describe, || {
         state.numbers().iter().rev().map(|(_, id)| *id).collect()
     })
 }
@@ -102,20 +129,21 @@ pub(crate) fn plan(state: &Federation, text: &str) -> Result<Digest, Failure> {
     let short = Short::of(state);
     let name = |id: &Digest| state.plans().get(id).map(|record| record.plan.name.clone()).unwrap_or_default();
     let describe = |id: &Digest| format!("{} {}", short.plan(id), name(id));
-    choose("plan", text, exact.collect(), beginning.collect(), describe, || {
+    choose(Kind::Plan, text, exact.collect(), beginning.collect(), describe, || {
         state.plans().iter().map(|(id, _)| *id).collect()
     })
 }
 
 /// The one thing that is meant.
 fn choose<T: Copy + Ord>(
-    what: &str,
+    kind: Kind,
     text: &str,
     exact: BTreeSet<T>,
     beginning: BTreeSet<T>,
     describe: impl Fn(&T) -> String,
     all: impl FnOnce() -> Vec<T>,
 ) -> Result<T, Failure> {
+    let what = kind.name();
     let candidates = if exact.is_empty() { beginning } else { exact };
     match candidates.first() {
         Some(only) if candidates.len() == 1 && !text.is_empty() => Ok(*only),
@@ -131,7 +159,7 @@ fn choose<T: Copy + Ord>(
             } else {
                 format!("there are {}", listed(known, describe))
             };
-            Err(Failure::because(Exit::Failed, format!("there is no {what} {text:?}"), why))
+            Err(Failure::because(Exit::Failed, format!("there is no {what} {text:?}"), why).next(kind.listed_by()))
         }
     }
 }
@@ -162,7 +190,7 @@ mod tests {
     fn one_beginning_is_enough_and_two_are_too_many() {
         let choose = |text: &str, exact: &[u8], beginning: &[u8]| {
             let set = |ids: &[u8]| ids.iter().copied().collect::<BTreeSet<_>>();
-            super::choose("version", text, set(exact), set(beginning), u8::to_string, || vec![1, 2, 3])
+            super::choose(Kind::Version, text, set(exact), set(beginning), u8::to_string, || vec![1, 2, 3])
         };
         assert_eq!(choose("a", &[], &[2]).unwrap(), 2);
         assert_eq!(choose("a", &[1], &[2, 3]).unwrap(), 1, "an exact name goes before beginnings");

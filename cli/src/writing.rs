@@ -97,7 +97,12 @@ impl Writer {
     pub fn refused(&self, command: &Command, error: ApiError) -> Failure {
         let ApiError::Rejected { index, code, reason } = error else { return error.into() };
         let what = format!("the ledger rejected {} of {} (entry {index})", command.kind(), self.identity.member);
-        let why = reason.map_or_else(|| code.clone(), |reason| format!("{code}: {reason}"));
+        // Some replicas say the code in the reason, too.
+        let prefix = format!("{code}: ");
+        let why = match &reason {
+            Some(reason) => format!("{prefix}{}", reason.strip_prefix(prefix.as_str()).unwrap_or(reason)),
+            None => code.clone(),
+        };
         let failure = Failure::because(Exit::Refused, what, why);
         match code.as_str() {
             "not_permitted" => failure.next("use the identity of a member with that role: --identity DIR"),

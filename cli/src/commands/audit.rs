@@ -1,16 +1,20 @@
 //! `fedledger audit`: what was contributed, and whether versions can be computed again.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use fedledger_federation::{
+    Federation,
     audit::{ContributionRow, ReplayResult, ReplayRow, contributions, replay},
     history::{History, Keep},
 };
+use fedledger_ledger::Digest;
 
 use crate::{
     context::Context,
     error::{Exit, Failure},
     names::{self, Short, short_digest},
-    output::{Table, metrics, number},
+    output::{Table, list, metrics, number},
 };
 
 /// What to audit.
@@ -58,6 +62,12 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
 fn show_contributions(context: &Context, args: &ContributionsArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::State)?;
     let plan = args.plan.as_ref().map(|plan| names::plan(history.state(), plan)).transpose()?;
+    if let Some(member) = &args.member {
+        check_member(history.state(), member)?;
+    }
+    if let Some(round) = args.round {
+        check_round(history.state(), round, plan.as_ref())?;
+    }
     let progress = context.output.progress("comparing the updates");
     let mut rows = contributions(&source, history.state())?;
     drop(progress);
@@ -67,6 +77,34 @@ fn show_contributions(context: &Context, args: &ContributionsArgs) -> Result<(),
             && plan.is_none_or(|plan| row.plan == plan)
     });
     context.output.array(&rows, || context.output.table(&contributions_table(&history, &rows)))
+}
+
+/// Fails if the consortium has no such member.
+fn check_member(state: &Federation, id: &str) -> Result<(), Failure> {
+    let members = state.members();
+    if members.get(id).is_some() {
+        return Ok(());
+    }
+    let known = list(members.iter().map(|member| &member.id));
+    Err(Failure::because(Exit::Failed, format!("there is no member {id:?}"), format!("the members are {known}"))
+        .next("`fedledger member list` lists the members"))
+}
+
+/// Fails if no plan has had this round, or not the one that is asked about.
+fn check_round(state: &Federation, round: u64, plan: Option<&Digest>) -> Result<(), Failure> {
+    let keys = state.rounds().iter().map(|(key, _)| key);
+    let rounds: BTreeSet<u64> =
+        keys.filter(|key| plan.is_none_or(|plan| key.plan == *plan)).map(|key| key.round).collect();
+    if rounds.contains(&round) {
+        return Ok(());
+    }
+    let why = match (rounds.last(), plan) {
+        (None, _) => "no round has been opened yet".to_owned(),
+        (Some(last), Some(_)) => format!("rounds of the plan so far: {last}"),
+        (Some(last), None) => format!("rounds of the longest plan so far: {last}"),
+    };
+    Err(Failure::because(Exit::Failed, format!("there is no round {round}"), why)
+        .next("`fedledger round list` lists the rounds"))
 }
 
 fn contributions_table(history: &History, rows: &[ContributionRow]) -> Table {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fedledger_proto::kit::{GENESIS_FILE, WriteError};
 use fedledger_simulations::{
     demo::{self, Chaos, Demo, DemoError, DemoOptions, DemoRule, Progress, RoundSummary, Summary},
     heart::SITES,
@@ -15,6 +16,9 @@ use crate::{
     output::Output,
 };
 
+/// Most rounds that a demo trains.
+const ROUNDS_MAX: u64 = 1_000_000;
+
 /// Arguments of `fedledger demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -25,7 +29,7 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     force: bool,
     /// Rounds to train
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX))]
     rounds: u64,
     /// Seed of initial weights and batches: the same seed gives the same final weights
     #[arg(long, value_name = "N", default_value_t = 42)]
@@ -161,9 +165,19 @@ fn failure(error: &DemoError) -> Failure {
     };
     let failure = Failure::because(exit, "the demo could not be completed", chain(error));
     match error {
-        DemoError::Write(_) => {
-            failure.next("choose another directory with --dir DIR, or replace an earlier demo with --force")
+        DemoError::Write(error) if is_replaceable(error) => {
+            failure.next("choose another directory with --dir DIR, or replace the earlier demo with --force")
         }
+        DemoError::Write(_) => failure.next("choose another directory with --dir DIR"),
         _ => failure,
+    }
+}
+
+/// Whether `--force` helps: only where an earlier demo lies, finished or not.
+fn is_replaceable(error: &WriteError) -> bool {
+    match error {
+        WriteError::NotEmpty { directory } => directory.join(GENESIS_FILE).exists(),
+        WriteError::Interrupted { .. } => true,
+        WriteError::Foreign { .. } | WriteError::Io { .. } => false,
     }
 }

@@ -102,11 +102,17 @@ fn check(state: &Federation, args: &RollbackArgs, to: &VersionId) -> Result<Vers
     let from = *state.branches().get(&args.branch).ok_or_else(|| {
         let branches = list(state.branches().iter().map(|(name, _)| name));
         Failure::because(Exit::Failed, format!("there is no branch {:?}", args.branch), format!("there are {branches}"))
+            .next("`fedledger branch list` lists the branches")
     })?;
-    if from == *to || state.is_ancestor(to, &from) {
+    let number = Short::of(state).number(to);
+    if from == *to {
+        let what = format!("{} is at {number} already", args.branch);
+        return Err(Failure::new(Exit::Failed, what).next("`fedledger log` lists the versions behind it"));
+    }
+    if state.is_ancestor(to, &from) {
         return Ok(from);
     }
-    let what = format!("{} was never on branch {}", Short::of(state).number(to), args.branch);
+    let what = format!("{number} does not lie behind the head of {}", args.branch);
     Err(Failure::new(Exit::Failed, what)
         .next("a rollback goes back; `fedledger branch move` sets a branch to any version"))
 }

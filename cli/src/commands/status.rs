@@ -1,6 +1,9 @@
 //! `fedledger status`: where replicas, log and rounds stand.
 
-use std::time::Duration;
+use std::{
+    io::{IsTerminal as _, stdout},
+    time::Duration,
+};
 
 use clap::Args;
 use fedledger_federation::{
@@ -121,10 +124,11 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
 fn watch(context: &Context) -> Result<(), Failure> {
     let (client, _) = context.client()?;
     let mut follower = context.block_on(Follower::current(&client))?;
+    let clear = if stdout().is_terminal() { CLEAR } else { "" };
     loop {
         let status = context.block_on(client.status())?;
         let view = View::live(follower.state(), &status);
-        context.output.line(&view, || format!("{CLEAR}{}", view.text(context, follower.state())))?;
+        context.output.line(&view, || format!("{clear}{}", view.text(context, follower.state())))?;
         context.block_on(change(&mut follower, &client))?;
     }
 }

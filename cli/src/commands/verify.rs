@@ -80,6 +80,9 @@ fn text(context: &Context, report: &Report, trust_given: bool) -> String {
     }
     lines.push(format!("signatures          {}", report.signatures));
     lines.push(format!("checkpoints         {}", report.checkpoints));
+    if report.checkpoints == 0 {
+        lines.push("  no replica vouches for this history: no signed checkpoint of it was found".to_owned());
+    }
     lines.push(format!("final entries       {}", report.final_entries));
     lines.push(format!("files               {}", report.blobs));
     lines.push(format!("versions recomputed {}", report.versions_recomputed));

@@ -97,7 +97,8 @@ fn versions_are_read_compared_and_checked_out(consortium: &Consortium) {
     }
     assert_eq!(consortium.json(&["show", "main"])["number"], 3);
     assert!(consortium.fails(&["show", "bafy"], 1).contains("ambiguous"));
-    assert!(consortium.fails(&["show", "v9"], 1).contains("there is no version"));
+    let stderr = consortium.fails(&["show", "v9"], 1);
+    assert!(stderr.contains("there is no version") && stderr.contains("fedledger log"), "{stderr}");
 
     let diff = consortium.json(&["diff", "v0", "v3"]);
     assert!(diff["tensors"][0]["norm"].as_f64().unwrap() > 0.0);
@@ -120,6 +121,10 @@ fn the_history_is_audited(consortium: &Consortium) {
     }
     let of_va = consortium.json(&["audit", "contributions", "--member", "va", "--round", "2"]);
     assert_eq!(of_va.as_array().unwrap().len(), 1);
+    let stderr = consortium.fails(&["audit", "contributions", "--member", "vaa"], 1);
+    assert!(stderr.contains("there is no member") && stderr.contains("cleveland"), "{stderr}");
+    let stderr = consortium.fails(&["audit", "contributions", "--round", "4"], 1);
+    assert!(stderr.contains("there is no round 4") && stderr.contains("so far: 3"), "{stderr}");
     let replayed = consortium.json(&["audit", "replay", "--all"]);
     assert_eq!(replayed.as_array().unwrap().len(), 4);
     assert!(replayed.as_array().unwrap().iter().all(|row| row["result"] == "match"), "{replayed}");
@@ -212,6 +217,10 @@ fn training_goes_on_from_where_it_was_rolled_back_to(consortium: &Consortium) {
     let arguments = ["rollback", "--to", "v1", "--reason", "site data were wrong", "--revoke", "--wait"];
     let moved = consortium.json(&arguments);
     assert_eq!((&moved["outcome"], &moved["to"]), (&"accepted".into(), &numbered(&before, 1)["version"]));
+    let stderr = consortium.fails(&["rollback", "--to", "v1", "--reason", "once more"], 1);
+    assert!(stderr.contains("main is at v1 already"), "{stderr}");
+    let stderr = consortium.fails(&["rollback", "--to", "v3", "--reason", "forwards"], 1);
+    assert!(stderr.contains("v3 does not lie behind the head of main"), "{stderr}");
     let after = consortium.json(&["log"]);
     assert_eq!(after.as_array().unwrap().len(), 4, "nothing disappears: {after}");
     assert_eq!(numbered(&after, 1)["branch_heads"][0], "main");

@@ -151,6 +151,8 @@ impl ApiClient {
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 }
+                // The last attempt had only what the others had left of the time.
+                Err(ApiError::TimedOut { url, .. }) => return Err(ApiError::TimedOut { url, after: SUBMIT_TIMEOUT }),
                 result => return result,
             }
         }

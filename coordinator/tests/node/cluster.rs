@@ -111,7 +111,7 @@ impl Cluster {
             chain: identity.genesis.chain,
             author: identity.organisation_key.public(),
             nonce: Nonce(nonce),
-            not_after_index: 1_000,
+            not_after_index: 100_000,
             kind: "Greet".into(),
             payload: vec![0xa0],
         };

@@ -14,6 +14,7 @@ use fedledger_proto::{
     kit::{KitError, ParticipantKit, ReplicaKit},
     wire::{CheckpointRequest, CheckpointResponse, EventsRequest, RefusalCode, SubmitRequest, SubmitResponse},
 };
+use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
 /// Generous: a condition that does not come true in this time is a failure.
@@ -176,4 +177,20 @@ fn leaf_of(node: &ReplicaNode, index: u64) -> Vec<u8> {
 async fn connected(endpoint: &Endpoint) {
     let mut connected = endpoint.connected();
     timeout(LONG, connected.wait_for(|peers| !peers.is_empty())).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_at_once_are_all_answered() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    for number in [leader, leader % 3 + 1] {
+        let envelopes: Vec<_> = (0..2000).map(|_| cluster.envelope()).collect();
+        let handle = cluster.node(number).handle().clone();
+        let outcomes = stream::iter(envelopes).map(|envelope| handle.submit(envelope)).buffer_unordered(100);
+        let failures: Vec<String> =
+            outcomes.filter_map(|outcome| async { outcome.err().map(|error| error.to_string()) }).collect().await;
+        assert_eq!(failures, Vec::<String>::new());
+    }
+    cluster.wait_for_size(4001).await;
+    cluster.stop().await;
 }

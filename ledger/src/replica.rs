@@ -56,6 +56,8 @@ pub struct Replica<M: StateMachine> {
     applied: u64,
     /// Raft index at which the log was last compacted.
     compacted_at: u64,
+    /// Raft index of the last entry on the disk.
+    last_written: u64,
     /// Tickets by the envelope that they wait for.
     waiting: BTreeMap<Digest, BTreeSet<Ticket>>,
     /// The inverse of `waiting`.
@@ -124,12 +126,14 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         let (applied, compacted_at) = (recovered.applied, recovered.compacted.index);
+        let last_written = recovered.entries.last().map_or(compacted_at, |entry| entry.index);
         let mut replica = Self {
             consensus: Consensus::new(config, recovered)?,
             identity,
             log,
             applied,
             compacted_at,
+            last_written,
             waiting: BTreeMap::new(),
             tickets: BTreeMap::new(),
             proposed: BTreeMap::new(),
@@ -301,7 +305,7 @@ impl<M: StateMachine> Replica<M> {
             self.install(&snapshot, &mut batch)?;
         }
         if let Some(log) = log {
-            write_log(&log, &mut batch);
+            write_log(&log, &mut self.last_written, &mut batch);
         }
         for entry in committed {
             self.apply(entry.index, &entry.payload, &mut batch, &mut step);
@@ -449,6 +453,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.applied = snapshot.position.index;
         self.compacted_at = snapshot.position.index;
+        self.last_written = snapshot.position.index;
         batch.push(Write::DeleteRange(Column::Raft, 0u64.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec()));
         batch.put(Column::Meta, META_COMPACTED, position_bytes(snapshot.position));
         batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());

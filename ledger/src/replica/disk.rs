@@ -34,12 +34,15 @@ pub(super) const META_HARD_STATE: &[u8] = b"hard_state";
 pub(super) const META_APPLIED: &[u8] = b"applied";
 pub(super) const META_COMPACTED: &[u8] = b"compacted";
 
-pub(super) fn write_log(log: &LogWrite, batch: &mut Batch) {
-    if let Some(first) = log.entries.first() {
-        // Whatever an earlier leader left behind from here on is replaced.
-        let (from, to) = (first.index.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec());
+/// Adds a write to the Raft log to `batch`. `last` is the last index on the disk, before and after.
+pub(super) fn write_log(log: &LogWrite, last: &mut u64, batch: &mut Batch) {
+    // What an earlier leader left behind from here on is replaced. Only then: RocksDB keeps every removed range until it
+    // compacts, and thousands of overlapping ones would stall its flushes.
+    if let Some(first) = log.entries.first().filter(|first| first.index <= *last) {
+        let (from, to) = (first.index.to_be_bytes().to_vec(), (*last + 1).to_be_bytes().to_vec());
         batch.push(Write::DeleteRange(Column::Raft, from, to));
     }
+    *last = log.entries.last().map_or(*last, |entry| entry.index);
     for entry in &log.entries {
         batch.put(Column::Raft, entry.index.to_be_bytes(), entry.to_bytes());
     }

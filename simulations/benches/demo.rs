@@ -3,7 +3,6 @@
 //! Real sockets, real Raft with synced disks, real training; one round and fifteen, so that the start can be told
 //! from the rounds.
 
-#![expect(missing_docs, reason = "criterion's macros write undocumented functions")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 
 use std::time::{Duration, Instant};

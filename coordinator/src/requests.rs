@@ -70,7 +70,7 @@ impl Inner {
             let node = view.members.by_transport_key(&peer).map(|(_, node)| node.kind.clone());
             match node {
                 Some(NodeKind::Replica { .. }) => true,
-                Some(NodeKind::Participant) => false,
+                Some(NodeKind::Participant { .. }) => false,
                 // The endpoint admits nodes only; the membership may have changed just now.
                 None => return,
             }

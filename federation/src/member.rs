@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fedledger_ledger::{Digest, PublicKey, codec};
+use fedledger_ledger::{
+    Digest, PublicKey, codec,
+    epoch::{Epoch, ReplicaKeys},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MEMBERS_MAX, NAME_LENGTH_MAX, NODES_PER_MEMBER_MAX, TEXT_LENGTH_MAX};
@@ -39,11 +42,17 @@ pub enum NodeKind {
     Replica {
         /// Its number in the Raft configuration, from 1.
         number: u64,
-        /// The key that signs its checkpoints.
+        /// The key that signs its checkpoints, in the name of the log.
         log_key: PublicKey,
+        /// The key that co-signs the log's head, in its own name. C2SP tlog-cosignature does not sign the name, so that
+        /// every co-signer needs a key of its own.
+        cosign_key: PublicKey,
     },
     /// A participant.
-    Participant,
+    Participant {
+        /// The key with which it co-signs heads of the log that it has witnessed.
+        witness_key: PublicKey,
+    },
 }
 
 /// A machine of a member.
@@ -160,6 +169,23 @@ impl Genesis {
         codec::encode(self)
     }
 
+    /// The first epoch: the replicas, witnesses and threshold that the consortium begins with.
+    pub fn epoch(&self) -> Epoch {
+        let (mut replicas, mut witnesses) = (BTreeMap::new(), BTreeMap::new());
+        for (_, node) in self.nodes() {
+            match node.kind {
+                NodeKind::Replica { log_key, cosign_key, .. } => {
+                    let keys = ReplicaKeys { author: node.transaction_key, log: log_key, cosign: cosign_key };
+                    replicas.insert(node.name.clone(), keys);
+                }
+                NodeKind::Participant { witness_key } => {
+                    witnesses.insert(node.name.clone(), witness_key);
+                }
+            }
+        }
+        Epoch { number: 0, index: 0, threshold: self.finality_threshold, replicas, witnesses }
+    }
+
     /// The replicas by number.
     pub fn replicas(&self) -> impl Iterator<Item = (&Member, &Node)> {
         self.nodes().filter(|(_, node)| matches!(node.kind, NodeKind::Replica { .. }))
@@ -213,7 +239,7 @@ impl Node {
     pub const fn replica_number(&self) -> Option<u64> {
         match self.kind {
             NodeKind::Replica { number, .. } => Some(number),
-            NodeKind::Participant => None,
+            NodeKind::Participant { .. } => None,
         }
     }
 }
@@ -238,11 +264,13 @@ fn check_member(
         claim(node.transport_key)?;
         claim(node.transaction_key)?;
         match node.kind {
-            NodeKind::Replica { log_key, .. } => {
+            NodeKind::Replica { log_key, cosign_key, .. } => {
                 claim(log_key)?;
+                claim(cosign_key)?;
                 node_roles.insert(Role::Replica);
             }
-            NodeKind::Participant => {
+            NodeKind::Participant { witness_key } => {
+                claim(witness_key)?;
                 node_roles.insert(Role::Participant);
             }
         }
@@ -311,7 +339,7 @@ impl Members {
             for node in &member.nodes {
                 let capacity = match node.kind {
                     NodeKind::Replica { .. } => Capacity::Replica(node.name.clone()),
-                    NodeKind::Participant => Capacity::Participant(node.name.clone()),
+                    NodeKind::Participant { .. } => Capacity::Participant(node.name.clone()),
                 };
                 result.authors.insert(node.transaction_key, author(capacity));
             }

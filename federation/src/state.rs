@@ -2,6 +2,7 @@
 
 use fedledger_ledger::{
     Digest, codec,
+    epoch::Epoch,
     machine::{StateMachine, WriteSet},
 };
 
@@ -26,6 +27,7 @@ const GENESIS_TAG: u8 = 0;
 pub struct Federation {
     pub(crate) genesis: Genesis,
     pub(crate) members: Members,
+    pub(crate) epoch: Epoch,
     pub(crate) plans: Table<Digest, PlanRecord>,
     pub(crate) rounds: Table<RoundKey, RoundRecord>,
     pub(crate) participations: Table<(RoundKey, MemberId), Participation>,
@@ -41,6 +43,7 @@ impl Federation {
     fn new(genesis: Genesis) -> Self {
         Self {
             members: Members::new(genesis.members.iter().cloned()),
+            epoch: genesis.epoch(),
             genesis,
             plans: Table::new(1),
             rounds: Table::new(2),
@@ -236,6 +239,10 @@ impl StateMachine for Federation {
         writes: &mut WriteSet,
     ) -> Result<Event, Rejection> {
         apply::apply(self, index, author, kind, payload, writes)
+    }
+
+    fn epoch(&self) -> &Epoch {
+        &self.epoch
     }
 
     fn genesis(bytes: &[u8], writes: &mut WriteSet) -> Result<Self, String> {

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod consensus;
 pub mod digest;
+pub mod epoch;
 pub mod keys;
 pub mod leaf;
 pub mod limits;
@@ -17,6 +18,7 @@ pub mod machine;
 pub mod merkle;
 pub mod note;
 pub mod replica;
+pub mod seal;
 pub mod storage;
 pub mod transaction;
 

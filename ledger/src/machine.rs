@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
-use crate::{codec, digest::Digest, keys::PublicKey};
+use crate::{codec, digest::Digest, epoch::Epoch, keys::PublicKey};
 
 /// A deterministic state machine driven by the committed transactions of a log.
 ///
@@ -31,6 +31,11 @@ pub trait StateMachine: Sized {
         payload: &[u8],
         writes: &mut WriteSet,
     ) -> Result<Self::Event, Self::Rejection>;
+
+    /// The newest epoch that the entries so far have made. It comes into force with the next seal.
+    ///
+    /// Its number rises with every change of it, and its index is that of the entry that made it.
+    fn epoch(&self) -> &Epoch;
 
     /// The machine at the beginning of the chain, from the genesis file.
     ///

@@ -10,6 +10,7 @@ use std::{
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
     consensus::{Config, ReplicaId, Role},
+    epoch::{Epoch, ReplicaKeys},
     leaf::Leaf,
     log::{Log, read_leaf},
     machine::{RejectionCode, StateMachine, WriteSet},
@@ -22,8 +23,8 @@ use fedledger_ledger::{
 const GENESIS: &[u8] = b"genesis of the counters";
 
 /// Counts how often each word was said; refuses the word "no".
-#[derive(Debug, Default)]
-struct Words(BTreeMap<Vec<u8>, u64>);
+#[derive(Debug)]
+struct Words(BTreeMap<Vec<u8>, u64>, Epoch);
 
 #[derive(Debug)]
 struct Refused;
@@ -61,14 +62,42 @@ impl StateMachine for Words {
         Ok(*count)
     }
 
+    fn epoch(&self) -> &Epoch {
+        &self.1
+    }
+
     fn genesis(_bytes: &[u8], _writes: &mut WriteSet) -> Result<Self, String> {
-        Ok(Self::default())
+        Ok(Self(BTreeMap::new(), epoch()))
     }
 
     fn restore(records: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, String> {
         let decode = |value: Vec<u8>| fedledger_ledger::codec::decode(&value, 64).map_err(|error| error.to_string());
-        Ok(Self(records.map(|(key, value)| Ok((key, decode(value)?))).collect::<Result<_, String>>()?))
+        let words = records.map(|(key, value)| Ok((key, decode(value)?))).collect::<Result<_, String>>()?;
+        Ok(Self(words, epoch()))
     }
+}
+
+fn log_key(id: u64) -> SecretKey {
+    SecretKey::from_seed([id as u8; 32])
+}
+
+fn cosign_key(id: u64) -> SecretKey {
+    SecretKey::from_seed([id as u8 + 50; 32])
+}
+
+fn author_key(id: u64) -> SecretKey {
+    SecretKey::from_seed([id as u8 + 100; 32])
+}
+
+/// Three replicas, of which two make a head final.
+fn epoch() -> Epoch {
+    let keys = |id| ReplicaKeys {
+        author: author_key(id).public(),
+        log: log_key(id).public(),
+        cosign: cosign_key(id).public(),
+    };
+    let replicas = (1..=3).map(|id| (format!("replica-{id}"), keys(id))).collect();
+    Epoch { number: 0, index: 0, threshold: 2, replicas, witnesses: BTreeMap::new() }
 }
 
 struct Node {
@@ -85,11 +114,7 @@ struct Cluster {
 }
 
 fn open(id: u64, boot: u64, storage: &MemoryStorage, genesis: &[u8]) -> Result<Replica<Words>, Fault> {
-    let identity = Identity {
-        name: format!("replica-{id}"),
-        origin: "test".into(),
-        log_key: SecretKey::from_seed([id as u8; 32]),
-    };
+    let identity = Identity { name: format!("replica-{id}"), origin: "test".into(), log_key: log_key(id) };
     let mut config = Config::new(ReplicaId(id), boot, 7);
     config.catch_up_entries = 16;
     Replica::open(identity, config, (1..=3).map(ReplicaId).collect(), genesis, storage)

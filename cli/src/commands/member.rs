@@ -75,8 +75,10 @@ fn text(member: &Member) -> String {
     ];
     for node in &member.nodes {
         let kind = match &node.kind {
-            NodeKind::Replica { number, log_key } => format!("replica {number}, log key {log_key}"),
-            NodeKind::Participant => "participant".to_owned(),
+            NodeKind::Replica { number, log_key, cosign_key } => {
+                format!("replica {number}, log key {log_key}, co-signing key {cosign_key}")
+            }
+            NodeKind::Participant { witness_key } => format!("participant, witness key {witness_key}"),
         };
         lines.push(format!("{}: {kind}", node.name));
         lines.push(format!("  transport key   {}", node.transport_key));

@@ -95,7 +95,7 @@ impl<'a> View<'a> {
                     name: &node.name,
                     kind: match node.kind {
                         NodeKind::Replica { .. } => "replica",
-                        NodeKind::Participant => "participant",
+                        NodeKind::Participant { .. } => "participant",
                     },
                     directory: below(&node.name),
                 })

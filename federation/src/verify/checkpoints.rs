@@ -71,7 +71,7 @@ pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNot
 fn log_keys(state: &Federation) -> BTreeMap<&str, PublicKey> {
     let keys = state.members().nodes().filter_map(|(_, node)| match node.kind {
         NodeKind::Replica { log_key, .. } => Some((node.name.as_str(), log_key)),
-        NodeKind::Participant => None,
+        NodeKind::Participant { .. } => None,
     });
     keys.collect()
 }

@@ -84,10 +84,12 @@ pub fn genesis(participants: usize) -> Genesis {
         .zip(SITES)
         .map(|(number, site)| {
             let log_key = key(&format!("{site}/replica/log")).public();
-            let mut nodes = vec![node(site, "replica", NodeKind::Replica { number, log_key })];
+            let cosign_key = key(&format!("{site}/replica/cosign")).public();
+            let mut nodes = vec![node(site, "replica", NodeKind::Replica { number, log_key, cosign_key })];
             let mut roles = vec![Role::Replica];
             if number <= participants as u64 {
-                nodes.push(node(site, "participant", NodeKind::Participant));
+                let witness_key = key(&format!("{site}/participant/witness")).public();
+                nodes.push(node(site, "participant", NodeKind::Participant { witness_key }));
                 roles.push(Role::Participant);
             }
             member(site, &roles, nodes)

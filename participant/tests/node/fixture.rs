@@ -43,6 +43,8 @@ pub enum Purpose {
     ParticipantTransport,
     Replica,
     Log,
+    Cosign,
+    Witness,
 }
 
 /// The key of a member for a purpose.
@@ -58,7 +60,7 @@ fn member(id: &str, number: u64) -> Member {
         transport_key: public(transport),
         transaction_key: public(transaction),
     };
-    let replica = NodeKind::Replica { number, log_key: public(Purpose::Log) };
+    let replica = NodeKind::Replica { number, log_key: public(Purpose::Log), cosign_key: public(Purpose::Cosign) };
     let mut roles = BTreeSet::from([Role::Participant, Role::Replica]);
     if id == "alpha" {
         roles.insert(Role::Operator);
@@ -70,7 +72,12 @@ fn member(id: &str, number: u64) -> Member {
         organisation_key: public(Purpose::Organisation),
         api_key: public(Purpose::Api),
         nodes: vec![
-            node("participant", NodeKind::Participant, Purpose::ParticipantTransport, Purpose::Participant),
+            node(
+                "participant",
+                NodeKind::Participant { witness_key: public(Purpose::Witness) },
+                Purpose::ParticipantTransport,
+                Purpose::Participant,
+            ),
             node("replica", replica, Purpose::Transport, Purpose::Replica),
         ],
     }

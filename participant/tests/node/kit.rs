@@ -30,7 +30,12 @@ seed = 7
 pub fn write_directory(directory: &Path, member: &str, replicas: &[(&str, SocketAddr)]) {
     let keys = directory.join("keys");
     fs::create_dir_all(&keys).unwrap();
-    for (name, purpose) in [("transaction", Purpose::Participant), ("transport", Purpose::ParticipantTransport)] {
+    let purposes = [
+        ("transaction", Purpose::Participant),
+        ("transport", Purpose::ParticipantTransport),
+        ("witness", Purpose::Witness),
+    ];
+    for (name, purpose) in purposes {
         let file = keys.join(format!("{name}.key"));
         fs::write(&file, format!("{}\n", hex::encode(key(member, purpose).seed()))).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -16,6 +16,10 @@ pub(super) const TRANSACTION_KEY: &str = "transaction.key";
 pub(super) const TRANSPORT_KEY: &str = "transport.key";
 /// The key that signs a replica's checkpoints.
 pub(super) const LOG_KEY: &str = "log.key";
+/// The key with which a replica co-signs the log's head.
+pub(super) const COSIGN_KEY: &str = "cosign.key";
+/// The key with which a participant co-signs heads of the log.
+pub(super) const WITNESS_KEY: &str = "witness.key";
 /// The key that signs a member's decisions.
 pub(super) const ORGANISATION_KEY: &str = "organisation.key";
 

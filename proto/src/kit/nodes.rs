@@ -14,7 +14,7 @@ use super::{
     config::{NodeConfig, ParticipantConfig, ReplicaConfig},
     error::KitError,
     files::{GenesisFile, parse_toml, read_text},
-    keys::{self, LOG_KEY, TRANSACTION_KEY, TRANSPORT_KEY},
+    keys::{self, COSIGN_KEY, LOG_KEY, TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY},
     policy::SitePolicy,
     tls::TlsIdentity,
 };
@@ -47,6 +47,8 @@ pub struct ReplicaKit {
     pub transport_key: SecretKey,
     /// Signs its checkpoints.
     pub log_key: SecretKey,
+    /// Co-signs the log's head.
+    pub cosign_key: SecretKey,
     /// Identifies its API.
     pub tls: TlsIdentity,
 }
@@ -68,6 +70,8 @@ pub struct ParticipantKit {
     pub transaction_key: SecretKey,
     /// Identifies it to other nodes.
     pub transport_key: SecretKey,
+    /// Co-signs heads of the log that it has witnessed.
+    pub witness_key: SecretKey,
 }
 
 impl NodeRole {
@@ -82,7 +86,7 @@ impl NodeRole {
     const fn of(node: &Node) -> Self {
         match node.kind {
             NodeKind::Replica { .. } => Self::Replica,
-            NodeKind::Participant => Self::Participant,
+            NodeKind::Participant { .. } => Self::Participant,
         }
     }
 }
@@ -128,7 +132,7 @@ impl ReplicaKit {
     pub fn load(directory: &Path) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
         let (member, node) = opened.node()?;
-        let NodeKind::Replica { number, log_key } = &node.kind else {
+        let NodeKind::Replica { number, log_key, cosign_key } = &node.kind else {
             return Err(opened.wrong_role(NodeRole::Participant, NodeRole::Replica));
         };
         let keys_folder = directory.join(KEYS_FOLDER);
@@ -139,6 +143,7 @@ impl ReplicaKit {
             transaction_key: keys::load(&keys_folder.join(TRANSACTION_KEY), &node.transaction_key, &node.name)?,
             transport_key: keys::load(&keys_folder.join(TRANSPORT_KEY), &node.transport_key, &node.name)?,
             log_key: keys::load(&keys_folder.join(LOG_KEY), log_key, &node.name)?,
+            cosign_key: keys::load(&keys_folder.join(COSIGN_KEY), cosign_key, &node.name)?,
             tls: TlsIdentity::load(&keys_folder)?,
             directory: directory.to_owned(),
             genesis: opened.genesis,
@@ -154,8 +159,10 @@ impl ParticipantKit {
     /// [`KitError`], which names the file and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
-        opened.require(NodeRole::Participant)?;
         let (member, node) = opened.node()?;
+        let NodeKind::Participant { witness_key } = &node.kind else {
+            return Err(opened.wrong_role(NodeRole::Replica, NodeRole::Participant));
+        };
         let keys_folder = directory.join(KEYS_FOLDER);
         let policy_file = directory.join(POLICY_FILE);
         Ok(Self {
@@ -164,6 +171,7 @@ impl ParticipantKit {
             member,
             transaction_key: keys::load(&keys_folder.join(TRANSACTION_KEY), &node.transaction_key, &node.name)?,
             transport_key: keys::load(&keys_folder.join(TRANSPORT_KEY), &node.transport_key, &node.name)?,
+            witness_key: keys::load(&keys_folder.join(WITNESS_KEY), witness_key, &node.name)?,
             directory: directory.to_owned(),
             genesis: opened.genesis,
         })
@@ -213,11 +221,6 @@ impl Opened {
         let (member, node) =
             found.ok_or_else(|| KitError::Unknown { file: self.file.clone(), name: self.name.clone() })?;
         Ok((member.id.clone(), node))
-    }
-
-    fn require(&self, needed: NodeRole) -> Result<(), KitError> {
-        let found = NodeRole::of(self.node()?.1);
-        if found == needed { Ok(()) } else { Err(self.wrong_role(found, needed)) }
     }
 
     fn wrong_role(&self, found: NodeRole, needed: NodeRole) -> KitError {

@@ -166,7 +166,11 @@ fn member(description: &MemberDescription, places: &[Place], secrets: &MemberSec
     if let (Some(place), Some(replica)) = (place, &secrets.replica) {
         nodes.push(Node {
             name: node_name(&description.id, REPLICA_FOLDER),
-            kind: NodeKind::Replica { number: place.number, log_key: replica.log.public() },
+            kind: NodeKind::Replica {
+                number: place.number,
+                log_key: replica.log.public(),
+                cosign_key: replica.cosign.public(),
+            },
             transport_key: replica.node.transport.public(),
             transaction_key: replica.node.transaction.public(),
         });
@@ -174,9 +178,9 @@ fn member(description: &MemberDescription, places: &[Place], secrets: &MemberSec
     if let Some(participant) = &secrets.participant {
         nodes.push(Node {
             name: node_name(&description.id, PARTICIPANT_FOLDER),
-            kind: NodeKind::Participant,
-            transport_key: participant.transport.public(),
-            transaction_key: participant.transaction.public(),
+            kind: NodeKind::Participant { witness_key: participant.witness.public() },
+            transport_key: participant.node.transport.public(),
+            transaction_key: participant.node.transaction.public(),
         });
     }
     Member {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     KitFile, MemberDescription, ProvisionError, has_role, node_name,
     places::{Place, host},
-    secrets::{MemberSecrets, NodeSecrets, ReplicaSecrets},
+    secrets::{MemberSecrets, NodeSecrets, ParticipantSecrets, ReplicaSecrets},
 };
 use crate::kit::{
     AUTHORITY_FOLDER, DEFAULTS_FILE, GENESIS_FILE, IDENTITY_FILE, IDENTITY_FOLDER, KEYS_FOLDER, NODE_FILE,
@@ -22,7 +22,7 @@ use crate::kit::{
     defaults::CliDefaults,
     description::ConsortiumDescription,
     identity::IdentityFile,
-    keys::{LOG_KEY, ORGANISATION_KEY, TRANSACTION_KEY, TRANSPORT_KEY, to_file, to_pem},
+    keys::{COSIGN_KEY, LOG_KEY, ORGANISATION_KEY, TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY, to_file, to_pem},
     tls::{API_CERTIFICATE, API_KEY, AUTHORITY_CERTIFICATE, AUTHORITY_KEY},
 };
 
@@ -101,6 +101,7 @@ impl Writer<'_> {
         };
         let keys = self.node(&folder, &secrets.node, &config)?;
         self.secret(keys.join(LOG_KEY), to_file(&secrets.log));
+        self.secret(keys.join(COSIGN_KEY), to_file(&secrets.cosign));
         let (listen_host, host) = (place.api.ip().to_string(), host(&place.api_address));
         let mut hosts = vec![host.as_str()];
         if !place.api.ip().is_unspecified() {
@@ -110,7 +111,7 @@ impl Writer<'_> {
         self.tls(&keys, &secrets.server, certificate)
     }
 
-    fn participant(&mut self, member: &MemberDescription, secrets: &NodeSecrets) -> Result<(), ProvisionError> {
+    fn participant(&mut self, member: &MemberDescription, secrets: &ParticipantSecrets) -> Result<(), ProvisionError> {
         let folder = Path::new(&member.id).join(PARTICIPANT_FOLDER);
         let described = member.participant.clone().unwrap_or_default();
         let config = ParticipantConfig {
@@ -122,7 +123,8 @@ impl Writer<'_> {
             settings: ParticipantSettings::default(),
             peers: self.peers().collect(),
         };
-        self.node(&folder, secrets, &config)?;
+        let keys = self.node(&folder, &secrets.node, &config)?;
+        self.secret(keys.join(WITNESS_KEY), to_file(&secrets.witness));
         let policy = described.policy.unwrap_or_default();
         self.toml(folder.join(POLICY_FILE), "What this site takes part in.", &policy)
     }

@@ -14,7 +14,7 @@ pub(super) struct MemberSecrets {
     /// Those of its replica, if it has one.
     pub replica: Option<ReplicaSecrets>,
     /// Those of its participant, if it has one.
-    pub participant: Option<NodeSecrets>,
+    pub participant: Option<ParticipantSecrets>,
 }
 
 /// The keys of a replica.
@@ -23,8 +23,18 @@ pub(super) struct ReplicaSecrets {
     pub node: NodeSecrets,
     /// Signs its checkpoints.
     pub log: SecretKey,
+    /// Co-signs the log's head.
+    pub cosign: SecretKey,
     /// Identifies its API.
     pub server: SecretKey,
+}
+
+/// The keys of a participant.
+pub(super) struct ParticipantSecrets {
+    /// Those that every node has.
+    pub node: NodeSecrets,
+    /// Co-signs heads of the log.
+    pub witness: SecretKey,
 }
 
 /// The keys that every node has.
@@ -43,7 +53,8 @@ impl MemberSecrets {
         let mut node = || NodeSecrets { transport: draw(), transaction: draw() };
         let replica = has_role(member, Role::Replica).then(&mut node);
         let participant = has_role(member, Role::Participant).then(&mut node);
-        let replica = replica.map(|node| ReplicaSecrets { node, log: draw(), server: draw() });
+        let replica = replica.map(|node| ReplicaSecrets { node, log: draw(), cosign: draw(), server: draw() });
+        let participant = participant.map(|node| ParticipantSecrets { node, witness: draw() });
         Self { organisation, api, replica, participant }
     }
 }

@@ -18,7 +18,7 @@ fn the_genesis_file_is_valid_and_names_every_node() {
         .replicas()
         .filter_map(|(_, node)| match node.kind {
             NodeKind::Replica { number, .. } => Some((node.name.as_str(), number)),
-            NodeKind::Participant => None,
+            NodeKind::Participant { .. } => None,
         })
         .collect();
     assert_eq!(numbers, [("budapest/replica", 2), ("cleveland/replica", 1)], "numbered as described");
@@ -28,13 +28,14 @@ fn the_genesis_file_is_valid_and_names_every_node() {
 fn exactly_the_documented_files_are_made() {
     let provisioned = provisioned(&described()).unwrap();
     let node = ["genesis.cbor", "keys/transaction.key", "keys/transport.key", "node.toml"];
-    let replica = ["keys/api.crt", "keys/api.key", "keys/ca.crt", "keys/log.key"];
+    let replica = ["keys/api.crt", "keys/api.key", "keys/ca.crt", "keys/cosign.key", "keys/log.key"];
+    let participant = ["keys/witness.key", "policy.toml"];
     let identity = ["api.crt", "api.key", "ca.crt", "genesis.cbor", "identity.toml", "organisation.key"];
     let mut expected: Vec<String> =
         ["ca/ca.crt", "ca/ca.key", "fedledger.toml", "genesis.cbor"].map(String::from).into();
     for member in ["budapest", "cleveland"] {
         expected.extend(node.iter().chain(&replica).map(|file| format!("{member}/replica/{file}")));
-        expected.extend(node.iter().chain(&["policy.toml"]).map(|file| format!("{member}/participant/{file}")));
+        expected.extend(node.iter().chain(&participant).map(|file| format!("{member}/participant/{file}")));
     }
     for member in ["budapest", "cleveland", "regulator"] {
         expected.extend(identity.map(|file| format!("{member}/identity/{file}")));
@@ -75,8 +76,8 @@ fn no_two_keys_are_the_same() {
         source()
     })
     .unwrap();
-    // Salt and authority; two keys per identity; four per replica; two per participant.
-    assert_eq!(drawn, 2 + 3 * 2 + 2 * 4 + 2 * 2);
+    // Salt and authority; two keys per identity; five per replica; three per participant.
+    assert_eq!(drawn, 2 + 3 * 2 + 2 * 5 + 2 * 3);
 }
 
 #[test]

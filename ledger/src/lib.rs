@@ -10,6 +10,7 @@ pub mod codec;
 pub mod consensus;
 pub mod digest;
 pub mod epoch;
+pub mod finality;
 pub mod keys;
 pub mod leaf;
 pub mod limits;

@@ -16,6 +16,7 @@ pub mod log;
 pub mod machine;
 pub mod merkle;
 pub mod note;
+pub mod policy;
 pub mod replica;
 pub mod storage;
 pub mod transaction;

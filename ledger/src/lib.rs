@@ -17,6 +17,7 @@ pub mod machine;
 pub mod merkle;
 pub mod note;
 pub mod policy;
+pub mod receipt;
 pub mod replica;
 pub mod storage;
 pub mod transaction;

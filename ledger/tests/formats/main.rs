@@ -1,0 +1,6 @@
+//! What leaves the ledger as files and convinces people elsewhere: receipts of entries, and evidence of two histories.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests, outside #[test]")]
+
+mod receipt;
+mod sample_log;

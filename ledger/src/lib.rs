@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod consensus;
 pub mod digest;
+pub mod evidence;
 pub mod keys;
 pub mod leaf;
 pub mod limits;

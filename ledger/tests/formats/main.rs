@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests, outside #[test]")]
 
+mod evidence;
 mod receipt;
 mod sample_log;
+mod vectors;

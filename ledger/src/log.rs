@@ -17,7 +17,6 @@ use crate::{
     codec::{self, CodecError},
     digest::Digest,
     epoch::Epoch,
-    keys::PublicKey,
     leaf::{Leaf, Outcome},
     limits::VALIDITY_ENTRIES_MAX,
     machine::{RejectionCode, StateMachine, WriteSet},

@@ -221,6 +221,19 @@ impl SignedNote {
         self.verify_lines(name, SignatureType::CosignatureV1, key, |line| line.verify_cosignature(&self.text, key))
     }
 
+    /// Checks that the note is signed with `key`, as [`SignedNote::verify`] or [`SignedNote::verify_cosignature`],
+    /// whichever the type of the key asks for.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`SignedNote::verify`].
+    pub fn verify_with(&self, key: &VerifierKey) -> Result<(), NoteError> {
+        match key.kind() {
+            SignatureType::Ed25519 => self.verify(key.name(), key.public_key()),
+            SignatureType::CosignatureV1 => self.verify_cosignature(key.name(), key.public_key()).map(drop),
+        }
+    }
+
     /// What `verify` makes of the lines by one key: the least value, once all have verified.
     fn verify_lines<T: Ord>(
         &self,

@@ -373,7 +373,14 @@ impl<M: StateMachine> Replica<M> {
 
 impl<M: StateMachine> Step<M> {
     const fn empty() -> Self {
-        Self { send: Vec::new(), write: None, entries: Vec::new(), answers: Vec::new(), role: None, findings: Vec::new() }
+        Self {
+            send: Vec::new(),
+            write: None,
+            entries: Vec::new(),
+            answers: Vec::new(),
+            role: None,
+            findings: Vec::new(),
+        }
     }
 }
 

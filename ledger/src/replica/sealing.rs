@@ -179,7 +179,13 @@ impl Sealing {
         }
         let (off, now_ms) = (time_ms.abs_diff(self.now_ms), self.now_ms);
         if off > SEAL_TIME_TOLERANCE_MS {
-            tracing::warn!(size = head.size, off_ms = off, time_ms, now_ms, "a seal's time is off: it is not co-signed");
+            tracing::warn!(
+                size = head.size,
+                off_ms = off,
+                time_ms,
+                now_ms,
+                "a seal's time is off: it is not co-signed"
+            );
             return false;
         }
         if time_ms < self.cosigned.time_ms {

@@ -9,6 +9,7 @@ mod bundle;
 mod entry;
 mod export;
 mod files;
+mod proofs;
 mod replay;
 mod storage;
 
@@ -29,6 +30,7 @@ pub use self::{
     entry::{AuthorView, EntryView, SealView},
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
+    proofs::{Proofs, ProveError, Wanted},
     storage::StorageSource,
 };
 pub(crate) use self::{files::hash, replay::replay};
@@ -70,6 +72,11 @@ pub trait Source {
         None
     }
 
+    /// What a container holds so that others can tell whom to trust; `None` where nothing of the kind is kept.
+    fn trust_parts(&self) -> Option<TrustParts> {
+        None
+    }
+
     /// What is wrong with the container itself.
     fn defect(&self) -> Option<&Malformed> {
         None
@@ -101,6 +108,24 @@ pub struct EncodedNote {
     pub offset: Option<u64>,
     /// The note.
     pub text: String,
+}
+
+/// What a bundle holds beside the history: all of it follows from the entries and the notes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrustParts {
+    /// The [chain of epochs](fedledger_ledger::epoch::EpochChain).
+    pub epochs: Option<EncodedPart>,
+    /// The [policy](fedledger_ledger::policy::Policy) of the largest head that is final.
+    pub policy: Option<EncodedPart>,
+}
+
+/// A part of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPart {
+    /// Where it stands, in bytes from the beginning.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a source does not give what it should have.

@@ -24,6 +24,7 @@ pub mod records;
 pub mod rejection;
 pub mod seeds;
 pub mod state;
+pub mod subject;
 pub mod table;
 pub mod tensors;
 pub mod verify;

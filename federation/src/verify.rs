@@ -7,11 +7,14 @@
 mod blobs;
 mod checkpoints;
 mod exclusions;
+mod trust;
 mod versions;
 
 use fedledger_ledger::{
     Digest,
+    heads::{Heads, noted_size},
     log::{Log, Refusal, ReplayError},
+    policy::Policy,
     transaction::EnvelopeError,
 };
 use serde::Serialize;
@@ -19,7 +22,7 @@ use serde::Serialize;
 pub use self::versions::{Recomputation, recompute};
 use crate::{
     Federation, VersionId,
-    history::{HistoryError, Source, SourceError, replay},
+    history::{HistoryError, Source, SourceError, origin, replay},
 };
 
 /// The form of a [`Report`] as JSON.
@@ -33,6 +36,8 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub struct Options {
     /// The genesis file that the reader trusts. Without it, the source vouches for its own beginning.
     pub trust: Option<Vec<u8>>,
+    /// The policy that the largest final head must satisfy, beside the threshold of its epoch.
+    pub policy: Option<Policy>,
     /// Whether versions and exclusions are computed again where their files are there.
     pub recompute: bool,
     /// Most threads of the current rayon pool to use.
@@ -41,7 +46,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trust: None, recompute: true, threads: 1 }
+        Self { trust: None, policy: None, recompute: true, threads: 1 }
     }
 }
 
@@ -64,8 +69,21 @@ pub struct Report {
     pub signatures: u64,
     /// Checkpoint notes that verify.
     pub checkpoints: u64,
-    /// Entries that enough replicas have signed for to be final.
+    /// Entries that are final: under a head that enough replicas of its epoch have co-signed, each epoch vouched for by the
+    /// one before.
     pub final_entries: u64,
+    /// Entries under a head that every replica of its epoch has co-signed.
+    pub unanimous_entries: u64,
+    /// Entries after the last final head. They may still be undone, which is no problem by itself.
+    pub pending_entries: u64,
+    /// The trusted time of the last final head: the median of its replicas' times, in seconds since the Unix epoch.
+    pub final_time_s: Option<u64>,
+    /// Epochs that have been in force.
+    pub epochs: u64,
+    /// Seals that took effect.
+    pub seals: u64,
+    /// Whether the last final head satisfies the policy that was given; `None` if none was.
+    pub policy_satisfied: Option<bool>,
     /// Files whose bytes match their digests.
     pub blobs: u64,
     /// Versions that were computed again, bit for bit.
@@ -120,6 +138,10 @@ pub enum ProblemKind {
     Root,
     /// A checkpoint is not one of this ledger's, or not signed by its replicas.
     Checkpoint,
+    /// The chain of epochs is broken, incomplete, or not the one of the entries.
+    Epochs,
+    /// The last final head does not satisfy the policy that was given, or a bundle holds another policy than its own.
+    Policy,
     /// A file does not match its digest.
     Blob,
     /// A version is not what its recipe makes.
@@ -163,6 +185,12 @@ impl Report {
             signatures: 0,
             checkpoints: 0,
             final_entries: 0,
+            unanimous_entries: 0,
+            pending_entries: 0,
+            final_time_s: None,
+            epochs: 0,
+            seals: 0,
+            policy_satisfied: None,
             blobs: 0,
             versions_recomputed: 0,
             versions_skipped: Vec::new(),
@@ -248,9 +276,9 @@ fn check_history<S: Source + ?Sized>(
 ) -> Result<(), SourceError> {
     let notes = source.notes();
     let notes = report.settle(notes)?.unwrap_or_default();
-    let mut roots = checkpoints::Roots::at_sizes_of(&notes);
-    roots.visit(&log);
-    let replayed = replay(&mut log, source, options.threads, |log, _| roots.visit(log));
+    let sizes = notes.iter().filter_map(|note| noted_size(&note.text));
+    let mut heads = Heads::new(origin(log.machine().consortium()), &log, sizes);
+    let replayed = replay(&mut log, source, options.threads, |log, entry| heads.visit(log, &entry.leaf));
     report.chain = Some(*log.chain());
     report.entries = log.size();
     let complete = replayed.is_ok();
@@ -269,7 +297,14 @@ fn check_history<S: Source + ?Sized>(
     if report.entries == log.size() {
         report.root = Some(log.root());
     }
-    let covered = checkpoints::check(report, log.machine(), &notes, &roots);
+    let checked = checkpoints::check(report, &heads, &notes);
+    let covered = checked.conclusion.covered;
+    if let Some(policy) = &options.policy {
+        checkpoints::check_policy(report, policy, &checked);
+    }
+    if let Some(parts) = source.trust_parts() {
+        trust::check(report, &heads, &checked, &parts, complete);
+    }
     // Entries are signed one by one, but only a checkpoint says which there are: without one, entries could be left out.
     // The genesis file alone needs none.
     if complete && source.is_at_rest() && covered.max(1) < report.entries {

@@ -55,6 +55,28 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], limit: usize) -> Re
     if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
 }
 
+/// Decodes one value of at most `limit` bytes for being shown to people, by a type that need not encode back to the same
+/// bytes. Whether the bytes are canonical is not checked.
+///
+/// # Errors
+///
+/// [`CodecError`]; nothing larger than the input is allocated.
+pub fn decode_view<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, CodecError> {
+    if bytes.len() > limit {
+        return Err(CodecError::TooLarge { size: bytes.len(), limit });
+    }
+    check_shape(bytes)?;
+    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
+}
+
+/// Whether `bytes` begin as a list does whose first item is the text `domain`.
+///
+/// Files that go from hand to hand are told apart by this; whether they can be decoded is another question.
+pub fn begins_with_domain(bytes: &[u8], domain: &str) -> bool {
+    let Ok((4, 1.., items)) = header(bytes) else { return false };
+    matches!(header(items), Ok((3, length, text)) if length == domain.len() as u64 && text.starts_with(domain.as_bytes()))
+}
+
 /// Walks the headers of the encoding without allocating, so that a hostile length or nesting is refused before the decoder
 /// sees it.
 fn check_shape(bytes: &[u8]) -> Result<(), CodecError> {

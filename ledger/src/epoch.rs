@@ -4,11 +4,30 @@
 //! the first [seal](crate::seal) after it: that seal still belongs to the epoch before, whose replicas so vouch for their
 //! successors. Whoever holds the genesis file can therefore check every later epoch, and every receipt, for ever.
 
+mod chain;
+mod policy;
+#[cfg(test)]
+mod tests;
+mod vouchers;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{codec, digest::Digest, keys::PublicKey};
+pub use self::{
+    chain::{
+        EPOCH_CHAIN_SIZE_BYTES_MAX, EPOCH_LINKS_MAX, EpochChain, EpochChainError, EpochLink, EpochLinkError, Epochs, EpochsError,
+    },
+    vouchers::{VouchError, Vouchers},
+};
+use crate::{
+    codec::{self, CodecError},
+    digest::Digest,
+    keys::PublicKey,
+};
+
+/// Largest encoding of an epoch, in bytes: some 30,000 nodes.
+pub const EPOCH_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The replicas that make heads of the log final, and the witnesses beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +58,23 @@ pub struct ReplicaKeys {
 }
 
 impl Epoch {
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Decodes an epoch. Whether anybody vouches for it is not checked; see [`EpochChain`].
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] for anything but a canonical epoch of at most [`EPOCH_SIZE_BYTES_MAX`] bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(bytes, EPOCH_SIZE_BYTES_MAX)
+    }
+
     /// SHA-256 of the epoch's canonical encoding, as it stands in the [seal](crate::seal::Seal) that puts it into force.
     pub fn digest(&self) -> Digest {
-        Digest::of(&codec::encode(self))
+        Digest::of(&self.to_bytes())
     }
 
     /// The replica that signs transactions with this key.

@@ -12,6 +12,7 @@ pub mod digest;
 pub mod epoch;
 pub mod evidence;
 pub mod finality;
+pub mod heads;
 pub mod keys;
 pub mod leaf;
 pub mod limits;
@@ -24,6 +25,7 @@ pub mod policy;
 pub mod receipt;
 pub mod replica;
 pub mod seal;
+pub mod state_receipt;
 pub mod storage;
 pub mod transaction;
 

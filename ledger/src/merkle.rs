@@ -19,12 +19,14 @@
 //! passed as a size or an index.
 
 mod frontier;
+mod leaf_hashes;
 mod prove;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use frontier::{Frontier, FrontierError, LOG_SIZE_MAX};
+pub use leaf_hashes::LeafHashes;
 pub use prove::{ProofError, consistency_proof, inclusion_proof, root_at};
 pub use verify::{ProofMismatch, verify_consistency, verify_inclusion};
 

@@ -26,6 +26,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use crate::{
     Digest,
     checkpoint::{Checkpoint, CheckpointError, parse_decimal, parse_hash},
+    limits::LEAF_SIZE_BYTES_MAX,
     merkle::{ProofMismatch, leaf_hash, verify_inclusion},
     note::{NOTE_SIZE_BYTES_MAX, NoteError, SignedNote},
     policy::{Accepted, Policy, PolicyError},
@@ -34,14 +35,15 @@ use crate::{
 /// What the names of files with receipts end with.
 pub const RECEIPT_FILE_EXTENSION: &str = "tlog-proof";
 
-/// Largest extra data of a receipt, in bytes before they are encoded.
-pub const RECEIPT_EXTRA_SIZE_BYTES_MAX: usize = 16 * 1024;
+/// Largest extra data of a receipt, in bytes before they are encoded: room for any entry, so that one text shows both what
+/// an entry says and that it is in the log.
+pub const RECEIPT_EXTRA_SIZE_BYTES_MAX: usize = LEAF_SIZE_BYTES_MAX;
 
 /// Most hashes of a receipt: one per level of the largest tree.
 pub const RECEIPT_HASHES_MAX: usize = 64;
 
 /// Largest receipt, in bytes: a note, the extra data and the hashes in base64, and the lines around them.
-pub const RECEIPT_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + 32 * 1024;
+pub const RECEIPT_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + 96 * 1024;
 
 /// The first line: the format and its version.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
@@ -173,9 +175,13 @@ impl Receipt {
     /// shown to be in the log.
     pub fn verify(&self, policy: &Policy, leaf: &[u8]) -> Result<Accepted, ReceiptError> {
         let accepted = policy.check(&self.checkpoint)?;
-        let checkpoint = &accepted.checkpoint;
-        verify_inclusion(self.index, checkpoint.size(), &leaf_hash(leaf), &self.hashes, checkpoint.root())?;
+        self.verify_under(&accepted.checkpoint, leaf)?;
         Ok(accepted)
+    }
+
+    /// Checks that `leaf` is at [`Receipt::index`] in the log with this head, which the caller has verified.
+    pub(crate) fn verify_under(&self, head: &Checkpoint, leaf: &[u8]) -> Result<(), ProofMismatch> {
+        verify_inclusion(self.index, head.size(), &leaf_hash(leaf), &self.hashes, head.root())
     }
 }
 

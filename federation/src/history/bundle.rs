@@ -8,10 +8,10 @@ use std::{
 
 use fedledger_ledger::{
     Digest,
-    bundle::{BundleIndex, Malformed},
+    bundle::{BundleIndex, BundledPart, Malformed},
 };
 
-use super::{EncodedNote, Leaves, Source, SourceError};
+use super::{EncodedNote, EncodedPart, Leaves, Source, SourceError, TrustParts};
 
 /// A bundle as a [`Source`]. It is indexed once; leaves and files are read when they are asked for.
 pub struct BundleSource<F> {
@@ -69,6 +69,11 @@ where
 
     fn listed_blobs(&self) -> Option<BTreeMap<Digest, u64>> {
         Some(self.index.blobs.iter().map(|(digest, extent)| (*digest, extent.offset)).collect())
+    }
+
+    fn trust_parts(&self) -> Option<TrustParts> {
+        let part = |part: &BundledPart| EncodedPart { offset: part.offset, bytes: part.bytes.clone() };
+        Some(TrustParts { epochs: self.index.epochs.as_ref().map(part), policy: self.index.policy.as_ref().map(part) })
     }
 
     fn defect(&self) -> Option<&Malformed> {

@@ -1,17 +1,15 @@
 //! Writing a history as a bundle.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use fedledger_ledger::{
     Digest,
     bundle::{BundleWriteError, BundleWriter},
-    checkpoint::Checkpoint,
-    log::Log,
-    note::SignedNote,
+    heads::noted_size,
+    merkle::leaf_hash,
 };
 
-use super::{HistoryError, Source, SourceError, hash, named_files};
-use crate::Federation;
+use super::{EncodedNote, HistoryError, Leaves, Proofs, ProveError, Source, SourceError, Wanted, hash, named_files};
 
 /// What goes into a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +40,15 @@ pub enum ExportError {
     /// The history is not in order.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// A checkpoint contradicts the history, or what goes with it cannot be put together.
+    #[error(transparent)]
+    Prove(ProveError),
+    /// The source gives other entries the second time.
+    #[error("entry {index} was another one when it was read before: export again")]
+    Changed {
+        /// Its index.
+        index: u64,
+    },
     /// The bundle cannot be written.
     #[error(transparent)]
     Write(#[from] BundleWriteError),
@@ -53,7 +60,17 @@ impl From<SourceError> for ExportError {
     }
 }
 
-/// Writes a history as a bundle. The entries are replayed on the way, so that no broken history is exported.
+impl From<ProveError> for ExportError {
+    fn from(error: ProveError) -> Self {
+        match error {
+            ProveError::History(error) => Self::History(error),
+            error => Self::Prove(error),
+        }
+    }
+}
+
+/// Writes a history as a bundle. The entries are replayed first and held against the notes, so that no broken history is exported, and then read again
+/// to be written: at no time is more than one of them held.
 ///
 /// Entries that no checkpoint of the source covers yet are left out, if it has checkpoints at all.
 ///
@@ -66,48 +83,89 @@ pub fn export<S: Source + ?Sized>(
     options: ExportOptions,
 ) -> Result<Exported, ExportError> {
     let genesis = source.genesis()?;
-    // The notes come first: the history of a running replica grows meanwhile.
-    let notes = source.notes()?;
-    let covered = notes.iter().filter_map(|note| noted_size(&note.text)).max();
-    let mut writer = BundleWriter::new(output, &genesis)?;
-    let (mut log, _) = Log::<Federation>::genesis(&genesis).map_err(HistoryError::Genesis)?;
-    for leaf in source.leaves()? {
-        let index = log.size();
-        // Nobody has signed yet for what follows.
-        if covered.is_some_and(|covered| index >= covered) {
-            break;
-        }
+    let covered = Covered::of(source)?;
+    let proofs = Proofs::read(&covered, Wanted::default(), rayon::current_num_threads())?;
+    let mut writer = BundleWriter::new(output, &genesis, &proofs.chain()?.to_bytes())?;
+    let mut exported = Exported { entries: proofs.log().size(), ..Exported::default() };
+    for note in &covered.notes {
+        writer.add_note(&note.text)?;
+        exported.notes += 1;
+    }
+    for (leaf, index) in covered.leaves()?.zip(1..) {
         let leaf = leaf?;
-        log.replay(&leaf).map_err(|error| HistoryError::Replay { index, error })?;
+        if proofs.leaf_hash(index) != Some(leaf_hash(&leaf)) {
+            return Err(ExportError::Changed { index });
+        }
         writer.add_leaf(&leaf)?;
     }
-    let mut exported = Exported { entries: log.size(), ..Exported::default() };
-    for note in notes {
-        if noted_size(&note.text).is_none_or(|size| size <= log.size()) {
-            writer.add_note(&note.text)?;
-            exported.notes += 1;
-        }
+    // A consortium may be too large to be expressed as a policy.
+    if let Ok(policy) = proofs.policy() {
+        writer.add_policy(&policy.to_bytes())?;
     }
     if options.blobs {
-        let limit = options.files_until.unwrap_or(u64::MAX);
-        let named = named_files(log.machine()).into_iter().filter(|(_, file)| file.index < limit);
-        for (digest, _) in named {
-            let (Some(first), Some(second)) = (source.blob(&digest)?, source.blob(&digest)?) else {
-                exported.missing.push(digest);
-                continue;
-            };
-            // Its size on the ledger is what its contributor claimed, so the file is read twice.
-            let (_, size) = hash(first).map_err(SourceError::Io)?;
-            writer.add_blob(&digest, size, second)?;
-            exported.blobs += 1;
-        }
+        write_blobs(&mut writer, source, &proofs, options, &mut exported)?;
     }
     writer.finish()?;
     Ok(exported)
 }
 
-/// The size that a note is about; `None` where it is no checkpoint, which the reader of the bundle will be told.
-fn noted_size(note: &str) -> Option<u64> {
-    let note = SignedNote::parse(note).ok()?;
-    Some(Checkpoint::parse(note.text()).ok()?.size())
+fn write_blobs<S: Source + ?Sized, W: Write>(
+    writer: &mut BundleWriter<W>,
+    source: &S,
+    proofs: &Proofs,
+    options: ExportOptions,
+    exported: &mut Exported,
+) -> Result<(), ExportError> {
+    let limit = options.files_until.unwrap_or(u64::MAX);
+    let named = named_files(proofs.log().machine()).into_iter().filter(|(_, file)| file.index < limit);
+    for (digest, _) in named {
+        let (Some(first), Some(second)) = (source.blob(&digest)?, source.blob(&digest)?) else {
+            exported.missing.push(digest);
+            continue;
+        };
+        // Its size on the ledger is what its contributor claimed, so the file is read twice.
+        let (_, size) = hash(first).map_err(SourceError::Io)?;
+        writer.add_blob(&digest, size, second)?;
+        exported.blobs += 1;
+    }
+    Ok(())
+}
+
+/// The part of a history for which somebody has signed.
+struct Covered<'a, S: ?Sized> {
+    source: &'a S,
+    /// In the order of sizes, each once.
+    notes: Vec<EncodedNote>,
+    /// Leaves that are covered.
+    leaves: u64,
+}
+
+impl<'a, S: Source + ?Sized> Covered<'a, S> {
+    fn of(source: &'a S) -> Result<Self, SourceError> {
+        // The notes come first: the history of a running replica grows meanwhile.
+        let mut notes = source.notes()?;
+        let size = |note: &EncodedNote| noted_size(&note.text);
+        notes.sort_by(|a, b| (size(a), &a.text).cmp(&(size(b), &b.text)));
+        notes.dedup_by(|a, b| a.text == b.text);
+        let covered = notes.last().and_then(size);
+        Ok(Self { source, notes, leaves: covered.map_or(u64::MAX, |covered| covered.saturating_sub(1)) })
+    }
+}
+
+impl<S: Source + ?Sized> Source for Covered<'_, S> {
+    fn genesis(&self) -> Result<Vec<u8>, SourceError> {
+        self.source.genesis()
+    }
+
+    fn leaves(&self) -> Result<Leaves<'_>, SourceError> {
+        Ok(Box::new(self.source.leaves()?.take(usize::try_from(self.leaves).unwrap_or(usize::MAX))))
+    }
+
+    fn notes(&self) -> Result<Vec<EncodedNote>, SourceError> {
+        Ok(self.notes.clone())
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+        self.source.blob(digest)
+    }
 }

@@ -1,134 +1,99 @@
-//! Checkpoints: who signed which head of the log.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Checkpoints: who signed which head of the log, and which entries are final.
 
 use fedledger_ledger::{
-    Digest, PublicKey,
-    checkpoint::Checkpoint,
-    log::Log,
-    note::{KeyId, SignatureType, SignedNote},
+    heads::{Conclusion, HeadError, Heads, Judged},
+    note::SignedNote,
+    policy::Policy,
 };
 
 use super::{Problem, ProblemKind, Report};
-use crate::{
-    Federation,
-    history::{EncodedNote, origin},
-    member::NodeKind,
-};
+use crate::history::EncodedNote;
 
-/// The roots of the log at the sizes that checkpoints are about.
-pub(super) struct Roots(BTreeMap<u64, Option<Digest>>);
+/// The notes that hold, and what they amount to.
+pub(super) struct Checked {
+    pub notes: Vec<SignedNote>,
+    pub judged: Vec<Judged>,
+    /// By position among `notes`.
+    pub conclusion: Conclusion,
+}
 
-impl Roots {
-    /// Room for the sizes in `notes`, as far as these can be read.
-    pub(super) fn at_sizes_of(notes: &[EncodedNote]) -> Self {
-        let sizes = notes.iter().filter_map(|note| {
-            let note = SignedNote::parse(&note.text).ok()?;
-            Some((Checkpoint::parse(note.text()).ok()?.size(), None))
-        });
-        Self(sizes.collect())
-    }
-
-    /// Takes the root of `log` if its size is wanted.
-    pub(super) fn visit(&mut self, log: &Log<Federation>) {
-        if let Some(root) = self.0.get_mut(&log.size()) {
-            *root = Some(log.root());
-        }
-    }
-
-    fn get(&self, size: u64) -> Option<Digest> {
-        *self.0.get(&size)?
+impl Checked {
+    /// The largest final head, if there is one.
+    pub fn final_head(&self) -> Option<&Judged> {
+        self.judged.get(self.conclusion.final_note?)
     }
 }
 
-/// Checks every note, and finds out how many entries are final. Returns how many entries some replica has signed for.
-pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNote], roots: &Roots) -> u64 {
-    let keys = log_keys(state);
-    // The largest head that each replica has signed.
-    let mut signed = BTreeMap::<String, u64>::new();
-    for note in notes {
-        match check_note(report.entries, state, &keys, note, roots) {
-            Ok((size, signers)) => {
-                report.checkpoints += 1;
-                for signer in signers {
-                    let largest = signed.entry(signer).or_default();
-                    *largest = size.max(*largest);
-                }
+/// Checks every note, and finds out how many entries are final.
+pub(super) fn check(report: &mut Report, heads: &Heads, encoded: &[EncodedNote]) -> Checked {
+    let (mut notes, mut judged) = (Vec::new(), Vec::new());
+    for note in encoded {
+        match check_note(heads, &note.text) {
+            Ok((note, verdict)) => {
+                notes.push(note);
+                judged.push(verdict);
             }
             Err(problem) => report.add(problem.at_byte(note.offset)),
         }
     }
-    let covered = signed.values().copied().max().unwrap_or_default();
-    let mut sizes: Vec<u64> = signed.into_values().collect();
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    // Whoever signed a head has signed every shorter one, so the threshold's largest head is the final one.
-    let threshold = usize::try_from(state.consortium().finality_threshold).unwrap_or(usize::MAX);
-    report.final_entries = threshold.checked_sub(1).and_then(|last| sizes.get(last).copied()).unwrap_or(0);
-    covered
+    let conclusion = heads.conclude(&judged);
+    let size = |note: Option<usize>| note.and_then(|note| judged.get(note)).map_or(0, |judged| judged.size);
+    report.checkpoints = judged.len() as u64;
+    report.seals = heads.seals();
+    report.epochs = heads.changes().len() as u64 + 1;
+    report.final_entries = size(conclusion.final_note);
+    report.unanimous_entries = size(conclusion.unanimous_note);
+    report.pending_entries = report.entries.saturating_sub(report.final_entries);
+    let checked = Checked { notes, judged, conclusion };
+    report.final_time_s = checked.final_head().and_then(|head| head.vouchers.time_s());
+    checked
 }
 
-/// The keys that sign checkpoints, by the names of their replicas.
-fn log_keys(state: &Federation) -> BTreeMap<&str, PublicKey> {
-    let keys = state.members().nodes().filter_map(|(_, node)| match node.kind {
-        NodeKind::Replica { log_key, .. } => Some((node.name.as_str(), log_key)),
-        NodeKind::Participant { .. } => None,
-    });
-    keys.collect()
+/// Checks that the largest final head satisfies a policy that somebody trusts.
+pub(super) fn check_policy(report: &mut Report, policy: &Policy, checked: &Checked) {
+    let size = checked.final_head().map(|head| head.size);
+    let satisfies = |note: &SignedNote| policy.check(note).map(drop);
+    let notes = checked.notes.iter().zip(&checked.judged).filter(|(_, judged)| Some(judged.size) == size);
+    // More than one note may be about the head; one that satisfies the policy is enough.
+    let results: Vec<_> = notes.map(|(note, _)| satisfies(note)).collect();
+    let satisfied = results.iter().any(Result::is_ok);
+    report.policy_satisfied = Some(satisfied);
+    if !satisfied {
+        let why = match results.into_iter().find_map(Result::err) {
+            Some(error) => error.to_string(),
+            None => "no head is final".to_owned(),
+        };
+        let detail = format!("the last final head does not satisfy the policy: {why}");
+        report.add(Problem::new(ProblemKind::Policy, detail).at(size.unwrap_or(1).saturating_sub(1)));
+    }
 }
 
-/// The size that a note is about, and the replicas that signed it.
-fn check_note(
-    entries: u64,
-    state: &Federation,
-    keys: &BTreeMap<&str, PublicKey>,
-    encoded: &EncodedNote,
-    roots: &Roots,
-) -> Result<(u64, Vec<String>), Problem> {
-    let problem = |kind, detail: String| Problem::new(kind, detail);
-    let malformed = |detail: String| problem(ProblemKind::Malformed, format!("checkpoint note: {detail}"));
-    let note = SignedNote::parse(&encoded.text).map_err(|error| malformed(error.to_string()))?;
-    let checkpoint = Checkpoint::parse(note.text()).map_err(|error| malformed(error.to_string()))?;
-    let size = checkpoint.size();
+fn check_note(heads: &Heads, encoded: &str) -> Result<(SignedNote, Judged), Problem> {
+    let malformed = |detail: String| Problem::new(ProblemKind::Malformed, format!("checkpoint note: {detail}"));
+    let note = SignedNote::parse(encoded).map_err(|error| malformed(error.to_string()))?;
+    match heads.judge(&note) {
+        Ok(judged) => Ok((note, judged)),
+        Err(error) => Err(problem(&error)),
+    }
+}
+
+fn problem(error: &HeadError) -> Problem {
+    let (kind, detail) = match error {
+        HeadError::Checkpoint(error) => (ProblemKind::Malformed, format!("checkpoint note: {error}")),
+        HeadError::Root { is_final: true, .. } => {
+            let detail = format!("{error}; they are enough to make it final, so these entries are not the consortium's");
+            (ProblemKind::Root, detail)
+        }
+        HeadError::Root { .. } => (ProblemKind::Root, error.to_string()),
+        HeadError::Origin { .. }
+        | HeadError::Size { .. }
+        | HeadError::Signature { .. }
+        | HeadError::NotASeal { .. } => (ProblemKind::Checkpoint, error.to_string()),
+    };
+    let problem = Problem::new(kind, detail);
     // The last entry that the checkpoint covers.
-    let index = size.saturating_sub(1);
-    let expected = origin(state.consortium());
-    if checkpoint.origin() != expected {
-        let detail = format!("a checkpoint has the origin {:?}, this ledger's is {expected:?}", checkpoint.origin());
-        return Err(problem(ProblemKind::Checkpoint, detail).at(index));
+    match error.size() {
+        Some(size) => problem.at(size.saturating_sub(1)),
+        None => problem,
     }
-    let signers = check_signatures(keys, &note).map_err(|problem| problem.at(index))?;
-    if size == 0 || size > entries {
-        let detail = format!("a checkpoint is about {size} entries, there are {entries}: entries are missing");
-        return Err(problem(ProblemKind::Checkpoint, detail).at(index));
-    }
-    match roots.get(size) {
-        Some(root) if root == *checkpoint.root() => Ok((size, signers)),
-        root => {
-            let found = root.unwrap_or_default();
-            let detail =
-                format!("a checkpoint signs the root {} of {size} entries, which is {found}", checkpoint.root());
-            Err(problem(ProblemKind::Root, detail).at(index))
-        }
-    }
-}
-
-/// The replicas that signed a note. Every line must be a replica's: a bundle has no room for what nobody can check.
-fn check_signatures(keys: &BTreeMap<&str, PublicKey>, note: &SignedNote) -> Result<Vec<String>, Problem> {
-    let problem = |detail: String| Problem::new(ProblemKind::Checkpoint, detail);
-    let mut signers = BTreeSet::new();
-    for line in note.signatures() {
-        let name = line.name();
-        let key = keys.get(name).filter(|key| KeyId::of(name, SignatureType::Ed25519, key) == line.key_id());
-        if key.is_none() {
-            let signer = name.chars().take(80).collect::<String>();
-            return Err(problem(format!("a checkpoint is signed by {signer:?}, which is no replica's log key")));
-        }
-        if !signers.insert(name) {
-            return Err(problem(format!("{name} has signed the same note twice")));
-        }
-    }
-    for (name, key) in signers.iter().filter_map(|name| Some((name, keys.get(name)?))) {
-        note.verify(name, key).map_err(|error| problem(error.to_string()))?;
-    }
-    Ok(signers.into_iter().map(str::to_owned).collect())
 }

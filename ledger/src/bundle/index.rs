@@ -16,6 +16,10 @@ use crate::Digest;
 pub struct BundleIndex {
     /// The genesis file; `None` in a bundle that is damaged before its end.
     pub genesis: Option<Vec<u8>>,
+    /// The chain of epochs, encoded; `None` in a bundle that is damaged before its end.
+    pub epochs: Option<BundledPart>,
+    /// The trust policy, encoded, if there is one.
+    pub policy: Option<BundledPart>,
     /// Number of leaves; their indexes begin with 1.
     pub leaf_count: u64,
     /// The checkpoint notes.
@@ -24,6 +28,15 @@ pub struct BundleIndex {
     pub blobs: BTreeMap<Digest, BlobExtent>,
     /// What is wrong with the bundle's form, and where. Everything behind that place is missing from the index.
     pub defect: Option<Malformed>,
+}
+
+/// A part of a bundle and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundledPart {
+    /// Where it begins, in bytes from the beginning of the bundle.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A checkpoint note and its place.
@@ -81,6 +94,8 @@ impl BundleIndex {
             }
             match item? {
                 Some(Item::Genesis(bytes)) => self.genesis = Some(bytes),
+                Some(Item::Epochs { offset, bytes }) => self.epochs = Some(BundledPart { offset, bytes }),
+                Some(Item::Policy { offset, bytes }) => self.policy = Some(BundledPart { offset, bytes }),
                 Some(Item::Leaf(_)) => self.leaf_count += 1,
                 Some(Item::Note { offset, text }) => self.notes.push(BundledNote { offset, text }),
                 Some(Item::Blob { offset, digest, size }) => pending = Some((digest, BlobExtent { offset, size })),
@@ -109,10 +124,10 @@ impl<R: Read> Iterator for BundledLeaves<R> {
         self.left = self.left.checked_sub(1)?;
         loop {
             match self.reader.next_item() {
-                Ok(Some(Item::Genesis(_))) => {}
+                Ok(Some(Item::Genesis(_) | Item::Epochs { .. } | Item::Note { .. })) => {}
                 Ok(Some(Item::Leaf(bytes))) => return Some(Ok(bytes)),
                 // The file has become another one since the index was made.
-                Ok(Some(Item::Note { .. } | Item::Blob { .. }) | None) => {
+                Ok(Some(Item::Policy { .. } | Item::Blob { .. }) | None) => {
                     self.left = 0;
                     let offset = self.reader.offset();
                     return Some(Err(Malformed { offset, defect: Defect::Truncated }.into()));

@@ -4,11 +4,17 @@ use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BUNDLE_BLOBS_MAX, BUNDLE_MAGIC, BUNDLE_NOTES_MAX, BundleError, Defect, END, Kind, MAGIC_STEM, Malformed};
+use super::{
+    BUNDLE_BLOBS_MAX, BUNDLE_MAGIC, BUNDLE_NOTES_MAX, BUNDLE_NOTES_SIZE_BYTES_MAX, BundleError, Defect, END, Kind,
+    MAGIC_STEM, Malformed,
+};
 use crate::Digest;
 
 /// Bytes of a skipped file that are read at a time.
 const SKIP_BYTES: usize = 64 * 1024;
+
+/// Bytes of an item that are read at a time: what an item claims to hold is allocated only as it comes.
+const ITEM_STEP_BYTES: usize = 1024 * 1024;
 
 /// Reads a bundle that may come from anybody; see the module above for its form.
 ///
@@ -25,6 +31,7 @@ pub struct BundleReader<R> {
     /// Bytes of the file at hand that have not been read yet.
     blob_left: u64,
     notes: usize,
+    notes_size: u64,
     blobs: usize,
     ended: bool,
 }
@@ -34,6 +41,13 @@ pub struct BundleReader<R> {
 pub enum Item {
     /// The genesis file.
     Genesis(Vec<u8>),
+    /// The chain of epochs, encoded.
+    Epochs {
+        /// Where its bytes begin, in bytes from the beginning of the bundle.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The next leaf; the first one has index 1.
     Leaf(Vec<u8>),
     /// A signed checkpoint note.
@@ -42,6 +56,13 @@ pub enum Item {
         offset: u64,
         /// The encoded note.
         text: String,
+    },
+    /// The trust policy.
+    Policy {
+        /// Where its bytes begin, in bytes from the beginning of the bundle.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
     },
     /// A file, whose bytes [`BundleReader::read_blob`] gives.
     Blob {
@@ -69,6 +90,7 @@ impl<R: Read> BundleReader<R> {
             previous_blob: None,
             blob_left: 0,
             notes: 0,
+            notes_size: 0,
             blobs: 0,
             ended: false,
         };
@@ -105,22 +127,26 @@ impl<R: Read> BundleReader<R> {
         let malformed = |defect| BundleError::Malformed(Malformed { offset, defect });
         let [byte] = self.take()?;
         if byte == END {
-            if self.previous.is_none() {
+            if matches!(self.previous, None | Some(Kind::Genesis)) {
                 return Err(malformed(Defect::OutOfPlace));
             }
             return self.end().map(|()| None);
         }
         let kind = Kind::from_byte(byte).ok_or_else(|| malformed(Defect::UnknownKind(byte)))?;
-        let in_place = match self.previous {
-            None => kind == Kind::Genesis,
-            Some(previous) => kind >= previous && kind != Kind::Genesis,
-        };
-        if !in_place {
+        if !kind.may_follow(self.previous) {
             return Err(malformed(Defect::OutOfPlace));
         }
         self.previous = Some(kind);
         match kind {
             Kind::Genesis => Ok(Some(Item::Genesis(self.take_bytes(kind)?))),
+            Kind::Epochs => {
+                let (offset, bytes) = self.take_part(kind)?;
+                Ok(Some(Item::Epochs { offset, bytes }))
+            }
+            Kind::Policy => {
+                let (offset, bytes) = self.take_part(kind)?;
+                Ok(Some(Item::Policy { offset, bytes }))
+            }
             Kind::Leaf => Ok(Some(Item::Leaf(self.take_bytes(kind)?))),
             Kind::Note => self.take_note().map(Some),
             Kind::Blob => self.take_blob_header().map(Some),
@@ -153,8 +179,11 @@ impl<R: Read> BundleReader<R> {
         if self.notes > BUNDLE_NOTES_MAX {
             return Err(self.malformed(Defect::TooMany { limit: BUNDLE_NOTES_MAX }));
         }
-        let bytes = self.take_bytes(Kind::Note)?;
-        let offset = self.offset - bytes.len() as u64;
+        let (offset, bytes) = self.take_part(Kind::Note)?;
+        self.notes_size += bytes.len() as u64;
+        if self.notes_size > BUNDLE_NOTES_SIZE_BYTES_MAX {
+            return Err(Malformed { offset, defect: Defect::NotesTooLarge }.into());
+        }
         let text = String::from_utf8(bytes).map_err(|_| Malformed { offset, defect: Defect::NotText })?;
         Ok(Item::Note { offset, text })
     }
@@ -199,14 +228,28 @@ impl<R: Read> BundleReader<R> {
         Ok(())
     }
 
+    /// Where an item's bytes begin, and the bytes.
+    fn take_part(&mut self, kind: Kind) -> Result<(u64, Vec<u8>), BundleError> {
+        let bytes = self.take_bytes(kind)?;
+        Ok((self.offset - bytes.len() as u64, bytes))
+    }
+
     /// Length and bytes of an item that is small enough to be held.
     fn take_bytes(&mut self, kind: Kind) -> Result<Vec<u8>, BundleError> {
         let offset = self.offset;
         let size = u32::from_be_bytes(self.take()?);
         check_size(offset, size.into(), kind)?;
-        // At most the bound of the kind.
-        let mut bytes = vec![0; size as usize];
-        if self.fill(&mut bytes)? < bytes.len() { Err(self.truncated()) } else { Ok(bytes) }
+        let size = size as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < size {
+            let begin = bytes.len();
+            bytes.resize(size.min(begin + ITEM_STEP_BYTES), 0);
+            let part = bytes.get_mut(begin..).unwrap_or_default();
+            if self.fill(part)? < part.len() {
+                return Err(self.truncated());
+            }
+        }
+        Ok(bytes)
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], BundleError> {

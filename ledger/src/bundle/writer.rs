@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BUNDLE_BLOBS_MAX, BUNDLE_MAGIC, BUNDLE_NOTES_MAX, END, Kind};
+use super::{BUNDLE_BLOBS_MAX, BUNDLE_MAGIC, BUNDLE_NOTES_MAX, BUNDLE_NOTES_SIZE_BYTES_MAX, END, Kind};
 use crate::Digest;
 
 /// Bytes of a file that are copied at a time.
@@ -20,6 +20,7 @@ pub struct BundleWriter<W> {
     previous: Kind,
     previous_blob: Option<Digest>,
     notes: usize,
+    notes_size: u64,
     blobs: usize,
 }
 
@@ -30,7 +31,7 @@ pub enum BundleWriteError {
     #[error("the bundle could not be written: {0}")]
     Io(#[from] io::Error),
     /// The caller gives items in another order than they stand in a bundle.
-    #[error("an item is out of place: leaves, notes and files by rising digest stand in this order")]
+    #[error("an item is out of place: notes, leaves, one policy and files by rising digest stand in this order")]
     OutOfPlace,
     /// An item above its bound.
     #[error("an item has {size} bytes, at most {limit} are allowed in a bundle")]
@@ -61,16 +62,24 @@ pub enum BundleWriteError {
 }
 
 impl<W: Write> BundleWriter<W> {
-    /// Begins a bundle with its genesis file.
+    /// Begins a bundle with its genesis file and the [chain of epochs](crate::epoch::EpochChain), encoded.
     ///
     /// # Errors
     ///
     /// [`BundleWriteError`].
-    pub fn new(output: W, genesis: &[u8]) -> Result<Self, BundleWriteError> {
-        let previous = Kind::Genesis;
-        let mut writer = Self { output, hasher: Sha256::new(), previous, previous_blob: None, notes: 0, blobs: 0 };
+    pub fn new(output: W, genesis: &[u8], epochs: &[u8]) -> Result<Self, BundleWriteError> {
+        let mut writer = Self {
+            output,
+            hasher: Sha256::new(),
+            previous: Kind::Epochs,
+            previous_blob: None,
+            notes: 0,
+            notes_size: 0,
+            blobs: 0,
+        };
         writer.put(BUNDLE_MAGIC)?;
         writer.put_item(Kind::Genesis, genesis)?;
+        writer.put_item(Kind::Epochs, epochs)?;
         Ok(writer)
     }
 
@@ -95,7 +104,22 @@ impl<W: Write> BundleWriter<W> {
         if self.notes > BUNDLE_NOTES_MAX {
             return Err(BundleWriteError::TooMany { limit: BUNDLE_NOTES_MAX });
         }
+        self.notes_size += note.len() as u64;
+        if self.notes_size > BUNDLE_NOTES_SIZE_BYTES_MAX {
+            let (size, limit) = (self.notes_size, BUNDLE_NOTES_SIZE_BYTES_MAX);
+            return Err(BundleWriteError::TooLarge { size, limit });
+        }
         self.put_item(Kind::Note, note.as_bytes())
+    }
+
+    /// Adds the trust policy, encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`BundleWriteError`].
+    pub fn add_policy(&mut self, policy: &[u8]) -> Result<(), BundleWriteError> {
+        self.advance(Kind::Policy)?;
+        self.put_item(Kind::Policy, policy)
     }
 
     /// Adds a file of `size` bytes. Files are given in the order of their digests, each once.
@@ -163,7 +187,7 @@ impl<W: Write> BundleWriter<W> {
 
     /// Goes to the section of `kind`.
     fn advance(&mut self, kind: Kind) -> Result<(), BundleWriteError> {
-        if kind < self.previous {
+        if !kind.may_follow(Some(self.previous)) {
             return Err(BundleWriteError::OutOfPlace);
         }
         self.previous = kind;

@@ -17,7 +17,7 @@ use fedledger_federation::{
 #[expect(dead_code, reason = "the tests of histories use the rest of it")]
 mod consortium;
 
-/// Rounds of the history; each makes 17 entries.
+/// Rounds of the history; each makes 18 entries, a seal among them.
 const ROUNDS: u64 = 600;
 
 fn verification(criterion: &mut Criterion) {
@@ -26,13 +26,14 @@ fn verification(criterion: &mut Criterion) {
     for _ in 0..ROUNDS {
         let version = consortium.run_round(&plan);
         consortium.evaluate(&version);
+        consortium.seal();
     }
     consortium.sign_checkpoints(4);
     let bundle = consortium.bundle();
     let mut group = criterion.benchmark_group("verification");
     group.sample_size(10).throughput(Throughput::Elements(consortium.log.size()));
     for (threads, recompute) in [(1, true), (2, true), (2, false)] {
-        let options = Options { trust: Some(consortium.genesis.clone()), recompute, threads };
+        let options = Options { trust: Some(consortium.genesis.clone()), recompute, threads, ..Options::default() };
         let what = if recompute { "with_versions" } else { "entries_only" };
         group.bench_function(BenchmarkId::new(what, threads), |bencher| {
             let source = consortium::open_bundle(&bundle);

@@ -7,22 +7,20 @@
 mod blobs;
 mod checkpoints;
 mod exclusions;
+mod replayed;
 mod trust;
 mod versions;
 
-use fedledger_ledger::{
-    Digest,
-    heads::{Heads, noted_size},
-    log::{Log, Refusal, ReplayError},
-    policy::Policy,
-    transaction::EnvelopeError,
-};
+use fedledger_ledger::{Digest, policy::Policy};
 use serde::Serialize;
 
-pub use self::versions::{Recomputation, recompute};
+pub use self::{
+    replayed::Replayed,
+    versions::{Recomputation, recompute},
+};
 use crate::{
-    Federation, VersionId,
-    history::{HistoryError, Source, SourceError, origin, replay},
+    VersionId,
+    history::{Source, SourceError},
 };
 
 /// The form of a [`Report`] as JSON.
@@ -242,105 +240,5 @@ impl Report {
 ///
 /// [`SourceError`] only where reading itself fails; damage is in the report.
 pub fn verify<S: Source + ?Sized>(source: &S, options: &Options) -> Result<Report, SourceError> {
-    let mut report = Report::new();
-    if let Some(at) = source.defect() {
-        report.add(Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset)));
-    }
-    let genesis = source.genesis();
-    if let Some(genesis) = report.settle(genesis)? {
-        check_genesis(&mut report, &genesis, options.trust.as_deref());
-        match Log::genesis(&genesis) {
-            Ok((log, _)) => check_history(&mut report, source, options, log)?,
-            Err(error) => report.add(Problem::new(ProblemKind::Malformed, error).at(0)),
-        }
-    }
-    report.ok = report.problems.is_empty();
-    Ok(report)
-}
-
-fn check_genesis(report: &mut Report, genesis: &[u8], trust: Option<&[u8]>) {
-    let Some(trusted) = trust else { return };
-    report.genesis_trusted = trusted == genesis;
-    if !report.genesis_trusted {
-        let (found, expected) = (Digest::of(genesis), Digest::of(trusted));
-        let detail = format!("the ledger begins with the genesis file {found}, the trusted one is {expected}");
-        report.add(Problem::new(ProblemKind::GenesisMismatch, detail).at(0));
-    }
-}
-
-fn check_history<S: Source + ?Sized>(
-    report: &mut Report,
-    source: &S,
-    options: &Options,
-    mut log: Log<Federation>,
-) -> Result<(), SourceError> {
-    let notes = source.notes();
-    let notes = report.settle(notes)?.unwrap_or_default();
-    let sizes = notes.iter().filter_map(|note| noted_size(&note.text));
-    let mut heads = Heads::new(origin(log.machine().consortium()), &log, sizes);
-    let replayed = replay(&mut log, source, options.threads, |log, entry| heads.visit(log, &entry.leaf));
-    report.chain = Some(*log.chain());
-    report.entries = log.size();
-    let complete = replayed.is_ok();
-    match replayed {
-        Ok(()) => {}
-        Err(HistoryError::Replay { index, error }) => {
-            report.entries = index;
-            report.add(replay_problem(&error).at(index));
-        }
-        Err(HistoryError::Genesis(error)) => report.add(Problem::new(ProblemKind::Malformed, error).at(0)),
-        Err(HistoryError::Source(error)) => {
-            report.settle::<()>(Err(error))?;
-        }
-    }
-    report.signatures = report.entries - 1;
-    if report.entries == log.size() {
-        report.root = Some(log.root());
-    }
-    let checked = checkpoints::check(report, &heads, &notes);
-    let covered = checked.conclusion.covered;
-    if let Some(policy) = &options.policy {
-        checkpoints::check_policy(report, policy, &checked);
-    }
-    if let Some(parts) = source.trust_parts() {
-        trust::check(report, &heads, &checked, &parts, complete);
-    }
-    // Entries are signed one by one, but only a checkpoint says which there are: without one, entries could be left out.
-    // The genesis file alone needs none.
-    if complete && source.is_at_rest() && covered.max(1) < report.entries {
-        let detail = format!("no replica has signed for the entries from {} on", covered.max(1));
-        report.add(Problem::new(ProblemKind::Missing, detail).at(covered.max(1)));
-    }
-    if complete {
-        let problems = source.check_records(&log);
-        for problem in report.settle(problems)?.unwrap_or_default() {
-            report.add(problem);
-        }
-    }
-    blobs::check(report, source, log.machine(), complete)?;
-    if options.recompute {
-        exclusions::check(report, source, log.machine())?;
-        versions::check(report, source, log.machine(), options.threads)?;
-    }
-    Ok(())
-}
-
-/// The kind of problem that a leaf which cannot be replayed is.
-fn replay_problem(error: &ReplayError) -> Problem {
-    let kind = match error {
-        ReplayError::Malformed(_) => ProblemKind::Malformed,
-        ReplayError::Refused(Refusal::Envelope(error)) => match error {
-            EnvelopeError::Envelope(_) | EnvelopeError::Body(_) => ProblemKind::Malformed,
-            EnvelopeError::Signature(_) => ProblemKind::Signature,
-            EnvelopeError::Chain { .. } => ProblemKind::Chain,
-        },
-        ReplayError::Index { .. }
-        | ReplayError::RaftIndex { .. }
-        | ReplayError::Duplicate(_)
-        | ReplayError::Refused(Refusal::Expired { .. } | Refusal::ExpiryTooFar { .. }) => ProblemKind::Order,
-        ReplayError::Outcome { .. } => ProblemKind::Outcome,
-        ReplayError::WriteSet { .. } => ProblemKind::WriteSet,
-        ReplayError::Seal { .. } => ProblemKind::Seal,
-    };
-    Problem::new(kind, error.to_string())
+    Replayed::read(source, options)?.check(source, options)
 }

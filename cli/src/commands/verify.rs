@@ -31,7 +31,7 @@ pub(crate) struct VerifyArgs {
 /// Verifies.
 pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let trust = args.trust.as_deref().map(|path| read_file(path, GENESIS_SIZE_BYTES_MAX as u64)).transpose()?;
-    let options = Options { trust, recompute: !args.no_recompute, threads: context.threads() };
+    let options = Options { trust, recompute: !args.no_recompute, threads: context.threads(), policy: None };
     let progress = context.output.progress("verifying");
     let report = check(context, args.path.as_deref(), &options)?;
     drop(progress);

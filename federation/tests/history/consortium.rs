@@ -23,10 +23,12 @@ use fedledger_federation::{
 use fedledger_ledger::{
     Digest, SecretKey,
     checkpoint::Checkpoint,
+    epoch::cosigner_name,
     leaf::Leaf,
     log::{Applied, Log, Refusal},
     machine::{RejectionCode as _, WriteSet},
-    note::{SignedNote, sign_note},
+    note::{NoteSignature, SignedNote, sign_note},
+    seal::{SEAL_KIND, SealProposal},
     storage::{Batch, Column, LogStorage as _, memory::MemoryStorage, notes::put_note, scan_all},
     transaction::{Nonce, Transaction},
 };
@@ -39,6 +41,9 @@ pub const OFFICE: &str = "office/organisation";
 
 /// The member that only evaluates.
 pub const INSURER: &str = "insurer/organisation";
+
+/// Time of the first entry of a log that never passes, in seconds since the Unix epoch.
+const BEGIN_S: u64 = 1_700_000_000;
 
 /// Entries for which a transaction of the tests is valid.
 const VALIDITY: u64 = 1000;
@@ -176,6 +181,7 @@ impl Consortium {
         for _ in 0..3 {
             let version = consortium.run_round(&plan);
             consortium.evaluate(&version);
+            consortium.seal();
         }
         let head = consortium.head("main");
         let branch = |branch: &str, from, to, revoke| {
@@ -396,31 +402,52 @@ impl Consortium {
         Checkpoint::new(origin(self.state().consortium()), self.log.size(), self.log.root()).unwrap()
     }
 
-    /// Has the first `count` replicas sign the head of the log, each in a note of its own.
+    /// Time of the newest entry, in seconds since the Unix epoch: one passes for each.
+    pub fn time_s(&self) -> u64 {
+        BEGIN_S + self.log.size()
+    }
+
+    /// Has the first replica seal the log, and returns the index of the seal.
+    pub fn seal(&mut self) -> u64 {
+        let proposal = SealProposal { time_ms: self.time_s() * 1000, term: 1, cosigned: Vec::new() };
+        let envelope = self.envelope("basel/replica", SEAL_KIND, proposal.to_bytes());
+        assert!(self.apply(&envelope).unwrap().is_none(), "a seal is no matter of the state machine");
+        let leaf = Leaf::from_bytes(self.leaves.last().unwrap()).unwrap();
+        assert!(leaf.seal.is_some(), "the seal was rejected: {:?}", leaf.outcome);
+        leaf.index
+    }
+
+    /// The head of the log, signed in its name by the first of the replicas and co-signed by them and by the witnesses.
+    pub fn cosigned(&self, replicas: &[&str], witnesses: &[&str]) -> SignedNote {
+        cosign(&self.checkpoint(), self.time_s(), replicas, witnesses)
+    }
+
+    /// Seals the log and has the first `count` replicas co-sign its head, and the participants as witnesses.
     pub fn sign_checkpoints(&mut self, count: usize) {
-        let text = self.checkpoint().to_note_text();
+        self.seal();
         self.notes.clear();
+        if count > 0 {
+            let witnesses: Vec<&str> = self.participants().collect();
+            self.notes.push(self.cosigned(&SITES[..count], &witnesses));
+        }
         let mut batch = Batch::default();
-        for site in SITES.into_iter().take(count) {
-            let name = format!("{site}/replica");
-            let note = sign_note(&text, &name, &key(&format!("{name}/log"))).unwrap();
-            put_note(&mut batch, &name, &note.to_string());
-            self.notes.push(note);
+        for note in &self.notes {
+            put_note(&mut batch, "final", &note.to_string());
         }
         self.storage.write(&batch, true).unwrap();
     }
 
-    /// The head of the log as the last replica signs it.
+    /// The head of the log as the last replica signs it in its name, whether there is a seal or not.
     pub fn covering_note(&self) -> SignedNote {
-        let name = "turin/replica";
-        sign_note(&self.checkpoint().to_note_text(), name, &key(&format!("{name}/log"))).unwrap()
+        let checkpoint = self.checkpoint();
+        sign_note(&checkpoint.to_note_text(), checkpoint.origin(), &key("turin/replica/log")).unwrap()
     }
 
     /// What a replica has on its disk. Unless the test has signed checkpoints itself, there is one of the whole log.
     pub fn stored(&self) -> MemoryStorage {
         let mut batch = Batch::default();
         if self.notes.is_empty() {
-            put_note(&mut batch, "turin/replica", &self.covering_note().to_string());
+            put_note(&mut batch, "head", &self.covering_note().to_string());
         }
         for column in Column::ALL {
             for record in scan_all(&self.storage, column, Vec::new()) {
@@ -450,6 +477,24 @@ impl Consortium {
         export(&self.source(), &mut bytes, ExportOptions { files_until: None, blobs: true }).unwrap();
         bytes
     }
+}
+
+/// A checkpoint signed in the log's name by the first of the replicas, and co-signed by them and by the witnesses.
+///
+/// The first one's clock shows `time_s`, and each next one's two seconds more.
+pub fn cosign(checkpoint: &Checkpoint, time_s: u64, replicas: &[&str], witnesses: &[&str]) -> SignedNote {
+    let (text, origin) = (checkpoint.to_note_text(), checkpoint.origin());
+    let mut lines = Vec::new();
+    if let Some(first) = replicas.first() {
+        lines.push(NoteSignature::sign(&text, origin, &key(&format!("{first}/replica/log"))).unwrap());
+    }
+    let replicas = replicas.iter().map(|site| (format!("{site}/replica"), "cosign"));
+    let witnesses = witnesses.iter().map(|site| (format!("{site}/participant"), "witness"));
+    for ((node, purpose), time_s) in replicas.chain(witnesses).zip((time_s..).step_by(2)) {
+        let key = key(&format!("{node}/{purpose}"));
+        lines.push(NoteSignature::cosign(&text, &cosigner_name(origin, &node), &key, time_s).unwrap());
+    }
+    SignedNote::from_parts(text, lines).unwrap()
 }
 
 /// A bundle in memory, as a source.

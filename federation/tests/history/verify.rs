@@ -10,11 +10,15 @@ use fedledger_federation::{
 use fedledger_ledger::{
     Digest,
     checkpoint::Checkpoint,
-    note::sign_note,
+    note::{NoteSignature, SignedNote, sign_note},
+    policy::Policy,
     storage::{Batch, Column, LogStorage as _, notes::put_note},
 };
 
-use crate::consortium::{Consortium, OFFICE, genesis, key, open_bundle, update_file};
+use crate::{
+    consortium::{Consortium, OFFICE, SITES, cosign, genesis, key, open_bundle, update_file},
+    rewriting::rewritten,
+};
 
 fn check(bundle: &[u8]) -> Report {
     verify(&open_bundle(bundle), &Options::default()).unwrap()
@@ -35,7 +39,7 @@ fn an_honest_history_verifies_from_a_bundle_and_from_a_node() {
     let consortium = Consortium::with_history(4);
     let files = consortium.blobs.len() as u64;
     for threads in [1, 4] {
-        let options = Options { trust: Some(consortium.genesis.clone()), recompute: true, threads };
+        let options = Options { trust: Some(consortium.genesis.clone()), recompute: true, threads, ..Options::default() };
         let bundle = verify(&open_bundle(&consortium.bundle()), &options).unwrap();
         let node = verify(&consortium.source(), &options).unwrap();
         assert_eq!(bundle, node);
@@ -43,7 +47,9 @@ fn an_honest_history_verifies_from_a_bundle_and_from_a_node() {
         assert!(bundle.ok && bundle.genesis_trusted);
         assert_eq!((bundle.entries, bundle.signatures), (consortium.log.size(), consortium.log.size() - 1));
         assert_eq!((bundle.root, bundle.chain), (Some(consortium.log.root()), Some(*consortium.log.chain())));
-        assert_eq!((bundle.checkpoints, bundle.final_entries), (4, consortium.log.size()));
+        assert_eq!((bundle.checkpoints, bundle.final_entries), (1, consortium.log.size()));
+        assert_eq!((bundle.unanimous_entries, bundle.pending_entries), (consortium.log.size(), 0));
+        assert_eq!((bundle.seals, bundle.epochs, bundle.policy_satisfied), (4, 1, None));
         assert_eq!((bundle.versions_recomputed, bundle.versions_skipped.len()), (4, 0));
         assert_eq!(bundle.blobs, files);
     }
@@ -213,95 +219,198 @@ fn a_damaged_file_is_named_and_the_rest_is_checked() {
 
 #[test]
 fn entries_are_final_as_far_as_enough_replicas_have_signed() {
-    let mut consortium = Consortium::with_history(2);
-    let expected = |signers| if signers >= 3 { consortium.log.size() } else { 0 };
-    for (signers, expected) in [0, 1, 2, 3, 4].map(|signers| (signers, expected(signers))) {
-        let mut bytes = Vec::new();
-        let mut writer = fedledger_ledger::bundle::BundleWriter::new(&mut bytes, &consortium.genesis).unwrap();
-        consortium.leaves.iter().for_each(|leaf| writer.add_leaf(leaf).unwrap());
-        consortium.sign_checkpoints(signers);
-        consortium.notes.iter().for_each(|note| writer.add_note(&note.to_string()).unwrap());
-        writer.finish().unwrap();
-        let report = check(&bytes);
+    for signers in 0..=4 {
+        let mut consortium = Consortium::with_history(2);
+        let size = consortium.log.size();
+        let bundle = rewritten(&consortium.bundle(), |parts| {
+            parts.notes.clear();
+            let note = consortium.cosigned(&SITES[..signers], &["basel", "lyon"]);
+            parts.notes.extend((signers > 0).then(|| note.to_string()));
+        });
+        let report = check(&bundle);
         // With nobody's signature, entries could have been left out.
         let missing = report.problems.iter().map(|problem| (problem.kind, problem.index));
         assert!(missing.eq((signers == 0).then_some((ProblemKind::Missing, Some(1)))), "{report:?}");
-        assert_eq!((report.checkpoints, report.final_entries), (signers as u64, expected), "{signers} signers");
+        assert_eq!(report.checkpoints, u64::from(signers > 0));
+        let expected = |least| if signers >= least { size } else { 0 };
+        assert_eq!((report.final_entries, report.unanimous_entries), (expected(3), expected(4)), "{signers} signers");
+        assert_eq!(report.pending_entries, size - expected(3));
+        // The median of the replicas' clocks, the lower of two; the witnesses' do not count.
+        let time_s = consortium.time_s() + 2;
+        assert_eq!(report.final_time_s, (signers >= 3).then_some(time_s));
+        // Later entries are told apart, and are no problem.
+        if signers >= 3 {
+            consortium.start(crate::consortium::plan("later"));
+            let report = verify(&consortium.source(), &Options::default()).unwrap();
+            assert_eq!(report.final_entries, size, "{report:?}");
+        }
     }
 }
 
-/// The kind of the problem that a replica's note gives rise to.
+#[test]
+fn entries_after_the_last_final_head_are_told_and_no_problem() {
+    let mut consortium = Consortium::with_history(2);
+    let size = consortium.log.size();
+    consortium.start(crate::consortium::plan("later"));
+    let mut batch = Batch::default();
+    put_note(&mut batch, "head", &consortium.covering_note().to_string());
+    consortium.storage.write(&batch, true).unwrap();
+    let report = check(&consortium.bundle());
+    assert_eq!((report.problems, report.entries), (vec![], consortium.log.size()));
+    assert_eq!((report.final_entries, report.pending_entries), (size, consortium.log.size() - size));
+    assert_eq!((report.seals, report.epochs), (4, 1));
+}
+
+#[test]
+fn the_final_head_must_satisfy_the_policy_that_is_given() {
+    let consortium = Consortium::with_history(2);
+    let bundle = consortium.bundle();
+    let check = |policy: Policy| {
+        let options = Options { policy: Some(policy), ..Options::default() };
+        verify(&open_bundle(&bundle), &options).unwrap()
+    };
+    let own = consortium.state().consortium().epoch().policy("fedledger/hearts").unwrap();
+    let report = check(own);
+    assert_eq!((report.problems, report.policy_satisfied), (vec![], Some(true)));
+    let mut stranger = consortium.state().consortium().epoch();
+    for keys in stranger.replicas.values_mut() {
+        keys.cosign = key(&format!("mallory/{}", keys.cosign)).public();
+    }
+    let report = check(stranger.policy("fedledger/hearts").unwrap());
+    let problem = only_problem(&report);
+    assert_eq!((problem.kind, problem.index), (ProblemKind::Policy, Some(consortium.log.size() - 1)));
+    assert_eq!(report.policy_satisfied, Some(false));
+    assert!(problem.detail.contains("0 of 6 witnesses"), "{problem:?}");
+}
+
+/// The problem that a note gives rise to, in a bundle that holds an honest one as well.
 #[track_caller]
-fn problem_of_note(change: impl FnOnce(&Consortium) -> String) -> ProblemKind {
+fn problem_of_note(change: impl FnOnce(&Consortium) -> String) -> (ProblemKind, String) {
     let consortium = Consortium::with_history(2);
     let note = change(&consortium);
-    let mut bytes = Vec::new();
-    let mut writer = fedledger_ledger::bundle::BundleWriter::new(&mut bytes, &consortium.genesis).unwrap();
-    consortium.leaves.iter().for_each(|leaf| writer.add_leaf(leaf).unwrap());
-    writer.add_note(&note).unwrap();
-    writer.add_note(&consortium.covering_note().to_string()).unwrap();
-    writer.finish().unwrap();
-    let report = check(&bytes);
+    let bundle = rewritten(&consortium.bundle(), |parts| parts.notes.insert(0, note));
+    let report = check(&bundle);
     let problem = only_problem(&report);
     assert!(problem.offset.is_some(), "{problem:?}");
-    assert_eq!((report.checkpoints, report.final_entries), (1, 0));
-    problem.kind
+    assert_eq!((report.checkpoints, report.final_entries), (1, consortium.log.size()));
+    (problem.kind, problem.detail.clone())
 }
 
 #[test]
 fn forged_checkpoints_are_found() {
-    let log_key = || key("basel/replica/log");
-    let sign = |checkpoint: &Checkpoint| {
-        sign_note(&checkpoint.to_note_text(), "basel/replica", &log_key()).unwrap().to_string()
+    let sign = |checkpoint: &Checkpoint| cosign(checkpoint, 1, &["basel"], &[]).to_string();
+    let with = |c: &Consortium, size: u64, root: Digest| Checkpoint::new(c.checkpoint().origin(), size, root).unwrap();
+    let line = |c: &Consortium, name: &str, signer: &str| {
+        sign_note(&c.checkpoint().to_note_text(), name, &key(signer)).unwrap().to_string()
     };
-    let with = |consortium: &Consortium, size: u64, root: Digest| {
-        Checkpoint::new(consortium.checkpoint().origin(), size, root).unwrap()
+    let witnessed = |c: &Consortium, name: &str, signer: &str| {
+        let text = c.checkpoint().to_note_text();
+        let line = NoteSignature::cosign(&text, name, &key(signer), 1).unwrap();
+        SignedNote::from_parts(text, vec![line]).unwrap().to_string()
     };
-    let wrong_root = problem_of_note(|c| sign(&with(c, c.log.size(), Digest::of(b"another history"))));
-    assert_eq!(wrong_root, ProblemKind::Root);
-    let wrong_size = problem_of_note(|c| sign(&with(c, c.log.size() - 1, c.log.root())));
-    assert_eq!(wrong_size, ProblemKind::Root);
-    let too_large = problem_of_note(|c| sign(&with(c, c.log.size() + 1, c.log.root())));
-    assert_eq!(too_large, ProblemKind::Checkpoint);
-    let empty = problem_of_note(|c| sign(&with(c, 0, Digest::of(b""))));
-    assert_eq!(empty, ProblemKind::Checkpoint);
-    let other_log = problem_of_note(|c| sign(&Checkpoint::new("fedledger/lungs", c.log.size(), c.log.root()).unwrap()));
-    assert_eq!(other_log, ProblemKind::Checkpoint);
-    let other_key = problem_of_note(|c| {
-        sign_note(&c.checkpoint().to_note_text(), "basel/replica", &key("mallory")).unwrap().to_string()
+    let origin = "fedledger/hearts";
+    let cases = [
+        ("wrong root", ProblemKind::Root, problem_of_note(|c| sign(&with(c, c.log.size(), Digest::of(b"other"))))),
+        ("wrong size", ProblemKind::Root, problem_of_note(|c| sign(&with(c, c.log.size() - 1, c.log.root())))),
+        ("too large", ProblemKind::Checkpoint, problem_of_note(|c| sign(&with(c, c.log.size() + 1, c.log.root())))),
+        ("empty", ProblemKind::Checkpoint, problem_of_note(|c| sign(&with(c, 0, Digest::of(b""))))),
+        (
+            "another log",
+            ProblemKind::Checkpoint,
+            problem_of_note(|c| sign(&Checkpoint::new("fedledger/lungs", c.log.size(), c.log.root()).unwrap())),
+        ),
+        ("another key", ProblemKind::Checkpoint, problem_of_note(|c| line(c, origin, "mallory"))),
+        ("a transaction key", ProblemKind::Checkpoint, problem_of_note(|c| line(c, origin, "basel/replica"))),
+        ("another name", ProblemKind::Checkpoint, problem_of_note(|c| line(c, "basel/replica", "basel/replica/log"))),
+        (
+            "a log key that co-signs",
+            ProblemKind::Checkpoint,
+            problem_of_note(|c| witnessed(c, "fedledger/hearts/basel/replica", "basel/replica/log")),
+        ),
+        (
+            "a witness in a replica's name",
+            ProblemKind::Checkpoint,
+            problem_of_note(|c| witnessed(c, "fedledger/hearts/basel/replica", "basel/participant/witness")),
+        ),
+        (
+            "a node that is no witness",
+            ProblemKind::Checkpoint,
+            problem_of_note(|c| witnessed(c, "fedledger/hearts/porto/participant", "porto/participant/witness")),
+        ),
+        (
+            "twice",
+            ProblemKind::Checkpoint,
+            problem_of_note(|c| {
+                let mut note = c.cosigned(&["basel"], &[]);
+                note.sign(origin, &key("basel/replica/log")).unwrap();
+                note.to_string()
+            }),
+        ),
+        (
+            "no checkpoint",
+            ProblemKind::Malformed,
+            problem_of_note(|_| sign_note("hello\n", origin, &key("basel/replica/log")).unwrap().to_string()),
+        ),
+    ];
+    for (what, expected, (kind, detail)) in cases {
+        assert_eq!(kind, expected, "{what}: {detail}");
+    }
+}
+
+#[test]
+fn whoever_co_signs_where_there_is_no_seal_is_found() {
+    let mut consortium = Consortium::with_history(2);
+    consortium.start(crate::consortium::plan("later"));
+    let note = consortium.cosigned(&["basel"], &[]);
+    let mut batch = Batch::default();
+    put_note(&mut batch, "head", &note.to_string());
+    consortium.storage.write(&batch, true).unwrap();
+    let report = verify(&consortium.source(), &Options::default()).unwrap();
+    let no_seal = |problem: &Problem| problem.kind == ProblemKind::Checkpoint && problem.detail.contains("no seal");
+    assert!(report.problems.iter().any(no_seal), "{:?}", report.problems);
+    assert_eq!(report.checkpoints, 1);
+}
+
+#[test]
+fn witnesses_make_nothing_final_however_many_they_are() {
+    let consortium = Consortium::with_history(4);
+    let bundle = rewritten(&consortium.bundle(), |parts| {
+        parts.notes = vec![consortium.cosigned(&["basel", "lyon"], &["basel", "lyon", "porto", "turin"]).to_string()];
     });
-    assert_eq!(other_key, ProblemKind::Checkpoint);
-    let transaction_key = problem_of_note(|c| {
-        sign_note(&c.checkpoint().to_note_text(), "basel/replica", &key("basel/replica")).unwrap().to_string()
+    let report = check(&bundle);
+    assert_eq!((report.problems, report.checkpoints, report.final_entries), (vec![], 1, 0));
+}
+
+#[test]
+fn signatures_that_stand_in_two_notes_are_not_put_together() {
+    let consortium = Consortium::with_history(2);
+    let bundle = rewritten(&consortium.bundle(), |parts| {
+        parts.notes = [["basel", "lyon"], ["porto", "turin"]].map(|two| consortium.cosigned(&two, &[]).to_string()).into();
     });
-    assert_eq!(transaction_key, ProblemKind::Checkpoint);
-    let participant = problem_of_note(|c| {
-        sign_note(&c.checkpoint().to_note_text(), "basel/participant", &log_key()).unwrap().to_string()
-    });
-    assert_eq!(participant, ProblemKind::Checkpoint);
-    let twice = problem_of_note(|c| {
-        let mut note = sign_note(&c.checkpoint().to_note_text(), "basel/replica", &log_key()).unwrap();
-        note.sign("basel/replica", &log_key()).unwrap();
-        note.to_string()
-    });
-    assert_eq!(twice, ProblemKind::Checkpoint);
-    let no_checkpoint = problem_of_note(|_| sign_note("hello\n", "basel/replica", &log_key()).unwrap().to_string());
-    assert_eq!(no_checkpoint, ProblemKind::Malformed);
+    assert_eq!((check(&bundle).checkpoints, check(&bundle).final_entries), (2, 0));
+}
+
+#[test]
+fn of_two_final_heads_of_one_size_only_the_one_of_the_entries_is_accepted() {
+    let consortium = Consortium::with_history(2);
+    let other = Checkpoint::new("fedledger/hearts", consortium.log.size(), Digest::of(b"another history")).unwrap();
+    let note = cosign(&other, consortium.time_s(), &["lyon", "porto", "turin"], &[]);
+    let report = check(&rewritten(&consortium.bundle(), |parts| parts.notes.push(note.to_string())));
+    let problem = only_problem(&report);
+    assert_eq!((problem.kind, problem.index), (ProblemKind::Root, Some(consortium.log.size() - 1)));
+    for word in ["lyon/replica, porto/replica, turin/replica", "not the consortium's"] {
+        assert!(problem.detail.contains(word), "{problem:?}");
+    }
 }
 
 #[test]
 fn a_file_that_the_ledger_does_not_name_has_no_place_in_a_bundle() {
     let mut consortium = Consortium::with_history(2);
-    let leaves = consortium.leaves.clone();
-    let note = consortium.covering_note().to_string();
     let stowaway = consortium.store(b"stowaway".to_vec());
-    let mut bytes = Vec::new();
-    let mut writer = fedledger_ledger::bundle::BundleWriter::new(&mut bytes, &consortium.genesis).unwrap();
-    leaves.iter().for_each(|leaf| writer.add_leaf(leaf).unwrap());
-    writer.add_note(&note).unwrap();
-    writer.add_blob(&stowaway.digest, stowaway.size, &b"stowaway"[..]).unwrap();
-    writer.finish().unwrap();
-    let report = check(&bytes);
+    let bundle = rewritten(&consortium.bundle(), |parts| {
+        parts.blobs.insert(stowaway.digest, b"stowaway".to_vec());
+    });
+    let report = check(&bundle);
     assert_eq!(only_problem(&report).kind, ProblemKind::Blob);
     let node = verify(&consortium.source(), &Options::default()).unwrap();
     assert_eq!(node.problems, [], "in a node's folder, other files may lie around");
@@ -339,7 +448,7 @@ fn records_of_a_node_that_do_not_follow_from_its_entries_are_found() {
     assert_eq!((problem.kind, problem.index), (ProblemKind::Order, Some(5)), "{:?}", report.problems);
 
     let note = sign_note("no checkpoint\n", "basel/replica", &key("basel/replica/log")).unwrap();
-    let report = tampered(&|batch| put_note(batch, "basel/replica", &note.to_string()));
+    let report = tampered(&|batch| put_note(batch, "epoch/1", &note.to_string()));
     assert_eq!(only_problem(&report).kind, ProblemKind::Malformed);
 }
 

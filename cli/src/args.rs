@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Audit(commands::audit::AuditCommand),
     /// Check a ledger: every signature, every entry, every version
     Verify(commands::verify::VerifyArgs),
+    /// Prove an entry or a record to somebody who has nothing else, or check such a proof
+    Prove(Box<commands::prove::ProveArgs>),
     /// Write the history as one file that can be verified anywhere
     Export(commands::export::ExportArgs),
     /// Print a completion script for a shell

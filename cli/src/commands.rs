@@ -14,6 +14,7 @@ pub(crate) mod man;
 pub(crate) mod member;
 pub(crate) mod participant;
 pub(crate) mod plan;
+pub(crate) mod prove;
 pub(crate) mod provision;
 pub(crate) mod rollback;
 pub(crate) mod round;
@@ -46,6 +47,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Rollback(args) => rollback::run(context, args),
         Command::Audit(command) => audit::run(context, &command),
         Command::Verify(args) => verify::run(context, &args),
+        Command::Prove(args) => prove::run(context, &args),
         Command::Export(args) => export::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
         Command::Man => man::run(context),

@@ -15,7 +15,7 @@ use fedledger_proto::{
 use crate::source::OpenError;
 
 /// What to do about a damaged ledger.
-const DAMAGE_ADVICE: &str =
+pub(crate) const DAMAGE_ADVICE: &str =
     "`fedledger verify` names every place that is damaged; read another replica's ledger meanwhile";
 
 /// What to do about a replica that does not answer in time.
@@ -187,6 +187,10 @@ impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
         match error {
             ExportError::History(error) => error.into(),
+            ExportError::Prove(error) => {
+                Self::because(Exit::Mismatch, "the history cannot be exported", error).next(DAMAGE_ADVICE)
+            }
+            ExportError::Changed { .. } => Self::because(Exit::Failed, "the history cannot be exported", error),
             ExportError::Write(error) => error.into(),
         }
     }

@@ -16,6 +16,7 @@ mod places;
 mod remote;
 mod rounds;
 mod source;
+mod trust;
 mod writing;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use std::{
 
 use fedledger_federation::{
     Federation,
-    history::{self, BundleSource, EncodedNote, Leaves, SourceError, StorageSource},
+    history::{self, BundleSource, EncodedNote, Leaves, SourceError, StorageSource, TrustParts},
     verify::Problem,
 };
 use fedledger_ledger::{
@@ -170,6 +170,10 @@ impl history::Source for Source {
 
     fn listed_blobs(&self) -> Option<BTreeMap<Digest, u64>> {
         self.get().listed_blobs()
+    }
+
+    fn trust_parts(&self) -> Option<TrustParts> {
+        self.get().trust_parts()
     }
 
     fn defect(&self) -> Option<&Malformed> {

@@ -166,6 +166,11 @@ impl Evidence {
         if evidence.first == first { Ok(evidence) } else { Err(EvidenceError::Order) }
     }
 
+    /// Whether bytes are meant to be evidence: what they begin with.
+    pub fn is_meant_by(bytes: &[u8]) -> bool {
+        codec::begins_with_domain(bytes, DOMAIN)
+    }
+
     /// Identity of the log.
     pub fn origin(&self) -> &str {
         &self.origin

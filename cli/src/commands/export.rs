@@ -1,4 +1,6 @@
-//! `fedledger export`: the history as one file.
+//! `fedledger export`: the history as one file, and what others need in order to judge it.
+
+mod trust;
 
 use std::{
     io::BufWriter,
@@ -30,8 +32,14 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     with_blobs: bool,
     /// The bundle to write
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["policy", "epochs"])]
+    out: Option<PathBuf>,
+    /// Write the policy of the last final head (C2SP tlog-policy), which others need in order to judge receipts
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    policy: Option<PathBuf>,
+    /// Write the chain of epochs, with which whoever has the genesis file can judge receipts of any time
+    #[arg(long, value_name = "FILE")]
+    epochs: Option<PathBuf>,
     /// Write over an existing file
     #[arg(long)]
     force: bool,
@@ -50,26 +58,40 @@ struct View {
 
 /// Exports.
 pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
-    if !args.force && args.out.exists() {
-        return Err(Failure::new(Exit::Failed, format!("{} exists already", args.out.display()))
-            .next("give another name, or --force to write over it"));
+    for out in [&args.out, &args.policy, &args.epochs].into_iter().flatten() {
+        if !args.force && out.exists() {
+            return Err(Failure::new(Exit::Failed, format!("{} exists already", out.display()))
+                .next("give another name, or --force to write over it"));
+        }
     }
-    let (source, history) = context.history(Keep::State)?;
-    let files_until = args.to.as_ref().map(|version| entries_to(&history, version)).transpose()?;
+    trust::run(context, args.policy.as_deref(), args.epochs.as_deref(), args.out.is_none())?;
+    match &args.out {
+        Some(out) => bundle(context, args, out),
+        None => Ok(()),
+    }
+}
+
+/// Writes a bundle.
+fn bundle(context: &Context, args: &ExportArgs, out: &Path) -> Result<(), Failure> {
+    let source = context.source()?;
+    let until = |version| History::read(&source, Keep::State, context.threads()).map_err(Failure::from).and_then(
+        |history| entries_to(&history, version),
+    );
+    let files_until = args.to.as_ref().map(until).transpose()?;
     let progress = context.output.progress("writing the bundle");
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = written(&args.out, NamedTempFile::new_in(folder))?;
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = written(out, NamedTempFile::new_in(folder))?;
     let options = ExportOptions { files_until, blobs: args.with_blobs };
     let exported = export(&source, BufWriter::new(&mut file), options)?;
-    written(&args.out, file.as_file().sync_all())?;
-    let size = written(&args.out, file.as_file().metadata())?.len();
-    written(&args.out, file.persist(&args.out).map_err(|error| error.error))?;
+    written(out, file.as_file().sync_all())?;
+    let size = written(out, file.as_file().metadata())?.len();
+    written(out, file.persist(out).map_err(|error| error.error))?;
     drop(progress);
     if !exported.missing.is_empty() {
         context.output.remark(&format!("{} files that the ledger names are not here", exported.missing.len()));
     }
     let view = View {
-        file: args.out.display().to_string(),
+        file: out.display().to_string(),
         entries: exported.entries,
         checkpoints: exported.notes,
         blobs: exported.blobs,

@@ -1,4 +1,6 @@
-//! `fedledger verify`: everything that can be checked of a ledger.
+//! `fedledger verify`: everything that can be checked of a ledger, or of a proof about one.
+
+mod files;
 
 use std::path::{Path, PathBuf};
 
@@ -13,16 +15,18 @@ use crate::{
     context::{Context, read_file},
     error::{Exit, Failure},
     source::Source,
+    trust::{self, TrustArgs},
 };
 
 /// Arguments of `fedledger verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// A bundle or a replica's directory; by default the ledger that other commands read
+    /// A bundle or a replica's directory, a receipt, a chain of epochs or evidence; by default the ledger that other
+    /// commands read
     path: Option<PathBuf>,
-    /// The genesis file that you trust; without it the ledger vouches for its own beginning
-    #[arg(long, value_name = "GENESIS")]
-    trust: Option<PathBuf>,
+    /// Whom you trust; without a genesis file the ledger vouches for its own beginning
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Do not compute versions again
     #[arg(long)]
     no_recompute: bool,
@@ -30,15 +34,21 @@ pub(crate) struct VerifyArgs {
 
 /// Verifies.
 pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
-    let trust = args.trust.as_deref().map(|path| read_file(path, GENESIS_SIZE_BYTES_MAX as u64)).transpose()?;
-    let options = Options { trust, recompute: !args.no_recompute, threads: context.threads(), policy: None };
+    if let Some(path) = &args.path
+        && let Some(kind) = files::Kind::of(path)
+    {
+        return files::run(context, path, kind, &args.trust);
+    }
+    let trust = args.trust.trust.as_deref().map(|path| read_file(path, GENESIS_SIZE_BYTES_MAX as u64)).transpose()?;
+    let policy = args.trust.policy.as_deref().map(trust::policy).transpose()?;
+    let options = Options { trust, policy, recompute: !args.no_recompute, threads: context.threads() };
     let progress = context.output.progress("verifying");
     let report = check(context, args.path.as_deref(), &options)?;
     drop(progress);
     if context.output.is_json() {
         context.output.json_value(&report)?;
     } else {
-        context.output.text(&text(context, &report, args.trust.is_some()))?;
+        context.output.text(&text(context, &report, args.trust.trust.is_some()))?;
     }
     if report.ok {
         return Ok(());
@@ -83,7 +93,16 @@ fn text(context: &Context, report: &Report, trust_given: bool) -> String {
     if report.checkpoints == 0 {
         lines.push("  no replica vouches for this history: no signed checkpoint of it was found".to_owned());
     }
+    lines.push(format!("seals and epochs    {} and {}", report.seals, report.epochs));
     lines.push(format!("final entries       {}", report.final_entries));
+    lines.extend(report.final_time_s.map(|time_s| format!("  by {time_s} s after the beginning of 1970")));
+    if report.final_entries > 0 && report.pending_entries > 0 {
+        lines.push(format!("  {} entries after the last final head are not final yet", report.pending_entries));
+    }
+    lines.push(format!("unanimous entries   {}", report.unanimous_entries));
+    if report.policy_satisfied == Some(true) {
+        lines.push("policy              is satisfied by the last final head".to_owned());
+    }
     lines.push(format!("files               {}", report.blobs));
     lines.push(format!("versions recomputed {}", report.versions_recomputed));
     lines.extend(

@@ -103,7 +103,8 @@ impl EntryView {
 }
 
 impl SealView {
-    const fn of(seal: Seal) -> Self {
+    /// The view of a seal.
+    pub const fn of(seal: Seal) -> Self {
         let Seal { number, previous, state_root, epoch, next_epoch, time_ms, rules_version: _ } = seal;
         Self { number, previous, state_root, epoch, next_epoch, time_ms }
     }

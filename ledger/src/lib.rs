@@ -14,6 +14,7 @@ pub mod leaf;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod map;
 pub mod merkle;
 pub mod note;
 pub mod replica;

@@ -13,6 +13,9 @@ use crate::limits::{MEMBERS_MAX, NAME_LENGTH_MAX, NODES_PER_MEMBER_MAX, TEXT_LEN
 /// The format of the genesis file.
 pub const GENESIS_SCHEMA: &str = "fedledger.genesis/1";
 
+/// The number of a replica in a proposal to admit it. It is given the next one that was never used when it is admitted.
+pub const UNNUMBERED: u64 = 0;
+
 /// A member's id: the string in the genesis file. Lowercase letters, digits and inner hyphens.
 pub type MemberId = String;
 
@@ -40,7 +43,7 @@ pub enum Role {
 pub enum NodeKind {
     /// A replica of the ledger.
     Replica {
-        /// Its number in the Raft configuration, from 1.
+        /// Its number in the Raft configuration, from 1 and never used twice; [`UNNUMBERED`] in a proposal to admit it.
         number: u64,
         /// The key that signs its checkpoints, in the name of the log.
         log_key: PublicKey,

@@ -290,7 +290,7 @@ proptest! {
     }
 }
 
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 20] = [
     "ProposePlan",
     "ApprovePlan",
     "WithdrawConsent",
@@ -308,5 +308,7 @@ const KINDS: [&str; 18] = [
     "MoveBranch",
     "Tag",
     "RevokeVersion",
+    "Propose",
+    "Vote",
     "",
 ];

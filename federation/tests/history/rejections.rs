@@ -10,6 +10,7 @@ use fedledger_federation::{
         FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, RevokeVersion, RoundKey, StartPlan, StopPlan,
         Tag, WithdrawConsent,
     },
+    governance::{Action, Propose, Vote},
     limits::{METRICS_MAX, TEXT_LENGTH_MAX},
     plan::{Plan, Rule},
 };
@@ -114,6 +115,9 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
     let open = OpenRound { key: no_round(), base: version, cohort: Vec::new(), duration_ms: 1 };
     let commit = CommitVersion { key: no_round(), version, outputs: no_files() };
     let hospital: &[&str] = &["basel/organisation", BASEL];
+    let organisation: &[&str] = &[OFFICE, INSURER, "basel/organisation", "turin/organisation"];
+    let action = Action::RevokeMember { member: "atlantis".to_owned() };
+    let strange = Propose { action, against: None, expires_index: 900, reason: reason() };
     vec![
         (Command::ProposePlan(Plan { rounds: 0, ..plan("heart") }), &[OFFICE]),
         (approve(plan_id), hospital),
@@ -132,6 +136,8 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
         (move_branch("main", None, version, false), &[OFFICE]),
         (tag("best", version), &[OFFICE]),
         (revoke(version), &[OFFICE]),
+        (Command::Propose(strange), organisation),
+        (Command::Vote(Vote { proposal: plan_id, approve: true }), organisation),
     ]
 }
 

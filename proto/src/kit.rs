@@ -26,7 +26,6 @@ mod keys;
 mod nodes;
 mod policy;
 mod provision;
-mod request;
 mod tls;
 mod write;
 
@@ -47,7 +46,6 @@ pub use identity::Identity;
 pub use nodes::{NodeRole, ParticipantKit, ReplicaKit};
 pub use policy::{Selection, SitePolicy};
 pub use provision::{KitFile, ProvisionError, Provisioned, provision};
-pub use request::{MemberRequest, NodeRequest, REQUEST_SIZE_BYTES_MAX, RequestError, RequestedKind};
 pub use tls::TlsIdentity;
 pub use write::{WriteError, write_kits};
 

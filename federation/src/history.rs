@@ -26,7 +26,7 @@ use fedledger_ledger::{
 
 pub use self::{
     bundle::BundleSource,
-    entry::{AuthorView, EntryView},
+    entry::{AuthorView, EntryView, SealView},
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
     storage::StorageSource,

@@ -114,6 +114,8 @@ pub enum ProblemKind {
     Outcome,
     /// An entry records other changes of state than its transaction makes.
     WriteSet,
+    /// A seal records another state, epoch or number than the entries before it lead to.
+    Seal,
     /// A checkpoint is about another tree.
     Root,
     /// A checkpoint is not one of this ledger's, or not signed by its replicas.
@@ -303,6 +305,7 @@ fn replay_problem(error: &ReplayError) -> Problem {
         | ReplayError::Refused(Refusal::Expired { .. } | Refusal::ExpiryTooFar { .. }) => ProblemKind::Order,
         ReplayError::Outcome { .. } => ProblemKind::Outcome,
         ReplayError::WriteSet { .. } => ProblemKind::WriteSet,
+        ReplayError::Seal { .. } => ProblemKind::Seal,
     };
     Problem::new(kind, error.to_string())
 }

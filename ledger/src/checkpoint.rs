@@ -69,8 +69,8 @@ impl Checkpoint {
         if lines.next().is_some() {
             return Err(CheckpointError::ExtensionLines);
         }
-        let size = parse_size(size).ok_or_else(|| CheckpointError::Size(shortened(size)))?;
-        let root = parse_root(root).ok_or_else(|| CheckpointError::Root(shortened(root)))?;
+        let size = parse_decimal(size).ok_or_else(|| CheckpointError::Size(shortened(size)))?;
+        let root = parse_hash(root).ok_or_else(|| CheckpointError::Root(shortened(root)))?;
         Self::new(origin, size, root)
     }
 
@@ -96,13 +96,14 @@ impl Checkpoint {
 }
 
 /// A decimal number in the only form in which it is written.
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
     // The standard parser also takes a plus sign and leading zeros.
     let shortest = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
     text.parse().ok().filter(|_| shortest)
 }
 
-fn parse_root(text: &str) -> Option<Digest> {
+/// The base64 of 32 bytes, in the only form in which it is written.
+pub(crate) fn parse_hash(text: &str) -> Option<Digest> {
     // 44 characters may decode to as many as 33 bytes; a longer text does not fit and is refused.
     let mut bytes = [0; 33];
     let length = BASE64.decode_slice(text, &mut bytes).ok()?;

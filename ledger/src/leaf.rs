@@ -6,10 +6,11 @@ use crate::{
     codec::{self, CodecError},
     digest::Digest,
     limits::{GENESIS_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
+    seal::Seal,
 };
 
 /// The version of the leaf that this code writes and reads.
-pub const LEAF_VERSION: u64 = 1;
+pub const LEAF_VERSION: u64 = 2;
 
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Leaf {
     /// Digest of everything that the transaction changed in the replicated state; see
     /// [`WriteSet::digest`](crate::machine::WriteSet::digest).
     pub write_set: Digest,
+    /// What the entry fixes, if it is a seal that took effect.
+    pub seal: Option<Seal>,
 }
 
 impl Leaf {
@@ -75,7 +78,7 @@ impl Outcome {
 }
 
 #[derive(Serialize, Deserialize)]
-struct LeafTuple(u64, u64, u64, #[serde(with = "serde_bytes")] Vec<u8>, Option<String>, Digest);
+struct LeafTuple(u64, u64, u64, #[serde(with = "serde_bytes")] Vec<u8>, Option<String>, Digest, Option<Seal>);
 
 impl From<Leaf> for LeafTuple {
     fn from(leaf: Leaf) -> Self {
@@ -83,18 +86,22 @@ impl From<Leaf> for LeafTuple {
             Outcome::Accepted => None,
             Outcome::Rejected(code) => Some(code),
         };
-        Self(LEAF_VERSION, leaf.index, leaf.raft_index, leaf.envelope, code, leaf.write_set)
+        Self(LEAF_VERSION, leaf.index, leaf.raft_index, leaf.envelope, code, leaf.write_set, leaf.seal)
     }
 }
 
 impl TryFrom<LeafTuple> for Leaf {
     type Error = String;
 
-    fn try_from(LeafTuple(version, index, raft_index, envelope, code, write_set): LeafTuple) -> Result<Self, String> {
+    fn try_from(tuple: LeafTuple) -> Result<Self, String> {
+        let LeafTuple(version, index, raft_index, envelope, code, write_set, seal) = tuple;
         if version != LEAF_VERSION {
             return Err(format!("leaf version {version}, this software knows {LEAF_VERSION}"));
         }
         let outcome = code.map_or(Outcome::Accepted, Outcome::Rejected);
-        Ok(Self { index, raft_index, envelope, outcome, write_set })
+        if seal.is_some() && !outcome.is_accepted() {
+            return Err("a seal that did not take effect fixes nothing".to_owned());
+        }
+        Ok(Self { index, raft_index, envelope, outcome, write_set, seal })
     }
 }

@@ -4,24 +4,27 @@
 //! ([`Log::apply`]); whoever received leaves from elsewhere, be it a replica catching up, a participant or an auditor,
 //! feeds it those ([`Log::replay`]) and learns whether the transactions, applied anew, really lead to them.
 
+mod dedup;
 mod opened;
-
-use std::collections::BTreeMap;
+mod sealed;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::opened::OpenedLeaf;
+pub use self::{opened::OpenedLeaf, sealed::Sealed};
 
+use self::dedup::{Dedup, Known};
 use crate::{
     codec::{self, CodecError},
     digest::Digest,
-    keys::PublicKey,
+    epoch::Epoch,
     leaf::{Leaf, Outcome},
     limits::VALIDITY_ENTRIES_MAX,
     machine::{RejectionCode, StateMachine, WriteSet},
+    map::StateMap,
     merkle::{Frontier, NodeId, leaf_hash},
+    seal::{SEAL_KIND, Seal},
     storage::{Batch, Column, LogStorage, StorageError, scan_all},
-    transaction::{Envelope, EnvelopeError, Nonce, Transaction},
+    transaction::{Envelope, EnvelopeError, Transaction},
 };
 
 /// Code of the rejection that stands on the ledger when an author uses a nonce for two different transactions.
@@ -36,6 +39,9 @@ pub struct Log<M> {
     /// Raft index of the last leaf.
     last_raft_index: u64,
     dedup: Dedup,
+    /// Hashes of the machine's records.
+    state: StateMap,
+    sealed: Sealed,
 }
 
 /// A transaction that does not reach the state machine and becomes no leaf.
@@ -85,7 +91,7 @@ pub struct Entry<M: StateMachine> {
     pub leaf: Leaf,
     /// The transaction inside it.
     pub transaction: Transaction,
-    /// What the state machine made of it; `None` when a reused nonce kept it from getting there.
+    /// What the state machine made of it; `None` for a seal, and when a reused nonce kept it from getting there.
     pub result: Option<Result<M::Event, M::Rejection>>,
     /// Everything to be written, atomically and in the order of the log.
     pub batch: Batch,
@@ -135,6 +141,21 @@ pub enum ReplayError {
         /// Digest found by applying the transaction.
         computed: Digest,
     },
+    /// The leaf records another seal than the entries before it lead to.
+    #[error("the leaf records the seal {recorded:?}, the entries before it lead to {computed:?}")]
+    Seal {
+        /// The seal in the leaf.
+        recorded: Option<Box<Seal>>,
+        /// The seal found by applying the transaction.
+        computed: Option<Box<Seal>>,
+    },
+}
+
+impl ReplayError {
+    /// Whether the sender's state differs from what the same entries lead to here, and the log has gone on with the latter.
+    pub const fn is_divergence(&self) -> bool {
+        matches!(self, Self::Outcome { .. } | Self::WriteSet { .. } | Self::Seal { .. })
+    }
 }
 
 impl<M: StateMachine> Log<M> {
@@ -148,7 +169,9 @@ impl<M: StateMachine> Log<M> {
         let machine = M::genesis(bytes, &mut writes)?;
         let mut log = Self {
             chain: Digest::of(bytes),
+            sealed: Sealed::none(machine.epoch().clone()),
             machine,
+            state: StateMap::default(),
             frontier: Frontier::new(),
             last_raft_index: 0,
             dedup: Dedup::default(),
@@ -169,9 +192,13 @@ impl<M: StateMachine> Log<M> {
             codec::decode(&position, POSITION_SIZE_BYTES_MAX).map_err(|error| corrupt("log position", &error))?;
         let genesis = read_leaf(storage, 0)?;
         let dedup = Dedup::load(storage)?;
-        let mut failure = None;
+        let sealed = storage.get(Column::Meta, META_SEALED)?;
+        let (mut failure, mut state) = (None, StateMap::default());
         let mut records = scan_all(storage, Column::State, Vec::new()).map_while(|record| match record {
-            Ok(record) => Some(record),
+            Ok((key, value)) => {
+                state.apply([(&key, Some(&value))]);
+                Some((key, value))
+            }
             Err(error) => {
                 failure = Some(error);
                 None
@@ -182,9 +209,18 @@ impl<M: StateMachine> Log<M> {
         if let Some(error) = failure {
             return Err(error);
         }
+        let machine = machine.map_err(StorageError::Corrupt)?;
+        let sealed = match sealed {
+            Some(bytes) => {
+                codec::decode(&bytes, SEALED_SIZE_BYTES_MAX).map_err(|error| corrupt("the last seal", &error))?
+            }
+            None => Sealed::none(first_epoch::<M>(&genesis)?),
+        };
         Ok(Some(Self {
             chain: Digest::of(&genesis),
-            machine: machine.map_err(StorageError::Corrupt)?,
+            machine,
+            state,
+            sealed,
             frontier: position.frontier,
             last_raft_index: position.last_raft_index,
             dedup,
@@ -201,6 +237,21 @@ impl<M: StateMachine> Log<M> {
         let transaction = Envelope::open(envelope, &self.chain)?;
         self.check_expiry(&transaction)?;
         Ok(transaction)
+    }
+
+    /// Whether there are entries after the last seal. The seal itself is not counted: it would never end.
+    pub const fn is_dirty(&self) -> bool {
+        self.sealed.number == 0 || self.size() > self.sealed.index + 1
+    }
+
+    /// Where sealing stands.
+    pub const fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// The hashes of the replicated records as they are now. A clone costs next to nothing and stays as it is.
+    pub const fn state(&self) -> &StateMap {
+        &self.state
     }
 
     fn check_expiry(&self, transaction: &Transaction) -> Result<(), Refusal> {
@@ -239,19 +290,24 @@ impl<M: StateMachine> Log<M> {
             return Applied::Duplicate(known.index);
         }
         let reused = known.is_some();
+        let is_seal = !reused && transaction.kind == SEAL_KIND;
         let index = self.size();
+        let mut batch = Batch::default();
         let mut writes = WriteSet::default();
-        let result = (!reused).then(|| {
+        let result = (!reused && !is_seal).then(|| {
             self.machine.apply(index, &transaction.author, &transaction.kind, &transaction.payload, &mut writes)
         });
         debug_assert!(writes.is_empty() || matches!(result, Some(Ok(_))), "a rejection wrote something");
-        let outcome = match &result {
-            Some(Ok(_)) => Outcome::Accepted,
-            Some(Err(rejection)) => Outcome::Rejected(rejection.code().to_owned()),
-            None => Outcome::Rejected(NONCE_REUSED.to_owned()),
+        let (outcome, seal) = match &result {
+            Some(Ok(_)) => (Outcome::Accepted, None),
+            Some(Err(rejection)) => (Outcome::Rejected(rejection.code().to_owned()), None),
+            None if is_seal => match self.seal(index, &transaction, &mut batch) {
+                Ok(seal) => (Outcome::Accepted, Some(seal)),
+                Err(code) => (Outcome::Rejected(code.to_owned()), None),
+            },
+            None => (Outcome::Rejected(NONCE_REUSED.to_owned()), None),
         };
-        let leaf = Leaf { index, raft_index, envelope: envelope.to_vec(), outcome, write_set: writes.digest() };
-        let mut batch = Batch::default();
+        let leaf = Leaf { index, raft_index, envelope: envelope.to_vec(), outcome, write_set: writes.digest(), seal };
         self.last_raft_index = raft_index;
         if !reused {
             self.dedup.insert(&transaction, Known { index, envelope: digest }, &mut batch);
@@ -261,12 +317,20 @@ impl<M: StateMachine> Log<M> {
         Applied::Entry(Entry { leaf, transaction, result, batch })
     }
 
+    fn seal(&mut self, index: u64, transaction: &Transaction, batch: &mut Batch) -> Result<Seal, &'static str> {
+        let newest = self.machine.epoch();
+        let seal = self.sealed.next(&transaction.author, &transaction.payload, &self.state, newest)?;
+        self.sealed.advance(&seal, index, newest);
+        batch.put(Column::Meta, META_SEALED, codec::encode(&self.sealed));
+        Ok(seal)
+    }
+
     /// Applies a leaf received from elsewhere, after checking that its transaction leads to exactly this leaf.
     ///
     /// # Errors
     ///
-    /// [`ReplayError`]: the leaf is forged, damaged, or from another history. After [`ReplayError::Outcome`] or
-    /// [`ReplayError::WriteSet`] the log has gone on with what it computed itself and must not be used as that of the sender.
+    /// [`ReplayError`]: the leaf is forged, damaged, or from another history. After a
+    /// [divergence](ReplayError::is_divergence) the log has gone on with what it computed itself and must not be used as that of the sender.
     pub fn replay(&mut self, bytes: &[u8]) -> Result<Entry<M>, ReplayError> {
         let opened = OpenedLeaf::open(bytes, &self.chain)?;
         self.replay_opened(opened)
@@ -297,6 +361,9 @@ impl<M: StateMachine> Log<M> {
             }),
             Applied::Entry(entry) if entry.leaf.write_set != leaf.write_set => {
                 Err(ReplayError::WriteSet { recorded: leaf.write_set, computed: entry.leaf.write_set })
+            }
+            Applied::Entry(entry) if entry.leaf.seal != leaf.seal => {
+                Err(ReplayError::Seal { recorded: leaf.seal.map(Box::new), computed: entry.leaf.seal.map(Box::new) })
             }
             Applied::Entry(entry) => Ok(entry),
             Applied::Duplicate(index) => Err(ReplayError::Duplicate(index)),
@@ -330,6 +397,7 @@ impl<M: StateMachine> Log<M> {
         for (node, hash) in self.frontier.append(leaf_hash(leaf)) {
             batch.put(Column::Node, node.to_key(), *hash.as_bytes());
         }
+        self.state.apply(writes.iter());
         for (key, value) in writes.iter() {
             match value {
                 Some(value) => batch.put(Column::State, key, value),
@@ -365,6 +433,12 @@ pub fn read_node<S: LogStorage + ?Sized>(storage: &S, node: NodeId) -> Result<Di
 /// Key of the log's position among the single values.
 const META_POSITION: &[u8] = b"position";
 
+/// Key of [`Sealed`] among the single values.
+const META_SEALED: &[u8] = b"sealed";
+
+/// Largest record of where sealing stands: two epochs.
+const SEALED_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A frontier has at most 64 nodes of 34 bytes.
 const POSITION_SIZE_BYTES_MAX: usize = 4096;
 
@@ -374,67 +448,12 @@ struct Position {
     last_raft_index: u64,
 }
 
+/// The epoch of a log that was never sealed.
+fn first_epoch<M: StateMachine>(genesis: &[u8]) -> Result<Epoch, StorageError> {
+    let machine = M::genesis(genesis, &mut WriteSet::default()).map_err(StorageError::Corrupt)?;
+    Ok(machine.epoch().clone())
+}
+
 fn corrupt(what: &str, error: &CodecError) -> StorageError {
     StorageError::Corrupt(format!("{what}: {error}"))
-}
-
-/// Transactions whose expiry has not passed, so that submitting one again finds the first outcome.
-#[derive(Debug, Default)]
-struct Dedup {
-    known: BTreeMap<(PublicKey, Nonce), Known>,
-    /// Keys of `known` by the last index at which they can still be submitted.
-    expiry: BTreeMap<u64, Vec<(PublicKey, Nonce)>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    index: u64,
-    envelope: Digest,
-}
-
-/// Index, envelope digest, expiry.
-#[derive(Serialize, Deserialize)]
-struct KnownRecord(u64, Digest, u64);
-
-impl Dedup {
-    fn get(&self, author: &PublicKey, nonce: Nonce) -> Option<Known> {
-        self.known.get(&(*author, nonce)).copied()
-    }
-
-    fn insert(&mut self, transaction: &Transaction, known: Known, batch: &mut Batch) {
-        let key = (transaction.author, transaction.nonce);
-        let record = KnownRecord(known.index, known.envelope, transaction.not_after_index);
-        batch.put(Column::Dedup, dedup_key(&key), codec::encode(&record));
-        self.known.insert(key, known);
-        self.expiry.entry(transaction.not_after_index).or_default().push(key);
-    }
-
-    /// Forgets what can no longer be applied: the next leaf has index `size`.
-    fn forget_expired(&mut self, size: u64, batch: &mut Batch) {
-        while let Some(entry) = self.expiry.first_entry().filter(|entry| *entry.key() < size) {
-            for key in entry.remove() {
-                batch.delete(Column::Dedup, dedup_key(&key));
-                self.known.remove(&key);
-            }
-        }
-    }
-
-    fn load<S: LogStorage + ?Sized>(storage: &S) -> Result<Self, StorageError> {
-        let mut dedup = Self::default();
-        for record in scan_all(storage, Column::Dedup, Vec::new()) {
-            let (key, value) = record?;
-            let damaged = || StorageError::Corrupt("a record of a nonce is damaged".to_owned());
-            let (author, nonce) = key.split_at_checked(32).ok_or_else(damaged)?;
-            let author = PublicKey::from_bytes(author.try_into().map_err(|_| damaged())?);
-            let nonce = Nonce(nonce.try_into().map_err(|_| damaged())?);
-            let KnownRecord(index, envelope, expiry) = codec::decode(&value, 128).map_err(|_| damaged())?;
-            dedup.known.insert((author, nonce), Known { index, envelope });
-            dedup.expiry.entry(expiry).or_default().push((author, nonce));
-        }
-        Ok(dedup)
-    }
-}
-
-fn dedup_key((author, nonce): &(PublicKey, Nonce)) -> Vec<u8> {
-    [author.as_bytes().as_slice(), &nonce.0].concat()
 }

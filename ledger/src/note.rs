@@ -8,12 +8,18 @@
 //! — example.com/log Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeO...
 //! ```
 //!
-//! Unlike everything else that is signed here, a note is signed without a domain prefix, because the format leaves no
-//! room for one. Therefore a key that signs notes signs nothing else.
+//! Two kinds of signature are made and verified. A log signs the text itself ([`SignatureType::Ed25519`]). A witness
+//! co-signs the text of a checkpoint together with the time ([`SignatureType::CosignatureV1`],
+//! <https://c2sp.org/tlog-cosignature>). Lines of other kinds are kept and count for nothing.
+//!
+//! Unlike everything else that is signed here, a log's signature has no domain prefix, because the format leaves no
+//! room for one, and a co-signature does not cover the name of its key. Therefore a key that signs notes signs nothing
+//! else, and every signer and co-signer has a key of its own.
 //!
 //! Parsing is strict: whatever parses encodes back to the same bytes. The text of a note means nothing until
-//! [`SignedNote::verify`] has succeeded with a key that is trusted.
+//! [`SignedNote::verify`] or [`SignedNote::verify_cosignature`] has succeeded with a key that is trusted.
 
+mod signature;
 mod verifier_key;
 
 #[cfg(test)]
@@ -21,13 +27,13 @@ mod tests;
 
 use std::fmt;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-
-use self::verifier_key::is_key_name;
-pub use self::verifier_key::{KeyId, SignatureType, VerifierKey, VerifierKeyError};
+pub use self::{
+    signature::{COSIGNATURE_TIME_S_MAX, NoteSignature},
+    verifier_key::{KeyId, SignatureType, VerifierKey, VerifierKeyError},
+};
 use crate::{
     digest::shortened,
-    keys::{BadSignature, PublicKey, SecretKey, Signature},
+    keys::{BadSignature, PublicKey, SecretKey},
 };
 
 /// Largest note, in bytes. A checkpoint with 100 Ed25519 signatures takes less than half of it.
@@ -36,9 +42,6 @@ pub const NOTE_SIZE_BYTES_MAX: usize = 64 * 1024;
 /// Most signatures of a note; the format demands that at least 16 be accepted.
 pub const NOTE_SIGNATURES_MAX: usize = 100;
 
-/// What a signature line starts with: an em dash and a space.
-const SIGNATURE_PREFIX: &str = "\u{2014} ";
-
 /// A text and at least one signature, none of which has been verified.
 ///
 /// [`fmt::Display`] writes the encoded note.
@@ -46,16 +49,6 @@ const SIGNATURE_PREFIX: &str = "\u{2014} ";
 pub struct SignedNote {
     text: String,
     signatures: Vec<NoteSignature>,
-}
-
-/// One signature line of a note, by a known or unknown key.
-///
-/// [`fmt::Display`] writes the line without its newline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoteSignature {
-    name: String,
-    key_id: KeyId,
-    signature: Vec<u8>,
 }
 
 /// A text that is no note, or a note that is not signed as it should be.
@@ -70,6 +63,9 @@ pub enum NoteError {
     /// More than [`NOTE_SIGNATURES_MAX`] signatures.
     #[error("a note has more than {NOTE_SIGNATURES_MAX} signatures")]
     TooManySignatures,
+    /// No signature at all.
+    #[error("a note must have at least one signature")]
+    Unsigned,
     /// A control character other than newline.
     #[error("a note contains a control character at byte {offset}")]
     ControlCharacter {
@@ -91,6 +87,9 @@ pub enum NoteError {
     /// A key name that the format does not allow.
     #[error("the key name {0:?} is empty or contains spaces, control characters or a plus sign")]
     KeyName(String),
+    /// A co-signature from beyond [`COSIGNATURE_TIME_S_MAX`].
+    #[error("a co-signature of time {0} s, at most {COSIGNATURE_TIME_S_MAX} s can be signed")]
+    Time(u64),
     /// No signature by the key asked for.
     #[error("the note is not signed by key {name}+{key_id}")]
     NotSigned {
@@ -115,13 +114,7 @@ pub enum NoteError {
 ///
 /// [`NoteError`] if the text or name is not allowed in a note.
 pub fn sign_note(text: &str, name: &str, key: &SecretKey) -> Result<SignedNote, NoteError> {
-    check_characters(text)?;
-    if !text.ends_with('\n') {
-        return Err(NoteError::NoFinalNewline);
-    }
-    let mut note = SignedNote { text: text.to_owned(), signatures: Vec::new() };
-    note.sign(name, key)?;
-    Ok(note)
+    SignedNote::from_parts(text, vec![NoteSignature::sign(text, name, key)?])
 }
 
 impl SignedNote {
@@ -148,20 +141,32 @@ impl SignedNote {
         Ok(Self { text: format!("{text}\n"), signatures })
     }
 
+    /// A note of a text, with its final newline, and signatures that were made elsewhere; none is verified.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError`] if the text is not allowed in a note, or there are no signatures, or too many.
+    pub fn from_parts(text: impl Into<String>, signatures: Vec<NoteSignature>) -> Result<Self, NoteError> {
+        let note = Self { text: text.into(), signatures };
+        check_text(&note.text)?;
+        match note.signatures.len() {
+            0 => return Err(NoteError::Unsigned),
+            1..=NOTE_SIGNATURES_MAX => {}
+            _ => return Err(NoteError::TooManySignatures),
+        }
+        match note.to_string().len() {
+            0..=NOTE_SIZE_BYTES_MAX => Ok(note),
+            size => Err(NoteError::TooLarge { size }),
+        }
+    }
+
     /// Adds a signature by an Ed25519 key that is known under `name`.
     ///
     /// # Errors
     ///
     /// [`NoteError`] if the name is not allowed or the note is full; it is unchanged then.
     pub fn sign(&mut self, name: &str, key: &SecretKey) -> Result<(), NoteError> {
-        if !is_key_name(name) {
-            return Err(NoteError::KeyName(shortened(name)));
-        }
-        self.add(NoteSignature {
-            name: name.to_owned(),
-            key_id: KeyId::of(name, SignatureType::Ed25519, &key.public()),
-            signature: key.sign(b"", self.text.as_bytes()).as_bytes().to_vec(),
-        })
+        self.add(NoteSignature::sign(&self.text, name, key)?)
     }
 
     /// Adds a signature that was made elsewhere over the same text; it is not verified.
@@ -201,17 +206,47 @@ impl SignedNote {
     /// [`NoteError::NotSigned`] if there is no such signature, [`NoteError::BadSignature`] if there is one that does
     /// not verify: the note as a whole is not to be trusted then.
     pub fn verify(&self, name: &str, key: &PublicKey) -> Result<(), NoteError> {
-        let key_id = KeyId::of(name, SignatureType::Ed25519, key);
-        let mut signed = false;
-        for line in self.signatures.iter().filter(|line| line.name == name && line.key_id == key_id) {
-            let verified = match line.signature.as_slice().try_into() {
-                Ok(bytes) => key.verify(b"", self.text.as_bytes(), &Signature::from_bytes(bytes)),
-                Err(_) => Err(BadSignature(*key)),
-            };
-            verified.map_err(|source| NoteError::BadSignature { name: name.to_owned(), source })?;
-            signed = true;
+        self.verify_lines(name, SignatureType::Ed25519, key, |line| line.verify_text(&self.text, key))
+    }
+
+    /// Checks that the note is co-signed (`cosignature/v1`) with the Ed25519 key `key` under `name`, and returns when:
+    /// seconds since the beginning of 1970, as the co-signer's clock had it.
+    ///
+    /// Of several co-signatures by the key the earliest counts: since then it vouches for the text.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`SignedNote::verify`].
+    pub fn verify_cosignature(&self, name: &str, key: &PublicKey) -> Result<u64, NoteError> {
+        self.verify_lines(name, SignatureType::CosignatureV1, key, |line| line.verify_cosignature(&self.text, key))
+    }
+
+    /// Checks that the note is signed with `key`, as [`SignedNote::verify`] or [`SignedNote::verify_cosignature`],
+    /// whichever the type of the key asks for.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`SignedNote::verify`].
+    pub fn verify_with(&self, key: &VerifierKey) -> Result<(), NoteError> {
+        match key.kind() {
+            SignatureType::Ed25519 => self.verify(key.name(), key.public_key()),
+            SignatureType::CosignatureV1 => self.verify_cosignature(key.name(), key.public_key()).map(drop),
         }
-        if signed { Ok(()) } else { Err(NoteError::NotSigned { name: shortened(name), key_id }) }
+    }
+
+    /// What `verify` makes of the lines by one key: the least value, once all have verified.
+    fn verify_lines<T: Ord>(
+        &self,
+        name: &str,
+        kind: SignatureType,
+        key: &PublicKey,
+        verify: impl Fn(&NoteSignature) -> Result<T, BadSignature>,
+    ) -> Result<T, NoteError> {
+        let key_id = KeyId::of(name, kind, key);
+        let lines = self.signatures.iter().filter(|line| line.name() == name && line.key_id() == key_id);
+        let verified: Result<Vec<T>, BadSignature> = lines.map(verify).collect();
+        let verified = verified.map_err(|source| NoteError::BadSignature { name: shortened(name), source })?;
+        verified.into_iter().min().ok_or_else(|| NoteError::NotSigned { name: shortened(name), key_id })
     }
 }
 
@@ -222,40 +257,10 @@ impl fmt::Display for SignedNote {
     }
 }
 
-impl NoteSignature {
-    /// Name of the key, usually the address of its owner without a scheme.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Id of the key, which also depends on the name and the type of signature.
-    pub fn key_id(&self) -> KeyId {
-        self.key_id
-    }
-
-    /// The signature, whose form depends on its type: 64 bytes for [`SignatureType::Ed25519`].
-    pub fn signature(&self) -> &[u8] {
-        &self.signature
-    }
-
-    /// Reads a signature line without its newline.
-    fn parse(line: &str) -> Option<Self> {
-        let (name, encoded) = line.strip_prefix(SIGNATURE_PREFIX)?.split_once(' ')?;
-        let bytes = BASE64.decode(encoded).ok()?;
-        let (key_id, signature) = bytes.split_first_chunk()?;
-        (is_key_name(name) && !signature.is_empty()).then(|| Self {
-            name: name.to_owned(),
-            key_id: KeyId::from_bytes(*key_id),
-            signature: signature.to_vec(),
-        })
-    }
-}
-
-impl fmt::Display for NoteSignature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = [self.key_id.as_bytes().as_slice(), &self.signature].concat();
-        write!(f, "{SIGNATURE_PREFIX}{} {}", self.name, BASE64.encode(bytes))
-    }
+/// Refuses what cannot be the text of a note.
+fn check_text(text: &str) -> Result<(), NoteError> {
+    check_characters(text)?;
+    if text.ends_with('\n') { Ok(()) } else { Err(NoteError::NoFinalNewline) }
 }
 
 /// Refuses ASCII control characters, those below U+0020, but newline.

@@ -5,26 +5,32 @@
 
 mod answer;
 mod disk;
+mod intake;
+mod sealing;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use answer::{Answer, Fault, Submission, SubmitError};
 pub use disk::SnapshotManifest;
+pub use sealing::{Cosigned, SEAL_ENTRIES, SEAL_INTERVAL_MS, SEAL_TIME_TOLERANCE_MS};
 
-use self::disk::{META_APPLIED, META_COMPACTED, META_HARD_STATE, position_bytes, recover, write_log};
+use self::{
+    disk::{META_APPLIED, META_COMPACTED, META_HARD_STATE, position_bytes, recover, write_log},
+    sealing::Sealing,
+};
 use crate::{
     checkpoint::Checkpoint,
-    codec,
     consensus::{
-        Config, Consensus, MessageRefused, Outgoing, ProposeError, ReadError, ReadId, Ready, Recovered, ReplicaId,
-        Role, RoleChange, SnapshotMeta, Status,
+        Config, Consensus, MessageRefused, Outgoing, ReadId, Ready, Recovered, ReplicaId, Role, RoleChange, Status,
     },
     digest::Digest,
+    finality::Finding,
     keys::SecretKey,
-    log::{Applied, Entry, Log, Refusal},
+    log::{Applied, Entry, Log},
     machine::StateMachine,
     note::sign_note,
-    storage::{Batch, Column, LogStorage, Write, notes::put_note},
+    storage::{Batch, Column, LogStorage, notes::put_note},
 };
 
 /// Submissions that may wait for their outcome at the same time.
@@ -33,18 +39,25 @@ pub const WAITING_MAX: usize = 10_000;
 /// Applied Raft entries after which the Raft log is compacted.
 const COMPACT_EVERY: u64 = 4096;
 
+/// Under which name the signed head of everything that is applied is kept.
+const HEAD_NOTE: &str = "head";
+
 /// Names a waiting caller; chosen by the shell, never used twice.
 pub type Ticket = u64;
 
 /// Who this replica is.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Name of the node; the key name of its checkpoints.
+    /// Name of the node.
     pub name: String,
-    /// Origin line of its checkpoints.
+    /// Origin line of the log's checkpoints, and the key name of those that replicas sign in the name of the log.
     pub origin: String,
-    /// Signs its checkpoints.
+    /// Signs checkpoints in the name of the log.
     pub log_key: SecretKey,
+    /// Co-signs checkpoints in the node's own name.
+    pub cosign_key: SecretKey,
+    /// Signs the node's transactions, seals among them.
+    pub transaction_key: SecretKey,
 }
 
 /// A replica's core. See the module's documentation.
@@ -68,6 +81,7 @@ pub struct Replica<M: StateMachine> {
     /// Reads that wait until the log is applied up to an index.
     reads_at: BTreeMap<u64, Vec<Ticket>>,
     checkpoint: String,
+    sealing: Sealing,
 }
 
 /// What the shell is to do, in the order of the fields.
@@ -83,6 +97,8 @@ pub struct Step<M: StateMachine> {
     pub answers: Vec<(Ticket, Answer)>,
     /// What this replica has become, if that changed.
     pub role: Option<RoleChange>,
+    /// What co-signatures have brought to light.
+    pub findings: Vec<Finding>,
 }
 
 /// One atomic write.
@@ -92,6 +108,8 @@ pub struct DiskWrite {
     pub batch: Batch,
     /// When present, the write must be durable, and then be reported with this number to [`Replica::persisted`].
     pub number: Option<u64>,
+    /// When present, the write must be durable, and then be reported with this size to [`Replica::cosign`].
+    pub cosign: Option<u64>,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -126,6 +144,7 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         let (applied, compacted_at) = (recovered.applied, recovered.compacted.index);
+        let sealing = Sealing::open(&identity.origin, &log, storage)?;
         let last_written = recovered.entries.last().map_or(compacted_at, |entry| entry.index);
         let mut replica = Self {
             consensus: Consensus::new(config, recovered)?,
@@ -140,6 +159,7 @@ impl<M: StateMachine> Replica<M> {
             reads: BTreeMap::new(),
             reads_at: BTreeMap::new(),
             checkpoint: String::new(),
+            sealing,
         };
         replica.sign_checkpoint(&mut Batch::default());
         replica.offer_snapshot();
@@ -162,28 +182,19 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// [`MessageRefused`]; nothing was changed.
     pub fn receive(&mut self, from: ReplicaId, message: &[u8]) -> Result<(), MessageRefused> {
-        self.consensus.receive(from, message)
-    }
-
-    /// The snapshot in a message for which leaves must be fetched and given to [`Self::catch_up`] before the message is
-    /// handed to [`Self::receive`].
-    ///
-    /// # Errors
-    ///
-    /// [`MessageRefused`]: throw the message away.
-    pub fn wanted(&self, from: ReplicaId, message: &[u8]) -> Result<Option<SnapshotManifest>, MessageRefused> {
-        let Some(meta) = self.consensus.peek_snapshot(from, message)? else { return Ok(None) };
-        let manifest = SnapshotManifest::decode(&meta.manifest).map_err(|_| MessageRefused::Manifest)?;
-        Ok((manifest.size > self.log.size()).then_some(manifest))
+        let received = self.consensus.receive(from, message);
+        if let Err(refused) = &received {
+            self.guard_cosigned(from, message, refused);
+        }
+        received
     }
 
     /// Applies leaves fetched from a peer, in order, from the log's size on.
     ///
     /// # Errors
     ///
-    /// [`Fault::Diverged`]: what the peer sent is not this chain's history. The leaves before it are kept. After
-    /// [`ReplayError::Outcome`](crate::log::ReplayError::Outcome) or
-    /// [`ReplayError::WriteSet`](crate::log::ReplayError::WriteSet) the replica must stop and start again from its disk.
+    /// [`Fault::Diverged`]: what the peer sent is not this chain's history. The leaves before it are kept. After a
+    /// [divergence](crate::log::ReplayError::is_divergence) the replica must stop and start again from its disk.
     pub fn catch_up(&mut self, leaves: &[Vec<u8>]) -> (Step<M>, Result<(), Fault>) {
         let mut step = Step::empty();
         let mut batch = Batch::default();
@@ -194,6 +205,7 @@ impl<M: StateMachine> Replica<M> {
                 Ok(mut entry) => {
                     batch.extend(std::mem::take(&mut entry.batch));
                     self.answer(&Digest::of(&entry.leaf.envelope), &committed(&entry), &mut step);
+                    self.sealing.applied(&entry.leaf, &self.log);
                     step.entries.push(entry);
                 }
                 Err(error) => {
@@ -203,76 +215,16 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         // After a leaf that contradicts what was computed, the log in memory is no longer that on the disk.
+        let mut cosign = None;
         if !step.entries.is_empty() && outcome.is_ok() {
             self.sign_checkpoint(&mut batch);
+            cosign = self.sealing.register(&self.identity, &mut batch, &mut step.findings);
+            self.sealing.record(&step.findings, &mut batch);
         }
         if !step.entries.is_empty() {
-            step.write = Some(DiskWrite { batch, number: None });
+            step.write = Some(DiskWrite { batch, number: None, cosign });
         }
         (step, outcome)
-    }
-
-    /// Brings a transaction onto the ledger. The caller is answered in a later [`Step`], unless the answer is known.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`]; nothing is waited for.
-    pub fn submit(&mut self, ticket: Ticket, envelope: &[u8]) -> Result<Submission, SubmitError> {
-        let transaction = match self.log.check(envelope) {
-            Ok(transaction) => transaction,
-            Err(refusal) => return self.known_although(refusal, envelope),
-        };
-        if let Some(index) = self.log.find(&transaction, envelope) {
-            return Ok(Submission::Known(index));
-        }
-        if self.tickets.len() >= WAITING_MAX {
-            return Err(SubmitError::Busy);
-        }
-        let digest = Digest::of(envelope);
-        let submission = self.propose(digest, envelope)?;
-        self.waiting.entry(digest).or_default().insert(ticket);
-        self.tickets.insert(ticket, digest);
-        Ok(submission)
-    }
-
-    /// Proposes a transaction that another replica waits for. This replica must lead.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`].
-    pub fn propose_for_peer(&mut self, envelope: &[u8]) -> Result<Submission, SubmitError> {
-        let transaction = match self.log.check(envelope) {
-            Ok(transaction) => transaction,
-            Err(refusal) => return self.known_although(refusal, envelope),
-        };
-        match self.log.find(&transaction, envelope) {
-            Some(index) => Ok(Submission::Known(index)),
-            None => self.propose(Digest::of(envelope), envelope),
-        }
-    }
-
-    /// Forgets a caller that no longer waits.
-    pub fn forget(&mut self, ticket: Ticket) {
-        if let Some(digest) = self.tickets.remove(&ticket)
-            && let Some(tickets) = self.waiting.get_mut(&digest)
-        {
-            tickets.remove(&ticket);
-            if tickets.is_empty() {
-                self.waiting.remove(&digest);
-            }
-        }
-        self.reads.retain(|_, waiting| *waiting != ticket);
-    }
-
-    /// Begins a linearizable read: the ticket is answered once everything committed by now is applied here.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn read(&mut self, ticket: Ticket) -> Result<(), ReadError> {
-        let read = self.consensus.read_index()?;
-        self.reads.insert(read, ticket);
-        Ok(())
     }
 
     /// Takes note that the write of this number, and all before it, are durable. Returns what may be sent now.
@@ -290,6 +242,9 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// [`Fault`]; the node must stop.
     pub fn step(&mut self) -> Result<Option<Step<M>>, Fault> {
+        if let Some(fault) = self.sealing.fault.take() {
+            return Err(fault);
+        }
         let Some(ready) = self.consensus.ready() else { return Ok(None) };
         let Ready { number, messages, snapshot, log, committed, reads, lost_reads, role } = ready;
         let mut step = Step::empty();
@@ -310,7 +265,7 @@ impl<M: StateMachine> Replica<M> {
         for entry in committed {
             self.apply(entry.index, &entry.payload, &mut batch, &mut step);
         }
-        self.finish_applying(&mut batch, &mut step)?;
+        let cosign = self.finish_applying(&mut batch, &mut step)?;
         for (read, index) in reads {
             if let Some(ticket) = self.reads.remove(&read) {
                 self.reads_at.entry(index).or_default().push(ticket);
@@ -322,7 +277,7 @@ impl<M: StateMachine> Replica<M> {
         let lost = lost_reads.iter().filter_map(|read| self.reads.remove(read));
         step.answers.extend(lost.map(|ticket| (ticket, Answer::ReadLost)));
         if must_sync || !batch.is_empty() {
-            step.write = Some(DiskWrite { batch, number: must_sync.then_some(number) });
+            step.write = Some(DiskWrite { batch, number: must_sync.then_some(number), cosign });
         }
         Ok(Some(step))
     }
@@ -357,33 +312,6 @@ impl<M: StateMachine> Replica<M> {
         self.consensus.status().role == Role::Leader
     }
 
-    /// An expired transaction may still be one that is on the ledger; then that is the answer.
-    fn known_although(&self, refusal: Refusal, envelope: &[u8]) -> Result<Submission, SubmitError> {
-        if let Refusal::Expired { .. } = refusal
-            && let Ok(transaction) = crate::transaction::Envelope::open_unverified(envelope)
-            && let Some(index) = self.log.find(&transaction, envelope)
-        {
-            return Ok(Submission::Known(index));
-        }
-        Err(refusal.into())
-    }
-
-    fn propose(&mut self, digest: Digest, envelope: &[u8]) -> Result<Submission, SubmitError> {
-        let term = self.consensus.status().term;
-        if self.leads() && self.proposed.get(&digest) == Some(&term) {
-            return Ok(Submission::Proposed);
-        }
-        match self.consensus.propose(envelope.to_vec()) {
-            Ok(()) => {
-                self.proposed.insert(digest, term);
-                Ok(Submission::Proposed)
-            }
-            Err(ProposeError::NotLeader { leader }) => Ok(Submission::Forward(leader)),
-            Err(ProposeError::Busy) => Err(SubmitError::Busy),
-            Err(error) => Err(SubmitError::Propose(error)),
-        }
-    }
-
     fn apply(&mut self, raft_index: u64, payload: &[u8], batch: &mut Batch, step: &mut Step<M>) {
         self.applied = raft_index;
         if payload.is_empty() {
@@ -395,6 +323,7 @@ impl<M: StateMachine> Replica<M> {
             Applied::Entry(mut entry) => {
                 batch.extend(std::mem::take(&mut entry.batch));
                 let answer = committed(&entry);
+                self.sealing.applied(&entry.leaf, &self.log);
                 step.entries.push(entry);
                 answer
             }
@@ -408,10 +337,10 @@ impl<M: StateMachine> Replica<M> {
         self.answer(&digest, &answer, step);
     }
 
-    /// Closes a batch of applied entries: position, checkpoint, compaction.
-    fn finish_applying(&mut self, batch: &mut Batch, step: &mut Step<M>) -> Result<(), Fault> {
+    /// Closes a batch of applied entries: position, checkpoint, compaction, and the size of a head to be co-signed.
+    fn finish_applying(&mut self, batch: &mut Batch, step: &mut Step<M>) -> Result<Option<u64>, Fault> {
         if self.applied == self.consensus.status().applied {
-            return Ok(());
+            return Ok(None);
         }
         batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());
         self.consensus.applied(self.applied).map_err(|error| Fault::Order(error.to_string()))?;
@@ -421,63 +350,20 @@ impl<M: StateMachine> Replica<M> {
         if self.applied >= self.compacted_at + COMPACT_EVERY {
             self.compact(batch);
         }
-        Ok(())
-    }
-
-    fn compact(&mut self, batch: &mut Batch) {
-        self.compacted_at = self.applied;
-        self.offer_snapshot();
-        let position = self.consensus.compact(self.applied);
-        let end = (position.index + 1).to_be_bytes();
-        batch.push(Write::DeleteRange(Column::Raft, 0u64.to_be_bytes().to_vec(), end.to_vec()));
-        batch.put(Column::Meta, META_COMPACTED, position_bytes(position));
-    }
-
-    /// Lets replicas that lag too far begin at the log as it is applied now.
-    fn offer_snapshot(&mut self) {
-        let manifest = SnapshotManifest { size: self.log.size(), root: self.log.root() };
-        if let Err(error) = self.consensus.set_snapshot(self.applied, codec::encode(&manifest)) {
-            tracing::warn!(%error, "no snapshot can be offered to replicas that lag");
-        }
-    }
-
-    /// Goes on from a snapshot whose leaves are here already.
-    fn install(&mut self, snapshot: &SnapshotMeta, batch: &mut Batch) -> Result<(), Fault> {
-        let manifest = SnapshotManifest::decode(&snapshot.manifest).map_err(|error| Fault::Order(error.to_string()))?;
-        let (size, found) = (self.log.size(), self.log.root());
-        if size < manifest.size {
-            return Err(Fault::Order(format!("a snapshot of {} entries, the log has {size}", manifest.size)));
-        }
-        if size == manifest.size && found != manifest.root {
-            return Err(Fault::SnapshotRoot { size, expected: manifest.root, found });
-        }
-        self.applied = snapshot.position.index;
-        self.compacted_at = snapshot.position.index;
-        self.last_written = snapshot.position.index;
-        batch.push(Write::DeleteRange(Column::Raft, 0u64.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec()));
-        batch.put(Column::Meta, META_COMPACTED, position_bytes(snapshot.position));
-        batch.put(Column::Meta, META_APPLIED, self.applied.to_be_bytes());
-        self.consensus.applied(self.applied).map_err(|error| Fault::Order(error.to_string()))?;
-        self.offer_snapshot();
-        Ok(())
-    }
-
-    fn answer(&mut self, digest: &Digest, answer: &Answer, step: &mut Step<M>) {
-        for ticket in self.waiting.remove(digest).unwrap_or_default() {
-            self.tickets.remove(&ticket);
-            step.answers.push((ticket, answer.clone()));
-        }
+        let cosign = self.sealing.register(&self.identity, batch, &mut step.findings);
+        self.sealing.record(&step.findings, batch);
+        Ok(cosign)
     }
 
     /// Signs the head of the log as it is applied now and keeps the note with it.
     fn sign_checkpoint(&mut self, batch: &mut Batch) {
-        let Identity { name, origin, log_key } = &self.identity;
+        let Identity { origin, log_key, .. } = &self.identity;
         let checkpoint = Checkpoint::new(origin.clone(), self.log.size(), self.log.root());
-        let note = checkpoint.map(|checkpoint| sign_note(&checkpoint.to_note_text(), name, log_key));
+        let note = checkpoint.map(|checkpoint| sign_note(&checkpoint.to_note_text(), origin, log_key));
         match note {
             Ok(Ok(note)) => {
-                put_note(batch, name, &note);
                 self.checkpoint = note.to_string();
+                put_note(batch, HEAD_NOTE, &self.checkpoint);
             }
             Ok(Err(error)) => tracing::error!(%error, "the checkpoint could not be signed"),
             Err(error) => tracing::error!(%error, "the checkpoint could not be written"),
@@ -487,7 +373,14 @@ impl<M: StateMachine> Replica<M> {
 
 impl<M: StateMachine> Step<M> {
     const fn empty() -> Self {
-        Self { send: Vec::new(), write: None, entries: Vec::new(), answers: Vec::new(), role: None }
+        Self {
+            send: Vec::new(),
+            write: None,
+            entries: Vec::new(),
+            answers: Vec::new(),
+            role: None,
+            findings: Vec::new(),
+        }
     }
 }
 

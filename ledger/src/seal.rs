@@ -26,9 +26,6 @@ pub const SEAL_NOT_BY_REPLICA: &str = "seal_not_by_replica";
 /// Code of the rejection of a seal that is not well formed.
 pub const SEAL_MALFORMED: &str = "seal_malformed";
 
-/// Code of the rejection of a seal that is not later than the one before.
-pub const SEAL_TIME_NOT_RISING: &str = "seal_time_not_rising";
-
 /// What the leader puts into the transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +54,7 @@ pub struct Seal {
     pub epoch: u64,
     /// Digest of the [epoch](crate::epoch::Epoch) that is in force after the seal.
     pub next_epoch: Digest,
-    /// The proposed time, in milliseconds since the Unix epoch. It rises from seal to seal.
+    /// The proposed time, in milliseconds since the Unix epoch. A replica co-signs only what agrees with its own clock.
     pub time_ms: u64,
     /// See [`RULES_VERSION`].
     pub rules_version: u64,

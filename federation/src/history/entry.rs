@@ -1,6 +1,10 @@
 //! Entries as people and programs look at them.
 
-use fedledger_ledger::{PublicKey, log::Entry};
+use fedledger_ledger::{
+    Digest, PublicKey,
+    log::Entry,
+    seal::{SEAL_KIND, Seal, SealProposal},
+};
 use serde::Serialize;
 
 use crate::{
@@ -29,6 +33,29 @@ pub struct EntryView {
     /// What it brought about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
+    /// What the leader proposed, for a seal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<SealProposal>,
+    /// What it fixes, for a seal that took effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<SealView>,
+}
+
+/// What a seal fixes; see [`Seal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SealView {
+    /// Number of the seal, from 1.
+    pub number: u64,
+    /// Index of the seal before; 0 for the first.
+    pub previous: u64,
+    /// Root of the map over all records of the state.
+    pub state_root: Digest,
+    /// The epoch whose replicas make the seal's head final.
+    pub epoch: u64,
+    /// Digest of the epoch that is in force after it.
+    pub next_epoch: Digest,
+    /// The leader's time, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
 }
 
 /// Who signed an entry.
@@ -54,6 +81,8 @@ impl EntryView {
         let (rejection, event) = match &entry.result {
             Some(Ok(event)) => (None, Some(event.clone())),
             Some(Err(rejection)) => (Some(rejection.to_string()), None),
+            None if entry.leaf.seal.is_some() => (None, None),
+            None if transaction.kind == SEAL_KIND => (Some("this is no seal by a replica".to_owned()), None),
             None => (Some("the author has used this nonce for another transaction".to_owned()), None),
         };
         Self {
@@ -65,7 +94,18 @@ impl EntryView {
             outcome: entry.leaf.outcome.code().to_owned(),
             rejection,
             event,
+            proposal: (transaction.kind == SEAL_KIND)
+                .then(|| SealProposal::from_bytes(&transaction.payload).ok())
+                .flatten(),
+            seal: entry.leaf.seal.map(SealView::of),
         }
+    }
+}
+
+impl SealView {
+    const fn of(seal: Seal) -> Self {
+        let Seal { number, previous, state_root, epoch, next_epoch, time_ms, rules_version: _ } = seal;
+        Self { number, previous, state_root, epoch, next_epoch, time_ms }
     }
 }
 

@@ -417,7 +417,7 @@ impl Consortium {
         for site in SITES.into_iter().take(count) {
             let name = format!("{site}/replica");
             let note = sign_note(&text, &name, &key(&format!("{name}/log"))).unwrap();
-            put_note(&mut batch, &name, &note);
+            put_note(&mut batch, &name, &note.to_string());
             self.notes.push(note);
         }
         self.storage.write(&batch, true).unwrap();
@@ -433,7 +433,7 @@ impl Consortium {
     pub fn stored(&self) -> MemoryStorage {
         let mut batch = Batch::default();
         if self.notes.is_empty() {
-            put_note(&mut batch, "turin/replica", &self.covering_note());
+            put_note(&mut batch, "turin/replica", &self.covering_note().to_string());
         }
         for column in Column::ALL {
             for record in scan_all(&self.storage, column, Vec::new()) {

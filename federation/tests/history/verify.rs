@@ -339,7 +339,7 @@ fn records_of_a_node_that_do_not_follow_from_its_entries_are_found() {
     assert_eq!((problem.kind, problem.index), (ProblemKind::Order, Some(5)), "{:?}", report.problems);
 
     let note = sign_note("no checkpoint\n", "basel/replica", &key("basel/replica/log")).unwrap();
-    let report = tampered(&|batch| put_note(batch, "basel/replica", &note));
+    let report = tampered(&|batch| put_note(batch, "basel/replica", &note.to_string()));
     assert_eq!(only_problem(&report).kind, ProblemKind::Malformed);
 }
 

@@ -1,5 +1,7 @@
 //! Notes against published examples, and against every changed bit of one.
 
+mod cosignatures;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use proptest::prelude::*;
 
@@ -213,9 +215,9 @@ fn damaged_verifier_keys_are_refused() {
     for length in 0..PETER_KEY.len() {
         assert!(PETER_KEY[..length].parse::<VerifierKey>().is_err(), "accepted when cut at {length}");
     }
-    // A witness's key, of the type of timestamped cosignatures.
-    let cosigner = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2";
-    assert_eq!(cosigner.parse::<VerifierKey>(), Err(VerifierKeyError::UnknownType(0x04)));
+    // The same name and key for a type of signature that is not understood, ML-DSA-44 co-signatures.
+    let unknown = "PeterNeumann+c74f20a3+BpEYKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDF";
+    assert_eq!(unknown.parse::<VerifierKey>(), Err(VerifierKeyError::UnknownType(0x06)));
     let expected = PETER_KEY.parse::<VerifierKey>().unwrap().key_id();
     let found = KeyId::from_bytes([0; 4]);
     let wrong_id = PETER_KEY.replace("c74f20a3", "00000000");

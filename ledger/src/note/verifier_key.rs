@@ -20,8 +20,10 @@ const VERIFIER_KEY_SIZE_BYTES_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SignatureType {
-    /// Ed25519 over the text of the note.
+    /// Ed25519 over the text of the note: how a log signs.
     Ed25519 = 0x01,
+    /// Ed25519 over the text of a checkpoint and the time: how a witness co-signs (C2SP tlog-cosignature, version 1).
+    CosignatureV1 = 0x04,
 }
 
 impl SignatureType {
@@ -34,6 +36,7 @@ impl SignatureType {
     pub const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0x01 => Some(Self::Ed25519),
+            0x04 => Some(Self::CosignatureV1),
             _ => None,
         }
     }
@@ -111,7 +114,20 @@ impl VerifierKey {
     ///
     /// [`VerifierKeyError::Name`] if the name is not allowed.
     pub fn ed25519(name: &str, key: PublicKey) -> Result<Self, VerifierKeyError> {
-        let verifier = Self { name: name.to_owned(), kind: SignatureType::Ed25519, key };
+        Self::new(name, SignatureType::Ed25519, key)
+    }
+
+    /// A key for signatures of type [`SignatureType::CosignatureV1`], known under `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifierKeyError::Name`] if the name is not allowed.
+    pub fn cosignature_v1(name: &str, key: PublicKey) -> Result<Self, VerifierKeyError> {
+        Self::new(name, SignatureType::CosignatureV1, key)
+    }
+
+    fn new(name: &str, kind: SignatureType, key: PublicKey) -> Result<Self, VerifierKeyError> {
+        let verifier = Self { name: name.to_owned(), kind, key };
         let short = is_key_name(name) && verifier.to_string().len() <= VERIFIER_KEY_SIZE_BYTES_MAX;
         if short { Ok(verifier) } else { Err(VerifierKeyError::Name(shortened(name))) }
     }
@@ -152,14 +168,13 @@ impl FromStr for VerifierKey {
         let bytes = BASE64.decode(encoded).map_err(|_| malformed())?;
         let (&kind, key) = bytes.split_first().ok_or_else(malformed)?;
         // The length of a key depends on its type, so the type comes first.
-        match SignatureType::from_byte(kind).ok_or(VerifierKeyError::UnknownType(kind))? {
-            SignatureType::Ed25519 => {
-                let key = key.try_into().map(PublicKey::from_bytes).map_err(|_| malformed())?;
-                let verifier = Self::ed25519(name, key)?;
-                let expected = verifier.key_id();
-                if found == expected { Ok(verifier) } else { Err(VerifierKeyError::WrongId { expected, found }) }
-            }
-        }
+        let kind = SignatureType::from_byte(kind).ok_or(VerifierKeyError::UnknownType(kind))?;
+        let key = match kind {
+            SignatureType::Ed25519 | SignatureType::CosignatureV1 => key.try_into().map(PublicKey::from_bytes),
+        };
+        let verifier = Self::new(name, kind, key.map_err(|_| malformed())?)?;
+        let expected = verifier.key_id();
+        if found == expected { Ok(verifier) } else { Err(VerifierKeyError::WrongId { expected, found }) }
     }
 }
 

@@ -88,6 +88,62 @@ pub enum Fault {
         /// Root computed.
         found: Digest,
     },
+    /// It has co-signed more than its storage holds.
+    #[error(
+        "this replica has co-signed the first {cosigned} entries, its storage holds {size}: it has lost what it vouched \
+         for, and must not go on under this identity; have its members admit a new one"
+    )]
+    CosignedLost {
+        /// Entries under the last head that it has co-signed.
+        cosigned: u64,
+        /// Entries that it holds.
+        size: u64,
+    },
+    /// Its storage holds other entries than it has co-signed.
+    #[error(
+        "this replica has co-signed the root {cosigned} of {size} entries, its storage leads to {found}: the storage was \
+         changed; restore it from a backup or a peer"
+    )]
+    CosignedChanged {
+        /// Entries under the last head that it has co-signed.
+        size: u64,
+        /// Root that it has co-signed.
+        cosigned: Digest,
+        /// Root of the entries that it holds.
+        found: Digest,
+    },
+    /// A leader wants to replace entries that this replica has co-signed.
+    #[error(
+        "{from} wants to replace the entry at Raft index {index} of term {ours} by one of term {theirs}, but this replica \
+         has co-signed it: the message is kept as evidence; the members must decide which history holds"
+    )]
+    Fork {
+        /// Who sent the message.
+        from: ReplicaId,
+        /// Raft index of the entry.
+        index: u64,
+        /// Term of the entry that was co-signed.
+        ours: u64,
+        /// Term of the entry that is to replace it.
+        theirs: u64,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// The other replicas have computed another state or another log.
+    #[error(
+        "{signers:?} have co-signed the root {theirs} of {size} entries, this replica has computed {own}: its state or \
+         its software differs; it stops before it misleads anybody"
+    )]
+    RootDiverged {
+        /// Entries under the head.
+        size: u64,
+        /// Root that this replica has computed.
+        own: Digest,
+        /// Root that the others have co-signed.
+        theirs: Digest,
+        /// Who they are.
+        signers: Vec<String>,
+    },
     /// The order of steps was violated; a defect.
     #[error("internal order violated: {0}")]
     Order(String),

@@ -1,6 +1,7 @@
 //! What each command does: check everything, then change.
 
 mod branches;
+mod evidence;
 mod governance;
 mod membership;
 mod plans;
@@ -56,6 +57,7 @@ pub(crate) fn apply(
         Command::RevokeVersion(command) => branches::revoke(state, context, command),
         Command::Propose(content) => governance::propose(state, context, content),
         Command::Vote(command) => governance::vote(state, context, &command),
+        Command::RecordEvidence(command) => evidence::record(state, context, &command),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     content_id::VersionId,
-    governance::{Propose, Vote},
+    governance::{Propose, RecordEvidence, Vote},
     limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
     plan::Plan,
@@ -59,6 +59,8 @@ pub enum Command {
     Propose(Propose),
     /// A member votes.
     Vote(Vote),
+    /// A member shows that somebody has signed two histories.
+    RecordEvidence(RecordEvidence),
 }
 
 /// Consents to a plan.
@@ -320,6 +322,7 @@ impl Command {
             "RevokeVersion" => Self::RevokeVersion(decode(payload)?),
             "Propose" => Self::Propose(decode(payload)?),
             "Vote" => Self::Vote(decode(payload)?),
+            "RecordEvidence" => Self::RecordEvidence(decode(payload)?),
             _ => return Err(CommandError::UnknownKind(kind.chars().take(64).collect())),
         })
     }
@@ -346,6 +349,7 @@ impl Command {
             Self::RevokeVersion(_) => "RevokeVersion",
             Self::Propose(_) => "Propose",
             Self::Vote(_) => "Vote",
+            Self::RecordEvidence(_) => "RecordEvidence",
         }
     }
 
@@ -371,6 +375,7 @@ impl Command {
             Self::RevokeVersion(command) => codec::encode(command),
             Self::Propose(command) => codec::encode(command),
             Self::Vote(command) => codec::encode(command),
+            Self::RecordEvidence(command) => codec::encode(command),
         }
     }
 }

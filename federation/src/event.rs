@@ -1,6 +1,6 @@
 //! Events: what an accepted transaction brought about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_ledger::Digest;
 use serde::Serialize;
@@ -35,6 +35,7 @@ pub enum Event {
     Voted { proposal: Digest, member: MemberId, approve: bool },
     Executed { proposal: Digest, member: MemberId, consequences: Consequences },
     ProposalRejected { proposal: Digest, member: MemberId },
+    EvidenceRecorded { evidence: Digest, culprits: BTreeSet<String> },
     ProposalFailed { proposal: Digest, member: MemberId, code: &'static str, reason: String },
 }
 

@@ -10,11 +10,15 @@
 //! action is never carried out on a member that has changed since.
 
 mod change;
+mod evidence;
 
 use fedledger_ledger::{Digest, PublicKey, codec};
 use serde::{Deserialize, Serialize};
 
-pub use self::change::{Change, Policy};
+pub use self::{
+    change::{Change, Policy},
+    evidence::{EvidenceRecord, Finding, RecordEvidence},
+};
 use crate::{
     Federation,
     member::{Capacity, Member, MemberId, Node},

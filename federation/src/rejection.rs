@@ -1,6 +1,6 @@
 //! Rejections: everything that can be refused, and why. A rejection changes nothing but stands on the ledger.
 
-use fedledger_ledger::{Digest, PublicKey, machine::RejectionCode};
+use fedledger_ledger::{Digest, PublicKey, evidence::EvidenceError, machine::RejectionCode};
 
 use crate::{
     command::CommandError,
@@ -175,6 +175,13 @@ pub enum Rejection {
          change the policy first"
     )]
     ThresholdImpossible { threshold: u64, replicas: u64 },
+
+    #[error("the evidence shows nothing: {0}")]
+    InvalidEvidence(Box<EvidenceError>),
+    #[error("the evidence is about another log")]
+    ForeignEvidence,
+    #[error("the same is on record already, in entry {0}")]
+    EvidenceKnown(u64),
 }
 
 impl RejectionCode for Rejection {
@@ -257,7 +264,16 @@ impl RejectionCode for Rejection {
             Self::NoMemberLeft => "no_member_left",
             Self::NoReplicaLeft => "no_replica_left",
             Self::ThresholdImpossible { .. } => "threshold_impossible",
+            Self::InvalidEvidence(_) => "invalid_evidence",
+            Self::ForeignEvidence => "foreign_evidence",
+            Self::EvidenceKnown(_) => "evidence_known",
         }
+    }
+}
+
+impl From<EvidenceError> for Rejection {
+    fn from(error: EvidenceError) -> Self {
+        Self::InvalidEvidence(Box::new(error))
     }
 }
 

@@ -13,7 +13,7 @@ use fedledger_ledger::{
 use crate::{
     Event, Rejection, VersionId, apply, cohort,
     command::RoundKey,
-    governance::{Ballot, Policy, ProposalRecord, RevokedKey},
+    governance::{Ballot, EvidenceRecord, Policy, ProposalRecord, RevokedKey},
     limits::RECORD_SIZE_BYTES_MAX,
     member::{Genesis, MemberId, Members},
     records::{
@@ -47,6 +47,7 @@ pub struct Federation {
     pub(crate) epochs: Table<u64, Epoch>,
     pub(crate) proposals: Table<Digest, ProposalRecord>,
     pub(crate) ballots: Table<(Digest, MemberId), Ballot>,
+    pub(crate) evidence: Table<Digest, EvidenceRecord>,
     pub(crate) plans: Table<Digest, PlanRecord>,
     pub(crate) rounds: Table<RoundKey, RoundRecord>,
     pub(crate) participations: Table<(RoundKey, MemberId), Participation>,
@@ -71,6 +72,7 @@ impl Federation {
             epochs: Table::new(11),
             proposals: Table::new(13),
             ballots: Table::new(14),
+            evidence: Table::new(15),
             plans: Table::new(1),
             rounds: Table::new(2),
             participations: Table::new(3),
@@ -218,6 +220,7 @@ impl Federation {
         all.put(vec![POLICY_TAG], &self.policy);
         fill(&self.proposals, &mut all);
         fill(&self.ballots, &mut all);
+        fill(&self.evidence, &mut all);
         all.digest()
     }
 
@@ -243,6 +246,7 @@ impl Federation {
             POLICY_TAG if key.is_empty() => return self.restore_policy(value),
             13 => self.proposals.restore(key, value),
             14 => self.ballots.restore(key, value),
+            15 => self.evidence.restore(key, value),
             tag => return Err(format!("a record of unknown table {tag}")),
         };
         restored.map_err(|error| error.to_string())

@@ -4,7 +4,7 @@ use fedledger_ledger::{Digest, PublicKey, codec, epoch::Epoch, machine::WriteSet
 
 use super::{Federation, POLICY_TAG};
 use crate::{
-    governance::{Ballot, Policy, ProposalRecord, ProposalStatus, RevokedKey, Tally, approvals_needed},
+    governance::{Ballot, EvidenceRecord, Policy, ProposalRecord, ProposalStatus, RevokedKey, Tally, approvals_needed},
     limits::RECORD_SIZE_BYTES_MAX,
     member::{MemberId, Members},
     records::MemberRecord,
@@ -52,6 +52,11 @@ impl Federation {
         // A member id has at most 64 characters below `{`, so this bound lies behind all of them.
         let range = self.ballots.range((*proposal, String::new()), (*proposal, "{".to_owned()));
         range.map(|((_, member), ballot)| (member, ballot))
+    }
+
+    /// Evidence that somebody has signed two histories, by the id of the [finding](crate::governance::Finding).
+    pub const fn evidence(&self) -> &Table<Digest, EvidenceRecord> {
+        &self.evidence
     }
 
     /// How the vote on a proposal stands among the members that there are now.

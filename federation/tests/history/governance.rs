@@ -1,5 +1,6 @@
 //! Governance: who may propose and vote, when a proposal is decided, and what no attack achieves.
 
+mod evidence;
 mod membership;
 mod properties;
 mod rotation;

@@ -290,7 +290,7 @@ proptest! {
     }
 }
 
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "ProposePlan",
     "ApprovePlan",
     "WithdrawConsent",
@@ -310,5 +310,6 @@ const KINDS: [&str; 20] = [
     "RevokeVersion",
     "Propose",
     "Vote",
+    "RecordEvidence",
     "",
 ];

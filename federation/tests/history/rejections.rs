@@ -10,7 +10,7 @@ use fedledger_federation::{
         FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, RevokeVersion, RoundKey, StartPlan, StopPlan,
         Tag, WithdrawConsent,
     },
-    governance::{Action, Propose, Vote},
+    governance::{Action, Propose, RecordEvidence, Vote},
     limits::{METRICS_MAX, TEXT_LENGTH_MAX},
     plan::{Plan, Rule},
 };
@@ -21,6 +21,9 @@ use crate::consortium::{Consortium, INSURER, OFFICE, metrics, plan, update_file}
 const BASEL: &str = "basel/participant";
 const LYON: &str = "lyon/participant";
 const REPLICA: &str = "basel/replica";
+
+/// Turin runs a replica and takes no part.
+const SIGNERS: [&str; 6] = [OFFICE, INSURER, "basel/organisation", BASEL, REPLICA, "turin/organisation"];
 
 fn no_version() -> VersionId {
     VersionId::of_manifest(Digest::of(b"no manifest"))
@@ -138,16 +141,15 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
         (revoke(version), &[OFFICE]),
         (Command::Propose(strange), organisation),
         (Command::Vote(Vote { proposal: plan_id, approve: true }), organisation),
+        (Command::RecordEvidence(RecordEvidence { evidence: Vec::new() }), &SIGNERS),
     ]
 }
 
 #[test]
 fn every_kind_is_for_the_keys_that_its_role_has() {
     let mut consortium = Consortium::new(2);
-    // Turin runs a replica and takes no part.
-    let signers = [OFFICE, INSURER, "basel/organisation", BASEL, REPLICA, "turin/organisation"];
     for (command, permitted) in commands() {
-        for signer in signers {
+        for signer in SIGNERS {
             let code = consortium.refused(signer, command.clone());
             assert_eq!(code != "not_permitted", permitted.contains(&signer), "{signer}: {command:?}: {code}");
         }

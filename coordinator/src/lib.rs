@@ -14,8 +14,11 @@
 pub mod api;
 pub mod backend;
 pub mod blobs;
+pub mod checkpoints;
 mod disk;
 mod duties;
+pub mod findings;
+mod gossip;
 pub mod node;
 pub mod replica;
 mod requests;

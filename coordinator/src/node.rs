@@ -30,9 +30,12 @@ use crate::{
     api::{ApiConfig, ApiServer, ApiServerError},
     backend::ReplicaBackend,
     blobs::BlobStore,
+    checkpoints::Checkpoints,
     disk,
     duties::{Means, Workers},
-    replica::{self, EVENTS_WAITING_MAX, Event, Forward, Handle, Parts, Peers},
+    findings::Findings,
+    gossip,
+    replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
     shared::SharedView,
     tasks::Tasks,
@@ -229,7 +232,13 @@ impl Assembly {
         let (status, status_seen) = watch::channel(replica.status());
         let view = SharedView::new(replica.log().machine());
         let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
-        let handle = Handle::new(events, storage, log_size_seen, status_seen, forwarder);
+        let finality = replica.finality();
+        let (finalized, finalized_seen) =
+            watch::channel(Finalized { final_size: finality.final_size(), unanimous_size: finality.unanimous_size() });
+        let (notes, notes_seen) = watch::channel(None);
+        let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
+        let (findings, evidence) = Findings::new(kit.directory.join("evidence"));
+        let checkpoints = Checkpoints::new(handle.clone(), findings.clone());
         let tasks = Tasks::default();
         let workers = Workers::new(Means {
             chain: kit.genesis.chain,
@@ -242,8 +251,10 @@ impl Assembly {
             tasks: tasks.clone(),
         });
         let Incoming { requests, raft } = incoming;
-        let answering = Requests::new(handle.clone(), blobs.clone(), view.clone(), tasks.clone());
+        let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
+        gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
+        drop(evidence);
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
@@ -251,6 +262,7 @@ impl Assembly {
             node: name.clone(),
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
+            checkpoints,
             blobs,
             view: view.clone(),
             peers: peers.clone(),
@@ -269,6 +281,9 @@ impl Assembly {
             disk_reports,
             log_size,
             status,
+            finalized,
+            notes,
+            findings,
             view,
             fetch,
         };
@@ -322,6 +337,8 @@ fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Resu
         name: kit.config.name.clone(),
         origin: format!("fedledger/{}", kit.genesis.genesis.consortium),
         log_key: kit.log_key.clone(),
+        cosign_key: kit.cosign_key.clone(),
+        transaction_key: kit.transaction_key.clone(),
     };
     let voters = peers.iter().map(|(id, _)| id).collect();
     let mut replica = Replica::open(identity, config, voters, &kit.genesis.bytes, storage)?;

@@ -19,7 +19,6 @@ use crate::{
 /// A transaction's kind and payload, decoded. As JSON, which is a view only, it is the payload alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
 pub enum Command {
     /// An operator puts a plan before the hospitals.
     ProposePlan(Plan),

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use fedledger_federation::{
+    Rejection,
     governance::{Action, NodeKeys, RotateKeys},
     member::{Members, is_finality_threshold},
 };
 use fedledger_ledger::{epoch::Epoch, machine::StateMachine};
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use super::*;
 
@@ -49,9 +50,9 @@ fn action(kind: u8, a: u8, b: u8) -> Action {
             };
             Action::RotateKeys(RotateKeys {
                 member: id.to_owned(),
-                organisation_key: (b % 8 == 0).then(|| label("organisation")),
+                organisation_key: b.is_multiple_of(8).then(|| label("organisation")),
                 api_key: (b % 16 == 1).then(|| label("api")),
-                node: (b % 8 != 0).then_some(node),
+                node: (!b.is_multiple_of(8)).then_some(node),
             })
         }
         _ => policy((b < 128).then_some(u64::from(b % 8))),
@@ -67,6 +68,33 @@ fn command(state: &Federation, size: u64, (kind, _, a, b): Choice) -> Command {
     let action = action(kind / 4, a, b);
     let against = action.target(state);
     propose_against(action, against, size + u64::from(a))
+}
+
+fn submit(consortium: &mut Consortium, choice: Choice) -> Result<Event, Rejection> {
+    let command = command(consortium.state(), consortium.log.size(), choice);
+    let signer = match choice.1 {
+        0..240 => organisation(IDS[usize::from(choice.1) % IDS.len()]),
+        _ => "porto/replica".to_owned(),
+    };
+    consortium.submit(&signer, &command)
+}
+
+/// The property below would hold if nothing was ever decided.
+#[test]
+fn random_votes_carry_every_kind_of_action_out() {
+    let mut runner = TestRunner::deterministic();
+    let choices = proptest::collection::vec(any::<Choice>(), 300);
+    let mut executed = BTreeSet::new();
+    for _ in 0..30 {
+        let mut consortium = Consortium::new(3);
+        for choice in choices.new_tree(&mut runner).unwrap().current() {
+            if let Ok(Event::Executed { proposal, .. }) = submit(&mut consortium, choice) {
+                executed.insert(consortium.state().proposals().get(&proposal).unwrap().content.action.name());
+            }
+        }
+    }
+    let all = ["admit_member", "admit_node", "change_policy", "revoke_member", "revoke_node", "rotate_keys"];
+    assert_eq!(executed, BTreeSet::from(all));
 }
 
 fn check(state: &Federation, before: &Epoch) {
@@ -110,14 +138,8 @@ proptest! {
     fn members_keys_and_epochs_fit_together(choices in proptest::collection::vec(any::<Choice>(), 1..150)) {
         let (mut consortium, _) = Consortium::ready(3);
         for choice in choices {
-            let (state, size) = (consortium.state(), consortium.log.size());
-            let (epoch, digest) = (state.epoch().clone(), state.digest());
-            let command = command(state, size, choice);
-            let signer = match choice.1 {
-                0..240 => organisation(IDS[usize::from(choice.1) % IDS.len()]),
-                _ => "porto/replica".to_owned(),
-            };
-            let outcome = consortium.submit(&signer, &command);
+            let (epoch, digest) = (consortium.state().epoch().clone(), consortium.state().digest());
+            let outcome = submit(&mut consortium, choice);
             prop_assert!(outcome.is_ok() || consortium.state().digest() == digest, "{:?} left a trace", outcome);
             check(consortium.state(), &epoch);
         }

@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Members of the consortium
     #[command(subcommand)]
     Member(commands::member::MemberCommand),
+    /// What the members are asked to decide, and their votes
+    #[command(subcommand)]
+    Proposal(commands::proposal::ProposalCommand),
     /// Training plans and the hospitals' consent
     #[command(subcommand)]
     Plan(commands::plan::PlanCommand),

@@ -14,6 +14,7 @@ pub(crate) mod man;
 pub(crate) mod member;
 pub(crate) mod participant;
 pub(crate) mod plan;
+pub(crate) mod proposal;
 pub(crate) mod provision;
 pub(crate) mod rollback;
 pub(crate) mod round;
@@ -33,7 +34,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Coordinator(args) => coordinator::run(context, &args),
         Command::Participant(args) => participant::run(context, &args),
         Command::Status(args) => status::run(context, &args),
-        Command::Member(command) => member::run(context, &command),
+        Command::Member(command) => member::run(context, command),
+        Command::Proposal(command) => proposal::run(context, command),
         Command::Plan(command) => plan::run(context, command),
         Command::Round(command) => round::run(context, &command),
         Command::Events(args) => events::run(context, &args),

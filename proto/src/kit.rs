@@ -25,7 +25,10 @@ mod identity;
 mod keys;
 mod nodes;
 mod policy;
+mod possession;
 mod provision;
+mod request;
+mod rotation;
 mod tls;
 mod write;
 
@@ -45,7 +48,10 @@ pub use files::GenesisFile;
 pub use identity::Identity;
 pub use nodes::{NodeRole, ParticipantKit, ReplicaKit};
 pub use policy::{Selection, SitePolicy};
+pub use possession::{Possession, PossessionError};
 pub use provision::{KitFile, ProvisionError, Provisioned, provision};
+pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestError, RequestedNode};
+pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};
 pub use tls::TlsIdentity;
 pub use write::{WriteError, write_kits};
 

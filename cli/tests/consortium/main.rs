@@ -30,9 +30,41 @@ fn four_hospitals_train_and_everything_can_be_looked_at_verified_and_taken_back(
     what_is_not_permitted_is_refused(&consortium);
     training_goes_on_from_where_it_was_rolled_back_to(&consortium);
     a_running_plan_follows_a_rollback(&consortium);
+    the_members_decide_together(&consortium);
 
     consortium.stop();
     the_stopped_ledger_is_still_read(&consortium);
+}
+
+fn the_members_decide_together(consortium: &Consortium) {
+    let change = ["proposal", "new", "change-policy", "--finality-threshold", "4", "--reason", "all co-sign"];
+    let proposed = consortium.json(&[&change[..], &["--identity", "va/identity"]].concat());
+    assert_eq!((&proposed["status"], &proposed["action"]), (&"open".into(), &"change_policy".into()));
+    let id = proposed["proposal"].as_str().unwrap().to_owned();
+    let again = ["proposal", "vote", &id[..10], "--reject", "--identity", "va/identity"];
+    assert!(consortium.fails(&again, 4).contains("already_voted"));
+
+    let shown = consortium.json(&["proposal", "show", &id[..10]]);
+    assert_eq!((&shown["schema"], &shown["proposal"]), (&"fedledger.proposal/1".into(), &id.as_str().into()));
+    assert_eq!(shown["tally"]["needed"], 3);
+    assert_eq!(shown["changes"]["finality_threshold"], serde_json::json!([3, 4]));
+    assert!(consortium.ok(&["proposal", "show", &id]).contains("4 of 4 replicas make a head final"));
+    for (site, status) in [("hungarian", "open"), ("cleveland", "executed")] {
+        let identity = format!("{site}/identity");
+        let voted = consortium.json(&["proposal", "vote", &id, "--approve", "--identity", &identity]);
+        assert_eq!(voted["status"], status, "{site}");
+    }
+    let listed = consortium.json(&["proposal", "list"]);
+    assert_eq!((&listed[0]["status"], &listed[0]["changes"]), (&"executed".into(), &Value::Null));
+    assert_eq!(consortium.json(&["proposal", "list", "--open"]), serde_json::json!([]));
+
+    let late = ["proposal", "vote", &id, "--approve", "--identity", "switzerland/identity"];
+    assert!(consortium.fails(&late, 4).contains("proposal_closed"));
+    let revoke = ["member", "revoke", "va", "--reason", "left"];
+    assert!(consortium.fails(&revoke, 4).contains("threshold_impossible"), "three replicas cannot give four signatures");
+    consortium.fails(&["proposal", "vote", &id], 2);
+    consortium.fails(&["proposal", "show", "ffff"], 1);
+    assert_eq!(consortium.json(&["member", "show", "va"])["revoked_index"], Value::Null);
 }
 
 fn strings(value: &Value) -> BTreeSet<String> {

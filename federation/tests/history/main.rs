@@ -7,6 +7,7 @@ mod audit;
 mod bundle;
 mod conductor;
 mod consortium;
+mod governance;
 mod properties;
 mod refusals;
 mod rejections;

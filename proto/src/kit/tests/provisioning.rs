@@ -1,6 +1,6 @@
 //! What a description becomes.
 
-use fedledger_federation::member::{Genesis, GenesisError, NodeKind, Role};
+use fedledger_federation::member::{Genesis, GenesisError, MemberError, NodeKind, Role};
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn impossible_consortia_are_refused() {
     assert_eq!(refused(&twice), ProvisionError::Genesis(GenesisError::Order("a".into())));
     assert_eq!(refused(&member("ca", "roles = ['replica']")), ProvisionError::ReservedId("ca".into()));
     let outside = member("../a", "roles = ['replica']");
-    assert_eq!(refused(&outside), ProvisionError::Genesis(GenesisError::Name("../a".into())));
+    assert_eq!(refused(&outside), ProvisionError::Genesis(GenesisError::Member(MemberError::Name("../a".into()))));
     let everywhere = refused(&member("a", "replica = { listen = '0.0.0.0:7001' }"));
     assert!(matches!(everywhere, ProvisionError::Unreachable { setting: "address", .. }), "{everywhere}");
     let everywhere = refused(&member("a", "replica = { api = '[::]:7101' }"));

@@ -254,7 +254,8 @@ impl Assembly {
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
-        drop(evidence);
+        workers.record(evidence);
+        tasks.spawn(keep_admitted(endpoint.clone(), view.clone()));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
@@ -362,6 +363,18 @@ fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointC
         dial: dial.collect(),
         admitted,
         transports: Transports::default(),
+    }
+}
+
+/// Admits the nodes of the members as these change.
+async fn keep_admitted(endpoint: Endpoint, view: SharedView) {
+    let mut changes = view.membership();
+    while changes.changed().await.is_ok() {
+        let admitted = view.read().members.nodes().map(|(_, node)| node.transport_key).collect();
+        if let Err(error) = endpoint.set_admitted(admitted).await {
+            tracing::error!(%error, "the changed membership does not take effect on connections");
+            return;
+        }
     }
 }
 

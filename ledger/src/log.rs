@@ -5,14 +5,22 @@
 //! feeds it those ([`Log::replay`]) and learns whether the transactions, applied anew, really lead to them.
 
 mod dedup;
+mod epochs;
 mod opened;
 mod sealed;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{opened::OpenedLeaf, sealed::Sealed};
+pub use self::{
+    epochs::{EpochInForce, read_epochs},
+    opened::OpenedLeaf,
+    sealed::Sealed,
+};
 
-use self::dedup::{Dedup, Known};
+use self::{
+    dedup::{Dedup, Known},
+    epochs::put_epoch,
+};
 use crate::{
     codec::{self, CodecError},
     digest::Digest,
@@ -177,6 +185,7 @@ impl<M: StateMachine> Log<M> {
             dedup: Dedup::default(),
         };
         let mut batch = Batch::default();
+        put_epoch(&mut batch, &log.sealed.epoch, 0);
         log.append(bytes, &writes, &mut batch);
         Ok((log, batch))
     }
@@ -321,6 +330,9 @@ impl<M: StateMachine> Log<M> {
         let newest = self.machine.epoch();
         let seal = self.sealed.next(&transaction.author, &transaction.payload, &self.state, newest)?;
         self.sealed.advance(&seal, index, newest);
+        if self.sealed.previous_epoch.is_some() {
+            put_epoch(batch, &self.sealed.epoch, index + 1);
+        }
         batch.put(Column::Meta, META_SEALED, codec::encode(&self.sealed));
         Ok(seal)
     }

@@ -83,7 +83,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub enum Applied<M: StateMachine> {
     /// It became a leaf.
-    Entry(Entry<M>),
+    Entry(Box<Entry<M>>),
     /// The same transaction had already become the leaf at this index.
     Duplicate(u64),
     /// It became no leaf.
@@ -323,7 +323,7 @@ impl<M: StateMachine> Log<M> {
         }
         self.append(&leaf.to_bytes(), &writes, &mut batch);
         self.dedup.forget_expired(self.frontier.size(), &mut batch);
-        Applied::Entry(Entry { leaf, transaction, result, batch })
+        Applied::Entry(Box::new(Entry { leaf, transaction, result, batch }))
     }
 
     fn seal(&mut self, index: u64, transaction: &Transaction, batch: &mut Batch) -> Result<Seal, &'static str> {
@@ -377,7 +377,7 @@ impl<M: StateMachine> Log<M> {
             Applied::Entry(entry) if entry.leaf.seal != leaf.seal => {
                 Err(ReplayError::Seal { recorded: leaf.seal.map(Box::new), computed: entry.leaf.seal.map(Box::new) })
             }
-            Applied::Entry(entry) => Ok(entry),
+            Applied::Entry(entry) => Ok(*entry),
             Applied::Duplicate(index) => Err(ReplayError::Duplicate(index)),
             Applied::Refused(refusal) => Err(ReplayError::Refused(refusal)),
             Applied::Known => Err(ReplayError::RaftIndex { previous: self.last_raft_index, found: leaf.raft_index }),

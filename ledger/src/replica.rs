@@ -324,7 +324,7 @@ impl<M: StateMachine> Replica<M> {
                 batch.extend(std::mem::take(&mut entry.batch));
                 let answer = committed(&entry);
                 self.sealing.applied(&entry.leaf, &self.log);
-                step.entries.push(entry);
+                step.entries.push(*entry);
                 answer
             }
             Applied::Duplicate(index) => Answer::Committed { index, reason: None },

@@ -354,3 +354,28 @@ fn what_nobody_had_vouched_for_before_a_restart_is_still_not_vouched_for() {
     let found = findings(&mut finality, &note(7, root("right"), &[3]));
     assert!(matches!(found.as_slice(), [Finding::EpochVouchedFor { number: 1, .. }, Finding::Final { size: 7, .. }]));
 }
+
+/// An epoch is known by its keys, not by its names: nobody has vouched for keys by using them.
+#[test]
+fn exchanged_keys_do_not_vouch_for_themselves() {
+    let old = Arc::new(epoch(0, 2, 1..=3));
+    let mut exchanged = epoch(1, 2, 1..=3);
+    for (id, replica) in (1..).zip(exchanged.replicas.values_mut()) {
+        replica.cosign = key(4, id).public();
+    }
+    let new = Arc::new(exchanged);
+    let mut finality = begin(&old);
+    let change = SealedHead { size: 5, root: root("right"), epoch: Arc::clone(&old), next_epoch: Arc::clone(&new) };
+    assert_eq!(finality.sealed(&change).unwrap(), []);
+    seal(&mut finality, &new, 7);
+    let text = text(7, root("right"));
+    let log = NoteSignature::sign(&text, ORIGIN, &log_key(1)).unwrap();
+    let with_new_key =
+        |id| NoteSignature::cosign(&text, &cosigner_name(ORIGIN, &name(id)), &key(4, id), TIME_S).unwrap();
+    let lines = std::iter::once(log).chain((1..=3).map(with_new_key)).collect();
+    let note_of_new = SignedNote::from_parts(text.clone(), lines).unwrap().to_string();
+    assert_eq!(findings(&mut finality, &note_of_new), []);
+    assert_eq!(finality.cosigners().len(), 3);
+    let found = findings(&mut finality, &note(5, root("right"), &[1, 2]));
+    assert_eq!(finals(&found), [5, 7]);
+}

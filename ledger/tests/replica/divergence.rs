@@ -198,7 +198,7 @@ fn whoever_signs_two_heads_is_convicted_and_finality_goes_on() {
         });
         let evidence: Vec<_> = evidence.collect();
         assert_eq!(evidence.len(), 1, "once is enough");
-        assert_eq!(evidence[0].verify(&[key.clone()]).unwrap(), [&key]);
+        assert_eq!(evidence[0].verify(std::slice::from_ref(&key)).unwrap(), [&key]);
     }
     assert!(cluster.is_final(index) && cluster.faults.is_empty());
     let after = cluster.say(b"after");

@@ -48,7 +48,7 @@ impl Backend for ReplicaBackend {
     async fn submit(&self, envelope: Bytes) -> Result<SubmitOutcome, SubmitError> {
         let submitted = self.handle.submit(envelope.to_vec()).await.map_err(|failure| match failure {
             SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
-            SubmitFailure::Refused(CoreError::Busy | CoreError::Propose(_)) => SubmitError::Busy,
+            SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
             SubmitFailure::NoLeader => SubmitError::NoLeader,
             SubmitFailure::TimedOut => SubmitError::TimedOut,
             SubmitFailure::Storage(_) | SubmitFailure::Stopping => SubmitError::Stopping,

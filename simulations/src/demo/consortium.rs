@@ -120,7 +120,8 @@ impl Consortium {
         participants.into_iter().chain(replicas).collect()
     }
 
-    /// Waits until every replica has all entries of this log, and all files that its versions name.
+    /// Waits until every replica has all entries of this log and knows them to be final, and has all files that its
+    /// versions name.
     pub(super) async fn settle(&self, log: &Log<Federation>) -> Result<(), DemoError> {
         let files: Vec<Digest> = log
             .machine()
@@ -134,14 +135,16 @@ impl Consortium {
         for (name, replica) in &self.replicas {
             let mut size = replica.handle().log_size();
             let mut added = replica.blobs().added();
+            let mut finalized = replica.handle().finalized();
             let complete = async {
                 let _ = size.wait_for(|size| *size >= log.size()).await;
+                let _ = finalized.wait_for(|finalized| finalized.final_size >= log.size()).await;
                 while !files.iter().all(|digest| replica.blobs().has(digest)) {
                     let _ = added.changed().await;
                 }
             };
             if timeout(SETTLED_AFTER, complete).await.is_err() {
-                let what = format!("the replica of {name} to have everything");
+                let what = format!("the replica of {name} to have everything, and enough co-signatures");
                 return Err(DemoError::Stalled { what, seconds: SETTLED_AFTER.as_secs() });
             }
         }

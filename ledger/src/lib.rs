@@ -18,6 +18,7 @@ pub mod merkle;
 pub mod note;
 pub mod replica;
 pub mod storage;
+pub mod tiles;
 pub mod transaction;
 
 pub use digest::Digest;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fedledger_ledger::{Digest, PublicKey, codec};
+use fedledger_ledger::{Digest, PublicKey, codec, limits::GENESIS_SIZE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MEMBERS_MAX, NAME_LENGTH_MAX, NODES_PER_MEMBER_MAX, TEXT_LENGTH_MAX};
@@ -150,7 +150,7 @@ impl Genesis {
     ///
     /// [`GenesisError`], which names the offending member, node or key.
     pub fn parse(bytes: &[u8]) -> Result<Self, GenesisError> {
-        let genesis: Self = codec::decode(bytes, fedledger_ledger::limits::GENESIS_SIZE_BYTES_MAX)?;
+        let genesis: Self = codec::decode(bytes, GENESIS_SIZE_BYTES_MAX)?;
         genesis.check()?;
         Ok(genesis)
     }
@@ -203,6 +203,9 @@ impl Genesis {
         let threshold = self.finality_threshold;
         if threshold > replicas || threshold <= replicas / 2 {
             return Err(GenesisError::FinalityThreshold { threshold, replicas });
+        }
+        if self.to_bytes().len() > GENESIS_SIZE_BYTES_MAX {
+            return Err(GenesisError::TooLarge("all members together take more than 65535 bytes"));
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
+#[path = "../http/client.rs"]
+mod client;
 mod cluster;
+mod http;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -115,7 +115,7 @@ pub(crate) enum Command {
     Audit(commands::audit::AuditCommand),
     /// Check a ledger: every signature, every entry, every version
     Verify(commands::verify::VerifyArgs),
-    /// Write the history as one file that can be verified anywhere
+    /// Write the history as one file that can be verified anywhere, or as static files for the web
     Export(commands::export::ExportArgs),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),

@@ -1,4 +1,4 @@
-//! What the gRPC API is answered from.
+//! What the gRPC API and the HTTP server are answered from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,6 +9,7 @@ use fedledger_ledger::{
     log::{read_leaf, read_node},
     merkle::{self, ProofError},
     replica::SubmitError as CoreError,
+    storage::LogStorage,
 };
 use fedledger_proto::{
     api::{NodeStatus, PeerStatus, RaftRole},
@@ -20,6 +21,7 @@ use crate::{
     api::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome},
     blobs::BlobStore,
     checkpoints::{CheckpointFailure, Checkpoints},
+    http::{Condition, TileBackend},
     replica::{Handle, Peers, SubmitFailure},
     shared::SharedView,
 };
@@ -169,5 +171,24 @@ impl Backend for ReplicaBackend {
 
     fn is_raw_update(&self, digest: &Digest) -> bool {
         !self.view.read().is_public(digest)
+    }
+}
+
+impl TileBackend for ReplicaBackend {
+    async fn head(&self) -> Result<Option<String>, ReadError> {
+        self.checkpoint().await
+    }
+
+    fn storage(&self) -> Arc<dyn LogStorage> {
+        Arc::clone(self.handle.storage())
+    }
+
+    fn condition(&self) -> Condition {
+        let status = self.handle.status();
+        // The task holds the other end.
+        if status.has_changed().is_err() {
+            return Condition::Stopped;
+        }
+        if status.borrow().leader.is_some() { Condition::Ready } else { Condition::Leaderless }
     }
 }

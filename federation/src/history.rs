@@ -11,6 +11,7 @@ mod export;
 mod files;
 mod replay;
 mod storage;
+mod tiles;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ pub use self::{
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
     storage::StorageSource,
+    tiles::{NotedCheckpoint, TilesError, write_tiles},
 };
 pub(crate) use self::{files::hash, replay::replay};
 use crate::{Event, Federation, VersionId, member::Genesis, verify::Problem};

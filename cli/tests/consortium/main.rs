@@ -4,8 +4,14 @@
 
 mod nodes;
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
+use fedledger_ledger::tiles::{Tile, root_from_tiles};
 use serde_json::Value;
 
 use nodes::{Consortium, SITES, fedledger};
@@ -27,6 +33,7 @@ fn four_hospitals_train_and_everything_can_be_looked_at_verified_and_taken_back(
     versions_are_read_compared_and_checked_out(&consortium);
     the_history_is_audited(&consortium);
     the_bundle_alone_tells_the_same(&consortium);
+    the_log_is_there_as_static_files(&consortium);
     what_is_not_permitted_is_refused(&consortium);
     training_goes_on_from_where_it_was_rolled_back_to(&consortium);
     a_running_plan_follows_a_rollback(&consortium);
@@ -214,6 +221,30 @@ fn the_bundle_alone_tells_the_same(consortium: &Consortium) {
         let named = |problem: &Value| problem["index"].is_u64() || problem["offset"].is_u64();
         assert!(report["problems"].as_array().unwrap().iter().any(named), "byte {position}: {report}");
     }
+}
+
+fn the_log_is_there_as_static_files(consortium: &Consortium) {
+    let exported = consortium.json(&["export", "--tiles", "../tiles"]);
+    let size = exported["entries"].as_u64().unwrap();
+    let read = |tile: &Tile| fs::read(consortium.path("tiles").join(tile.to_string()));
+    assert_eq!(root_from_tiles(size, read).unwrap().to_string(), exported["root"]);
+
+    // The same from the web server of another replica.
+    let config = fs::read_to_string(consortium.kits().join("va/replica/node.toml")).unwrap();
+    let address = config.lines().find_map(|line| line.strip_prefix("http = \"")?.strip_suffix('"')).unwrap();
+    let get = |path: &str| {
+        let mut connection = TcpStream::connect(address).unwrap();
+        write!(connection, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).unwrap();
+        let headers = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        assert!(answer.starts_with(b"HTTP/1.0 200 "), "{path}: {}", String::from_utf8_lossy(&answer[..headers]));
+        Ok::<_, std::convert::Infallible>(answer[headers + 4..].to_vec())
+    };
+    assert!(get("checkpoint").unwrap().starts_with(b"fedledger/heart\n"));
+    assert_eq!(get("readyz").unwrap(), b"ok\n");
+    let root = root_from_tiles(size, |tile: &Tile| get(&tile.to_string())).unwrap();
+    assert_eq!(root.to_string(), exported["root"]);
 }
 
 fn what_is_not_permitted_is_refused(consortium: &Consortium) {

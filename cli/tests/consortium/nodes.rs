@@ -231,13 +231,15 @@ fn command(folder: &Path) -> Command {
 }
 
 fn description() -> String {
-    let ports = free_ports(2 * SITES.len());
+    let ports = free_ports(3 * SITES.len());
     let mut text = "name = \"heart\"\n".to_owned();
-    for (site, ports) in SITES.iter().zip(ports.chunks(2)) {
+    for (site, ports) in SITES.iter().zip(ports.chunks(3)) {
         let roles = if *site == "cleveland" { r#"["operator"]"# } else { "[]" };
-        let (listen, api) = (ports[0], ports[1]);
+        let (listen, api, http) = (ports[0], ports[1], ports[2]);
         write!(text, "[[members]]\nid = \"{site}\"\nroles = {roles}\nparticipant = {{}}\n").unwrap();
-        writeln!(text, "replica = {{ listen = \"127.0.0.1:{listen}\", api = \"127.0.0.1:{api}\" }}").unwrap();
+        let sockets = [("listen", listen), ("api", api), ("http", http)];
+        let sockets = sockets.map(|(name, port)| format!("{name} = \"127.0.0.1:{port}\""));
+        writeln!(text, "replica = {{ {} }}", sockets.join(", ")).unwrap();
     }
     text
 }

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
+#[path = "../http/client.rs"]
+mod client;
 mod cluster;
 mod finality;
+mod http;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fedledger_ledger::{Digest, PublicKey, codec, epoch::Epoch};
+use fedledger_ledger::{Digest, PublicKey, codec, epoch::Epoch, limits::GENESIS_SIZE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::{Member, MemberError, MemberId, Node, NodeKind, check::check_name, with_member};
@@ -57,6 +57,12 @@ pub enum GenesisError {
     /// Too many members.
     #[error("the genesis file lists {0} members: a consortium has at most {MEMBERS_MAX}")]
     TooManyMembers(usize),
+    /// More than fits into an entry of the log.
+    #[error(
+        "the genesis file has {0} bytes, at most {GENESIS_SIZE_BYTES_MAX} are allowed: begin with fewer members, and admit \
+         the others by a proposal"
+    )]
+    TooLarge(usize),
 }
 
 /// Co-signatures needed by default so that no two conflicting heads can become final with f = floor((n - 1) / 3) dishonest
@@ -78,7 +84,7 @@ impl Genesis {
     ///
     /// [`GenesisError`], which names the offending member, node or key.
     pub fn parse(bytes: &[u8]) -> Result<Self, GenesisError> {
-        let genesis: Self = codec::decode(bytes, fedledger_ledger::limits::GENESIS_SIZE_BYTES_MAX)?;
+        let genesis: Self = codec::decode(bytes, GENESIS_SIZE_BYTES_MAX)?;
         genesis.check()?;
         Ok(genesis)
     }
@@ -141,6 +147,10 @@ impl Genesis {
         let threshold = self.finality_threshold;
         if !is_finality_threshold(threshold, replicas) {
             return Err(GenesisError::FinalityThreshold { threshold, replicas });
+        }
+        let size = self.to_bytes().len();
+        if size > GENESIS_SIZE_BYTES_MAX {
+            return Err(GenesisError::TooLarge(size));
         }
         Ok(())
     }

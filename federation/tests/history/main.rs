@@ -12,4 +12,5 @@ mod properties;
 mod refusals;
 mod rejections;
 mod tampering;
+mod tiles;
 mod verify;

@@ -304,13 +304,14 @@ impl std::fmt::Display for Node {
 struct Ports {
     listens: Vec<SocketAddr>,
     apis: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
 }
 
 impl Ports {
-    /// Ports for `count` replicas: one for TCP and UDP alike, one for the API.
+    /// Ports for `count` replicas: one for TCP and UDP alike, one for the API, one for HTTP.
     fn find(count: usize) -> io::Result<Self> {
         // All are held until all are found, so that none is given twice.
-        let (mut held, mut listens, mut apis) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut held, mut listens) = (Vec::new(), Vec::new());
         while listens.len() < count {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let address = tcp.local_addr()?;
@@ -319,26 +320,30 @@ impl Ports {
                 held.push((tcp, Some(udp)));
             }
         }
-        while apis.len() < count {
+        let mut find = || {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            apis.push(tcp.local_addr()?);
+            let address = tcp.local_addr()?;
             held.push((tcp, None));
-        }
-        Ok(Self { listens, apis })
+            Ok::<_, io::Error>(address)
+        };
+        let apis = (0..count).map(|_| find()).collect::<Result<_, _>>()?;
+        let https = (0..count).map(|_| find()).collect::<Result<_, _>>()?;
+        Ok(Self { listens, apis, https })
     }
 }
 
 fn describe(ports: &Ports) -> ConsortiumDescription {
     let mut members: Vec<MemberDescription> = SITES
         .iter()
-        .zip(ports.listens.iter().zip(&ports.apis))
-        .map(|(site, (listen, api))| MemberDescription {
+        .zip(ports.listens.iter().zip(&ports.apis).zip(&ports.https))
+        .map(|(site, ((listen, api), http))| MemberDescription {
             id: (*site).to_owned(),
             name: None,
             roles: [Role::Replica, Role::Participant].into(),
             replica: Some(ReplicaDescription {
                 listen: Some(*listen),
                 api: Some(*api),
+                http: Some(*http),
                 ..ReplicaDescription::default()
             }),
             participant: Some(ParticipantDescription {

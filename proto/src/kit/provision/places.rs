@@ -14,6 +14,8 @@ use crate::{endpoint::Address, kit::config::ReplicaSettings};
 const FIRST_NODE_PORT: u64 = 7001;
 /// The default port of the first replica's API; the second has the next one.
 const FIRST_API_PORT: u64 = 7101;
+/// The default port of the first replica's HTTP server; the second has the next one.
+const FIRST_HTTP_PORT: u64 = 7201;
 
 /// Where a replica is.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub(super) struct Place {
     pub listen: SocketAddr,
     /// Where it serves the API.
     pub api: SocketAddr,
+    /// Where it serves its log over HTTP.
+    pub http: SocketAddr,
     /// Where other nodes reach it.
     pub address: Address,
     /// Where clients reach its API.
@@ -60,6 +64,8 @@ fn place(member: &MemberDescription, number: u64) -> Result<Place, ProvisionErro
     };
     let listen = described.listen.map_or_else(|| default(FIRST_NODE_PORT), Ok)?;
     let api = described.api.map_or_else(|| default(FIRST_API_PORT), Ok)?;
+    let http = described.http.map_or_else(|| default(FIRST_HTTP_PORT), Ok)?;
+    check_http(member, http, listen, api)?;
     let settings = described.settings.unwrap_or_default();
     if let Some((setting, range)) = settings.mistake() {
         return Err(ProvisionError::Setting { member: member.id.clone(), setting, range });
@@ -71,8 +77,27 @@ fn place(member: &MemberDescription, number: u64) -> Result<Place, ProvisionErro
         number,
         listen,
         api,
+        http,
         settings,
     })
+}
+
+/// The three sockets of a replica must differ. Those of different replicas need not: they may run on different machines.
+fn check_http(
+    member: &MemberDescription,
+    http: SocketAddr,
+    listen: SocketAddr,
+    api: SocketAddr,
+) -> Result<(), ProvisionError> {
+    let taken = [(listen, "replica"), (api, "API")].into_iter().find(|(address, _)| *address == http);
+    match taken {
+        None => Ok(()),
+        Some((address, what)) => Err(ProvisionError::AddressTaken {
+            address: address.to_string(),
+            first: format!("the {what} of {}", member.id),
+            second: format!("the HTTP server of {}", member.id),
+        }),
+    }
 }
 
 /// The address at which others reach what listens on `listen`.

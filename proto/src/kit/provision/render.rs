@@ -95,6 +95,7 @@ impl Writer<'_> {
         let config = ReplicaConfig {
             listen: place.listen,
             api: place.api,
+            http: Some(place.http),
             settings: place.settings.clone(),
             peers: self.peers().filter(|peer| peer.name != name).collect(),
             name: name.clone(),

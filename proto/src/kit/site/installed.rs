@@ -77,6 +77,11 @@ impl InstalledSite {
         &self.member
     }
 
+    /// The consortium as it begins.
+    pub const fn genesis(&self) -> &GenesisFile {
+        &self.genesis
+    }
+
     /// Draws new keys to follow those of a node, or of the organisation, and makes the request for them: all keys, or
     /// those with these purposes. Keys that were drawn before and are not in use yet are asked for again.
     ///

@@ -32,6 +32,9 @@ pub(crate) struct GlobalArgs {
     /// Directory of the identity to connect and sign with [env: FEDLEDGER_IDENTITY]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Ledger")]
     pub identity: Option<PathBuf>,
+    /// File with the passphrase of encrypted keys, on one line [env: FEDLEDGER_PASSPHRASE, the passphrase itself]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Keys")]
+    pub passphrase_file: Option<PathBuf>,
     /// Print JSON, and nothing else, on stdout
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -76,6 +79,9 @@ pub(crate) enum Command {
     Demo(commands::demo::DemoArgs),
     /// Make genesis file, keys and one directory per node from a description of the members
     Provision(commands::provision::ProvisionArgs),
+    /// Keys that are made on site and never leave it
+    #[command(subcommand)]
+    Identity(commands::identity::IdentityCommand),
     /// Run a replica of the ledger
     Coordinator(commands::coordinator::CoordinatorArgs),
     /// Run a hospital's participant

@@ -9,6 +9,7 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod identity;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod member;
@@ -31,6 +32,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(context, args),
         Command::Provision(args) => provision::run(context, &args),
+        Command::Identity(command) => identity::run(context, command),
         Command::Coordinator(args) => coordinator::run(context, &args),
         Command::Participant(args) => participant::run(context, &args),
         Command::Status(args) => status::run(context, &args),

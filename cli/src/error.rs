@@ -9,7 +9,7 @@ use fedledger_federation::{
 use fedledger_ledger::bundle::BundleWriteError;
 use fedledger_proto::{
     api::{ApiCode, ApiError},
-    kit::KitError,
+    kit::{KitError, SiteError},
 };
 
 use crate::source::OpenError;
@@ -105,6 +105,12 @@ impl Failure {
 
 impl From<KitError> for Failure {
     fn from(error: KitError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<SiteError> for Failure {
+    fn from(error: SiteError) -> Self {
         Self::new(Exit::Failed, error.to_string())
     }
 }

@@ -94,8 +94,16 @@ impl ParticipantNode {
     ///
     /// [`ParticipantError`]: a key, file or setting is missing or wrong, or another process uses the directory.
     pub async fn start(directory: &Path, options: NodeOptions) -> Result<Self, ParticipantError> {
-        let kit = ParticipantKit::load(directory)?;
-        let directory = directory.to_owned();
+        Self::start_kit(ParticipantKit::load(directory)?, options).await
+    }
+
+    /// Starts the node of a kit that has been loaded. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError`], as for [`start`](Self::start).
+    pub async fn start_kit(kit: ParticipantKit, options: NodeOptions) -> Result<Self, ParticipantError> {
+        let directory = kit.directory.clone();
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
         let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
 

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use fedledger_federation::plan::Plan;
 use fedledger_participant::table::Schema;
 use fedledger_proto::kit::{
-    CliDefaults, ConsortiumDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
+    CliDefaults, ConsortiumDescription, MemberDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
 };
 
 #[test]
@@ -22,6 +22,12 @@ fn consortiums_can_be_provisioned() {
         };
         assert!(provision(&description, &mut keys).is_ok(), "{document}");
     }
+}
+
+#[test]
+fn the_site_describes_a_member() {
+    let site: MemberDescription = toml::from_str(&example("docs/files.md", "site.toml", 0)).unwrap();
+    assert!(site.replica.is_some() && site.participant.is_some());
 }
 
 #[test]

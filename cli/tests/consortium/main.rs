@@ -250,7 +250,7 @@ fn the_log_is_there_as_static_files(consortium: &Consortium) {
 fn what_is_not_permitted_is_refused(consortium: &Consortium) {
     // Only the operator starts plans and moves branches; the refusal stands on the ledger.
     let arguments = ["rollback", "--to", "v1", "--reason", "mine", "--identity", "va/identity"];
-    let stderr = consortium.fails(&arguments, 4);
+    let stderr = consortium.fails(&consortium.unlocking("va", &arguments), 4);
     assert!(stderr.contains("not_permitted") && stderr.contains("operator"), "{stderr}");
     let events = consortium.json(&["events"]);
     let refused = events.as_array().unwrap().last().unwrap();
@@ -262,7 +262,7 @@ fn what_is_not_permitted_is_refused(consortium: &Consortium) {
 
     // A directory serves one process.
     for (command, node) in [("coordinator", "va/replica"), ("participant", "va/participant")] {
-        let stderr = consortium.fails(&["--quiet", command, "--dir", node], 1);
+        let stderr = consortium.fails(&consortium.unlocking("va", &["--quiet", command, "--dir", node]), 1);
         assert!(stderr.contains(node) && stderr.contains("in use"), "{stderr}");
     }
 

@@ -231,7 +231,8 @@ impl MemberRequest {
         keys
     }
 
-    fn member(&self, number: u64) -> Member {
+    /// The member that is asked for, unchecked.
+    pub(super) fn member(&self, number: u64) -> Member {
         Member {
             id: self.id.clone(),
             name: self.name.clone(),

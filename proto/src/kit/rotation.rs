@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     possession::Possession,
-    request::{Fingerprint, RequestError, check_member, check_schema, parse},
+    record,
+    request::{Fingerprint, RequestError, check_schema, parse},
 };
 
 /// The format of a request to replace keys.
@@ -144,14 +145,7 @@ impl RotationRequest {
                 _ => return Err(rotated.not_current(&self.member)),
             }
         }
-        // A member that is alone has a replica with number 1; the number is not what changes.
-        let mut alone = changed.clone();
-        for node in &mut alone.nodes {
-            if let NodeKind::Replica { number, .. } = &mut node.kind {
-                *number = 1;
-            }
-        }
-        check_member(alone)?;
+        record::check(&changed)?;
         let keys: Vec<PublicKey> = self.keys.iter().map(|rotated| rotated.new).collect();
         self.possession.check(DOMAIN, &self.digest(), &keys)?;
         Ok(changed)

@@ -7,8 +7,14 @@ use std::{
 
 use fedledger_federation::member::{MemberId, Role};
 
-use super::{MemberDescription, ProvisionError, has_role};
-use crate::{endpoint::Address, kit::config::ReplicaSettings};
+use super::{
+    REPLICA_FOLDER,
+    config::{PeerConfig, ReplicaSettings},
+    description::MemberDescription,
+    node_name,
+    provision::{ProvisionError, has_role},
+};
+use crate::endpoint::Address;
 
 /// The default port of the first replica's node; the second has the next one.
 const FIRST_NODE_PORT: u64 = 7001;
@@ -38,6 +44,13 @@ pub(super) struct Place {
     pub settings: ReplicaSettings,
 }
 
+impl Place {
+    /// The replica as other nodes reach it.
+    pub fn peer(&self) -> PeerConfig {
+        PeerConfig { name: node_name(&self.member, REPLICA_FOLDER), address: self.address.clone() }
+    }
+}
+
 /// The places of all replicas, by number.
 pub(super) fn choose(members: &[MemberDescription]) -> Result<Vec<Place>, ProvisionError> {
     let replicas = members.iter().filter(|member| has_role(member, Role::Replica));
@@ -56,10 +69,12 @@ pub(super) fn choose(members: &[MemberDescription]) -> Result<Vec<Place>, Provis
     Ok(places)
 }
 
-fn place(member: &MemberDescription, number: u64) -> Result<Place, ProvisionError> {
+/// The place of a member's replica with this number.
+pub(super) fn place(member: &MemberDescription, number: u64) -> Result<Place, ProvisionError> {
     let described = member.replica.clone().unwrap_or_default();
     let default = |first_port: u64| {
-        let port = u16::try_from(first_port + (number - 1)).map_err(|_| ProvisionError::NoPort(member.id.clone()))?;
+        let port = u16::try_from(first_port.saturating_add(number.saturating_sub(1)))
+            .map_err(|_| ProvisionError::NoPort(member.id.clone()))?;
         Ok::<_, ProvisionError>(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     };
     let listen = described.listen.map_or_else(|| default(FIRST_NODE_PORT), Ok)?;

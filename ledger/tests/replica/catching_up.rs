@@ -77,8 +77,8 @@ fn forged_leaves_are_refused_while_catching_up() {
     assert!(matches!(outcome, Err(Fault::Diverged { index: 1, .. })), "{outcome:?}");
 }
 
-/// A lying peer can make up leaves that follow from each other. Nobody has agreed on them, and no replica vouches for them,
-/// neither at once nor with what consensus says next, also not when a bad leaf ends them.
+/// A lying peer can make up leaves that follow from each other. Nobody has agreed on them, and no replica vouches for
+/// them, neither at once nor with what consensus says next, also not when a bad leaf ends them.
 #[test]
 fn heads_of_fetched_leaves_are_not_co_signed() {
     let (mut log, _) = Log::<Words>::genesis(&genesis(1)).unwrap();

@@ -152,8 +152,8 @@ pub struct Transition {
 }
 
 impl Finality {
-    /// Begins with the heads known to be final; `epoch` is the one in force, and `unvouched` are the changes of epoch, the
-    /// oldest first, for which nobody has vouched yet: no head of a later epoch is final before.
+    /// Begins with the heads known to be final; `epoch` is the one in force, and `unvouched` are the changes of epoch,
+    /// the oldest first, for which nobody has vouched yet: no head of a later epoch is final before.
     pub fn new(
         origin: String,
         epoch: Arc<Epoch>,

@@ -45,8 +45,9 @@ const RESEAL_MS_MAX: u64 = 60_000;
 /// How long a proposed seal may be under way before it is taken for lost, in milliseconds.
 const SEAL_LOST_MS: u64 = 2000;
 
-/// How long a leader's seals may stay without one that becomes final before it lets another replica lead, in milliseconds:
-/// its clock may be wrong. It doubles up to the other, for replicas that make heads final may be missing, too.
+/// How long a leader's seals may stay without one that becomes final before it lets another replica lead, in
+/// milliseconds: its clock may be wrong. It doubles up to the other, for replicas that make heads final may be missing,
+/// too.
 const PATIENCE_MS: u64 = 5000;
 const PATIENCE_MS_MAX: u64 = 60_000;
 
@@ -228,8 +229,8 @@ impl Sealing {
             );
             return false;
         }
-        // What is not final does not count: a leader that was years ahead has co-signed its own seals, and must be of use
-        // again once its clock is right.
+        // What is not final does not count: a leader that was years ahead has co-signed its own seals, and must be of
+        // use again once its clock is right.
         if time_ms < self.final_time_ms {
             tracing::warn!(size = head.size, time_ms, "a seal is earlier than what is final: it is not co-signed");
             return false;
@@ -382,8 +383,8 @@ impl<M: StateMachine> Replica<M> {
         self.sealing.under_way = self.consensus.propose(envelope).is_ok();
     }
 
-    /// Lets another replica lead, the next one in turn of those that can: were it always the best follower, two replicas
-    /// with wrong clocks could hand leadership to each other for ever.
+    /// Lets another replica lead, the next one in turn of those that can: were it always the best follower, two
+    /// replicas with wrong clocks could hand leadership to each other for ever.
     fn hand_over(&mut self) {
         let peers = self.consensus.status().peers;
         let able = || peers.iter().filter(|peer| peer.active && !peer.snapshot).map(|peer| peer.id);

@@ -1,7 +1,7 @@
 //! Whole replicas in one thread: messages and notes arrive at once, disks are instant, and the clock is the test's.
 //!
-//! Whatever happens, two things are checked after every step: no replica signs two roots of one size, and no two heads of
-//! one size become final with different roots.
+//! Whatever happens, two things are checked after every step: no replica signs two roots of one size, and no two heads
+//! of one size become final with different roots.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -75,8 +75,8 @@ fn outcome(epoch: &Arc<Epoch>, told: &[Told]) -> (u64, u64, Option<Vec<String>>)
     (finality.final_size(), finality.unanimous_size(), signers)
 }
 
-/// Two replicas whose logs differ: the honest others have signed the one root or the other, the liars both. All notes reach
-/// both of them, in different orders.
+/// Two replicas whose logs differ: the honest others have signed the one root or the other, the liars both. All notes
+/// reach both of them, in different orders.
 fn contradicts(n: u64, threshold: u64, liars: u64, sides: &[bool], orders: [&[usize]; 2]) -> bool {
     let epoch = Arc::new(epoch(0, threshold, 1..=n));
     let (one, other) = (root("right"), root("other"));

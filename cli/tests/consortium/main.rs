@@ -63,7 +63,10 @@ fn the_members_decide_together() {
     let late = ["proposal", "vote", &id, "--approve", "--identity", "switzerland/identity"];
     assert!(consortium.fails(&late, 4).contains("proposal_closed"));
     let revoke = ["member", "revoke", "va", "--reason", "left"];
-    assert!(consortium.fails(&revoke, 4).contains("threshold_impossible"), "three replicas cannot give four signatures");
+    assert!(
+        consortium.fails(&revoke, 4).contains("threshold_impossible"),
+        "three replicas cannot give four signatures"
+    );
     consortium.fails(&["proposal", "vote", &id], 2);
     consortium.fails(&["proposal", "show", "ffff"], 1);
     assert_eq!(consortium.json(&["member", "show", "va"])["revoked_index"], Value::Null);

@@ -8,7 +8,7 @@ use fedledger_federation::{Command, Federation, governance::Vote, history::Keep}
 use fedledger_ledger::Digest;
 use serde_json::json;
 
-pub(crate) use self::new::{ProposeArgs, admit_member, propose, revoke_member, rotate_keys};
+pub(crate) use self::new::{ProposeArgs, admit_member, revoke_member, rotate_keys};
 use self::{new::NewCommand, view::ProposalView};
 use crate::{
     context::Context,

@@ -37,13 +37,15 @@ fn four_hospitals_train_and_everything_can_be_looked_at_verified_and_taken_back(
     what_is_not_permitted_is_refused(&consortium);
     training_goes_on_from_where_it_was_rolled_back_to(&consortium);
     a_running_plan_follows_a_rollback(&consortium);
-    the_members_decide_together(&consortium);
 
     consortium.stop();
     the_stopped_ledger_is_still_read(&consortium);
 }
 
-fn the_members_decide_together(consortium: &Consortium) {
+#[test]
+fn the_members_decide_together() {
+    let mut consortium = Consortium::start();
+    consortium.wait(&["status"], |status| status["leader"].is_string());
     let change = ["proposal", "new", "change-policy", "--finality-threshold", "4", "--reason", "all co-sign"];
     let proposed = consortium.json(&[&change[..], &["--identity", "va/identity"]].concat());
     assert_eq!((&proposed["status"], &proposed["action"]), (&"open".into(), &"change_policy".into()));
@@ -75,6 +77,7 @@ fn the_members_decide_together(consortium: &Consortium) {
     consortium.fails(&["proposal", "vote", &id], 2);
     consortium.fails(&["proposal", "show", "ffff"], 1);
     assert_eq!(consortium.json(&["member", "show", "va"])["revoked_index"], Value::Null);
+    consortium.stop();
 }
 
 fn strings(value: &Value) -> BTreeSet<String> {

@@ -131,7 +131,7 @@ pub(crate) fn rotate_keys(context: &Context, request: &Path, args: ProposeArgs) 
 }
 
 /// Proposes what `action` makes of the state and the chain id.
-pub(crate) fn propose(
+fn propose(
     context: &Context,
     args: ProposeArgs,
     action: impl FnOnce(&Federation, &Digest) -> Result<Action, Failure>,

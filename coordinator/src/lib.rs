@@ -20,6 +20,7 @@ mod duties;
 pub mod findings;
 mod gossip;
 pub mod http;
+mod membership;
 pub mod node;
 pub mod replica;
 mod requests;

@@ -1,6 +1,6 @@
-//! What the gRPC API is answered from.
+//! What the gRPC API and the HTTP server are answered from.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use fedledger_ledger::{
@@ -9,6 +9,7 @@ use fedledger_ledger::{
     log::{read_leaf, read_node},
     merkle::{self, ProofError},
     replica::SubmitError as CoreError,
+    storage::LogStorage,
 };
 use fedledger_proto::{
     api::{NodeStatus, PeerStatus, RaftRole},
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 use crate::{
     api::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome},
     blobs::BlobStore,
+    checkpoints::{CheckpointFailure, Checkpoints},
+    http::{Condition, TileBackend},
     replica::{Handle, Peers, SubmitFailure},
     shared::SharedView,
 };
@@ -31,6 +34,8 @@ pub struct ReplicaBackend {
     pub genesis: Bytes,
     /// To the replica's task.
     pub handle: Handle,
+    /// Heads of the log.
+    pub checkpoints: Checkpoints,
     /// Where files are kept.
     pub blobs: BlobStore,
     /// Who is who.
@@ -45,7 +50,7 @@ impl Backend for ReplicaBackend {
     async fn submit(&self, envelope: Bytes) -> Result<SubmitOutcome, SubmitError> {
         let submitted = self.handle.submit(envelope.to_vec()).await.map_err(|failure| match failure {
             SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
-            SubmitFailure::Refused(CoreError::Busy | CoreError::Propose(_)) => SubmitError::Busy,
+            SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
             SubmitFailure::NoLeader => SubmitError::NoLeader,
             SubmitFailure::TimedOut => SubmitError::TimedOut,
             SubmitFailure::Storage(_) | SubmitFailure::Stopping => SubmitError::Stopping,
@@ -55,9 +60,12 @@ impl Backend for ReplicaBackend {
 
     async fn status(&self) -> Result<NodeStatus, ReadError> {
         let asked = self.handle.query(|replica| {
-            let genesis = replica.log().machine().consortium();
-            let (consortium, threshold) = (genesis.consortium.clone(), genesis.finality_threshold);
+            let consortium = replica.log().machine().consortium().consortium.clone();
             let log = replica.log();
+            let threshold = log.sealed().epoch.threshold;
+            let nodes = log.sealed().epoch.replicas.keys();
+            let cosigned: BTreeMap<_, _> =
+                nodes.filter_map(|node| Some((node.clone(), replica.finality().cosigned_size(node)?))).collect();
             (
                 replica.status(),
                 consortium,
@@ -66,9 +74,10 @@ impl Backend for ReplicaBackend {
                 log.size(),
                 log.root(),
                 replica.checkpoint().to_owned(),
+                cosigned,
             )
         });
-        let (status, consortium, finality_threshold, chain, log_size, root, checkpoint) =
+        let (status, consortium, finality_threshold, chain, log_size, root, checkpoint, cosigned) =
             asked.await.ok_or(ReadError::Stopping)?;
         let connected = self.endpoint.connected().borrow().clone();
         let name = |key: &PublicKey| {
@@ -79,7 +88,9 @@ impl Backend for ReplicaBackend {
         let peers = others.filter_map(|(id, key)| {
             let matched_index = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.matched);
             let connected = connected.contains(&key);
-            Some(PeerStatus { node: name(&key)?, connected, matched_index, cosigned_size: None })
+            let node = name(&key)?;
+            let cosigned_size = cosigned.get(&node).copied();
+            Some(PeerStatus { node, connected, matched_index, cosigned_size })
         });
         Ok(NodeStatus {
             node: self.node.clone(),
@@ -98,7 +109,7 @@ impl Backend for ReplicaBackend {
             last_index: status.last,
             log_size,
             root,
-            final_size: 0,
+            final_size: self.handle.finalized().borrow().final_size,
             finality_threshold,
             checkpoint: Some(checkpoint),
             peers: peers.collect(),
@@ -121,12 +132,13 @@ impl Backend for ReplicaBackend {
     }
 
     async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
-        let asked = self.handle.query(|replica| (replica.checkpoint().to_owned(), replica.log().size())).await;
-        let (note, size) = asked.ok_or(ReadError::Stopping)?;
-        // Whoever has the checkpoint may ask for its entries; the disk thread may still be writing them.
-        let mut written = self.handle.log_size();
-        written.wait_for(|written| *written >= size).await.map_err(|_| ReadError::Stopping)?;
-        Ok(Some(note))
+        let latest = self.checkpoints.latest(None).await.map_err(|failure| match failure {
+            CheckpointFailure::Storage(error) => ReadError::Storage(error),
+            CheckpointFailure::Stopping | CheckpointFailure::Offer(_) | CheckpointFailure::Contradicts { .. } => {
+                ReadError::Stopping
+            }
+        })?;
+        Ok(latest.map(|latest| latest.note))
     }
 
     async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ReadError> {
@@ -159,5 +171,24 @@ impl Backend for ReplicaBackend {
 
     fn is_raw_update(&self, digest: &Digest) -> bool {
         !self.view.read().is_public(digest)
+    }
+}
+
+impl TileBackend for ReplicaBackend {
+    async fn head(&self) -> Result<Option<String>, ReadError> {
+        self.checkpoint().await
+    }
+
+    fn storage(&self) -> Arc<dyn LogStorage> {
+        Arc::clone(self.handle.storage())
+    }
+
+    fn condition(&self) -> Condition {
+        let status = self.handle.status();
+        // The task holds the other end.
+        if status.has_changed().is_err() {
+            return Condition::Stopped;
+        }
+        if status.borrow().leader.is_some() { Condition::Ready } else { Condition::Leaderless }
     }
 }

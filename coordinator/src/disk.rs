@@ -34,6 +34,8 @@ pub enum DiskReport {
     Done {
         /// Number of the last durable write among them.
         number: Option<u64>,
+        /// Size of the last head among them that may be signed now.
+        cosign: Option<u64>,
         /// Entries in the log that readers may see.
         log_size: u64,
     },
@@ -59,16 +61,17 @@ pub fn start(
 fn run(storage: &dyn LogStorage, mut queue: mpsc::Receiver<QueuedWrite>, reports: &mpsc::Sender<DiskReport>) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = Batch::default();
-        let (mut number, mut log_size) = (None, 0);
+        let (mut number, mut cosign, mut log_size) = (None, None, 0);
         let mut next = Some(first);
         while let Some(QueuedWrite { write, log_size: size }) = next {
             batch.extend(write.batch);
             number = write.number.or(number);
+            cosign = write.cosign.or(cosign);
             log_size = size;
             next = queue.try_recv().ok();
         }
-        let report = match storage.write(&batch, number.is_some()) {
-            Ok(()) => DiskReport::Done { number, log_size },
+        let report = match storage.write(&batch, number.is_some() || cosign.is_some()) {
+            Ok(()) => DiskReport::Done { number, cosign, log_size },
             Err(error) => DiskReport::Failed(error),
         };
         let failed = matches!(report, DiskReport::Failed(_));

@@ -1,8 +1,8 @@
 //! A replica of the ledger as a process: network, disk, API, and the one task that owns the replica's core.
 //!
 //! ```text
-//!                  gRPC (people, programs)      libp2p (nodes)
-//!                          |                         |
+//!     HTTP (anybody)   gRPC (people, programs)      libp2p (nodes)
+//!           |              |                         |
 //!   duties <---> replica task (owns the core) <--- requests, Raft frames
 //!                          |
 //!                    disk thread (RocksDB)       blob store (files by SHA-256)
@@ -14,8 +14,13 @@
 pub mod api;
 pub mod backend;
 pub mod blobs;
+pub mod checkpoints;
 mod disk;
 mod duties;
+pub mod findings;
+mod gossip;
+pub mod http;
+mod membership;
 pub mod node;
 pub mod replica;
 mod requests;

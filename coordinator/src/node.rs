@@ -30,9 +30,14 @@ use crate::{
     api::{ApiConfig, ApiServer, ApiServerError},
     backend::ReplicaBackend,
     blobs::BlobStore,
+    checkpoints::Checkpoints,
     disk,
     duties::{Means, Workers},
-    replica::{self, EVENTS_WAITING_MAX, Event, Forward, Handle, Parts, Peers},
+    findings::Findings,
+    gossip,
+    http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
+    membership,
+    replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
     shared::SharedView,
     tasks::Tasks,
@@ -73,6 +78,9 @@ pub enum NodeError {
     /// It cannot serve its API.
     #[error(transparent)]
     Api(#[from] ApiServerError),
+    /// It cannot serve its log over HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpServerError),
     /// The system refuses a thread or randomness.
     #[error("the system refuses {what}: {reason}")]
     System {
@@ -96,6 +104,7 @@ pub struct ReplicaNode {
     stop_api: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), Fault>>>,
     api: Option<JoinHandle<Result<(), ApiServerError>>>,
+    http: Option<RunningHttp>,
     disk: Option<std::thread::JoinHandle<()>>,
     tasks: Tasks,
     ended: watch::Receiver<Option<String>>,
@@ -118,17 +127,25 @@ impl ReplicaNode {
     /// [`NodeError`].
     pub async fn start_kit(kit: ReplicaKit) -> Result<Self, NodeError> {
         let name = kit.config.name.clone();
-        let peers = peers_of(&kit);
         let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
-        let replica = open_replica(&kit, &peers, &storage)?;
+        let mut replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+        let (kit, changed) = membership::current(kit, replica.log().machine())?;
+        if changed {
+            replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+        }
+        let peers = membership::peers_of(&kit, Some(replica.log().machine()));
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
         let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;
         let api_config =
             ApiConfig { listen: kit.config.api, tls: kit.tls.clone(), reflection: kit.config.settings.reflection };
         let api = ApiServer::bind(api_config).await?;
+        let http = match kit.config.http {
+            Some(listen) => Some(HttpServer::bind(HttpConfig::new(listen)).await?),
+            None => None,
+        };
         let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &replica))?;
-        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, endpoint, incoming };
+        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming };
         assembly.start()
     }
 
@@ -168,6 +185,9 @@ impl ReplicaNode {
             api.abort();
             let _ = api.await;
         }
+        if let Some(http) = self.http.take() {
+            http.abort().await;
+        }
         self.tasks.stop().await;
         self.endpoint.close().await;
         if let Some(disk) = self.disk.take() {
@@ -184,6 +204,9 @@ impl ReplicaNode {
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         if let Some(stop) = self.stop_api.take() {
             let _ = stop.send(());
+        }
+        if let Some(http) = self.http.take() {
+            http.stop().await;
         }
         self.tasks.stop().await;
         let _ = self.handle.events().send(Event::Stop).await;
@@ -214,13 +237,14 @@ struct Assembly {
     replica: Replica<Federation>,
     blobs: BlobStore,
     api: ApiServer,
+    http: Option<HttpServer>,
     endpoint: Endpoint,
     incoming: Incoming,
 }
 
 impl Assembly {
     fn start(self) -> Result<ReplicaNode, NodeError> {
-        let Self { kit, name, peers, storage, replica, blobs, api, endpoint, incoming } = self;
+        let Self { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming } = self;
         let storage: Arc<dyn LogStorage> = storage;
         let thread_failed = |error: std::io::Error| NodeError::System { what: "a thread", reason: error.to_string() };
         let (disk, disk_reports, disk_thread) = disk::start(Arc::clone(&storage)).map_err(thread_failed)?;
@@ -229,7 +253,13 @@ impl Assembly {
         let (status, status_seen) = watch::channel(replica.status());
         let view = SharedView::new(replica.log().machine());
         let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
-        let handle = Handle::new(events, storage, log_size_seen, status_seen, forwarder);
+        let finality = replica.finality();
+        let (finalized, finalized_seen) =
+            watch::channel(Finalized { final_size: finality.final_size(), unanimous_size: finality.unanimous_size() });
+        let (notes, notes_seen) = watch::channel(None);
+        let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
+        let (findings, evidence) = Findings::new(kit.directory.join("evidence"));
+        let checkpoints = Checkpoints::new(handle.clone(), findings.clone());
         let tasks = Tasks::default();
         let workers = Workers::new(Means {
             chain: kit.genesis.chain,
@@ -242,20 +272,25 @@ impl Assembly {
             tasks: tasks.clone(),
         });
         let Incoming { requests, raft } = incoming;
-        let answering = Requests::new(handle.clone(), blobs.clone(), view.clone(), tasks.clone());
+        let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
+        gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
+        workers.record(evidence);
+        tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone()));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
-        let backend = ReplicaBackend {
+        let backend = Arc::new(ReplicaBackend {
             node: name.clone(),
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
+            checkpoints,
             blobs,
             view: view.clone(),
             peers: peers.clone(),
             endpoint: endpoint.clone(),
-        };
+        });
+        let http = http.map(|server| server.start(Arc::clone(&backend)));
         let parts = Parts {
             conductor: Conductor::new(name.clone()),
             tick: Duration::from_millis(kit.config.settings.tick_ms),
@@ -269,11 +304,14 @@ impl Assembly {
             disk_reports,
             log_size,
             status,
+            finalized,
+            notes,
+            findings,
             view,
             fetch,
         };
         let (stop_api, api_stopped) = oneshot::channel::<()>();
-        let api = tokio::spawn(api.serve(Arc::new(backend), async move {
+        let api = tokio::spawn(api.serve(backend, async move {
             let _ = api_stopped.await;
         }));
         let (end, ended) = watch::channel(None);
@@ -296,16 +334,12 @@ impl Assembly {
             stop_api: Some(stop_api),
             task: Some(task),
             api: Some(api),
+            http,
             disk: Some(disk_thread),
             tasks,
             ended,
         })
     }
-}
-
-fn peers_of(kit: &ReplicaKit) -> Peers {
-    let replicas = kit.genesis.genesis.replicas();
-    Peers::new(replicas.filter_map(|(_, node)| Some((ReplicaId(node.replica_number()?), node.transport_key))))
 }
 
 fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
@@ -322,6 +356,8 @@ fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Resu
         name: kit.config.name.clone(),
         origin: format!("fedledger/{}", kit.genesis.genesis.consortium),
         log_key: kit.log_key.clone(),
+        cosign_key: kit.cosign_key.clone(),
+        transaction_key: kit.transaction_key.clone(),
     };
     let voters = peers.iter().map(|(id, _)| id).collect();
     let mut replica = Replica::open(identity, config, voters, &kit.genesis.bytes, storage)?;

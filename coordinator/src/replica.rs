@@ -11,10 +11,12 @@ use fedledger_federation::Federation;
 use fedledger_ledger::{
     PublicKey,
     consensus::{ReplicaId, Status},
+    finality::{OfferError, Offered},
     log::read_leaf,
     replica::{Answer, Replica, SubmitError, Ticket},
     storage::{LogStorage, StorageError},
 };
+use fedledger_proto::api::Level;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
@@ -30,6 +32,9 @@ const SUBMIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one attempt is waited for before it is made again; the same transaction has one outcome, so this is safe.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the co-signatures of an entry are waited for.
+const LEVEL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a change of leadership is waited for before looking again.
 const LEADER_WAIT: Duration = Duration::from_millis(50);
@@ -70,10 +75,26 @@ pub enum Event {
         /// The snapshot's message; none if the leaves could not be had.
         message: Option<Vec<u8>>,
     },
+    /// Somebody hands over a co-signed note.
+    Offer {
+        /// The note, encoded.
+        note: String,
+        /// What is to be compared with the log itself.
+        reply: oneshot::Sender<Result<Option<Offered>, OfferError>>,
+    },
     /// What became of a duty.
     Report(fedledger_federation::conductor::Report),
     /// The node stops.
     Stop,
+}
+
+/// How many entries are final.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Finalized {
+    /// Entries under a head that enough replicas have co-signed.
+    pub final_size: u64,
+    /// Entries under a head that all replicas have co-signed.
+    pub unanimous_size: u64,
 }
 
 /// How a submission goes on.
@@ -130,6 +151,7 @@ pub struct Handle {
     storage: Arc<dyn LogStorage>,
     log_size: watch::Receiver<u64>,
     status: watch::Receiver<Status>,
+    finalized: watch::Receiver<Finalized>,
     forwarder: Arc<dyn Forward>,
 }
 
@@ -156,9 +178,10 @@ impl Handle {
         storage: Arc<dyn LogStorage>,
         log_size: watch::Receiver<u64>,
         status: watch::Receiver<Status>,
+        finalized: watch::Receiver<Finalized>,
         forwarder: Arc<dyn Forward>,
     ) -> Self {
-        Self { events, storage, log_size, status, forwarder }
+        Self { events, storage, log_size, status, finalized, forwarder }
     }
 
     /// Brings a transaction onto the ledger, through whichever replica leads, and waits for its outcome here.
@@ -243,6 +266,29 @@ impl Handle {
     /// Where the replica stands in the consensus.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// How many entries are final.
+    pub fn finalized(&self) -> watch::Receiver<Finalized> {
+        self.finalized.clone()
+    }
+
+    /// Waits until the entry at `index` has reached a level; false if it did not in time, or the node stops.
+    pub async fn reach(&self, index: u64, level: Level) -> bool {
+        let reached = |finalized: &Finalized| match level {
+            Level::Accepted | Level::Committed => true,
+            Level::Final => finalized.final_size > index,
+            Level::Unanimous => finalized.unanimous_size > index,
+        };
+        let mut finalized = self.finalized.clone();
+        matches!(timeout(LEVEL_TIMEOUT, finalized.wait_for(reached)).await, Ok(Ok(_)))
+    }
+
+    /// Hands over a co-signed note. Returns what is to be compared with the log itself; `None` when the node stops.
+    pub async fn offer(&self, note: String) -> Option<Result<Option<Offered>, OfferError>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Offer { note, reply }).await.ok()?;
+        answer.await.ok()
     }
 
     /// The storage, for reading what [`Self::log_size`] covers.

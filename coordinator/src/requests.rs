@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     blobs::BlobStore,
+    checkpoints::Checkpoints,
     duties::finish,
     replica::{Handle, SubmitFailure},
     shared::SharedView,
@@ -41,6 +42,7 @@ pub struct Requests {
 
 struct Inner {
     handle: Handle,
+    checkpoints: Checkpoints,
     blobs: BlobStore,
     view: SharedView,
     /// Rounds that had been opened when each participant last stored a file, and the files that it stored since.
@@ -49,8 +51,11 @@ struct Inner {
 
 impl Requests {
     /// Answers from these parts.
-    pub fn new(handle: Handle, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
-        Self { inner: Arc::new(Inner { handle, blobs, view, uploads: Mutex::new(BTreeMap::new()) }), tasks }
+    pub fn new(handle: Handle, checkpoints: Checkpoints, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
+        Self {
+            inner: Arc::new(Inner { handle, checkpoints, blobs, view, uploads: Mutex::new(BTreeMap::new()) }),
+            tasks,
+        }
     }
 
     /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
@@ -123,15 +128,20 @@ impl Inner {
         responder: Responder<CheckpointResponse>,
     ) -> Result<(), String> {
         match request {
-            CheckpointRequest::Latest => {
-                let note = self.handle.query(|replica| replica.checkpoint().to_owned()).await;
-                text(responder.send(CheckpointResponse::Latest { note }).await)
-            }
-            CheckpointRequest::Offer { .. } => {
-                let refusal =
-                    Refusal::new(RefusalCode::NotSupported, "co-signatures are not collected by this version");
-                text(responder.refuse(refusal).await)
-            }
+            CheckpointRequest::Latest { known } => match self.checkpoints.latest(known.as_deref()).await {
+                Ok(latest) => {
+                    let (note, consistency) = latest.map_or((None, None), |l| (Some(l.note), l.consistency));
+                    text(responder.send(CheckpointResponse::Latest { note, consistency }).await)
+                }
+                Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),
+            },
+            CheckpointRequest::Offer { note } => match self.checkpoints.offer(note).await {
+                Ok(()) => {
+                    let note = self.checkpoints.newest().await;
+                    text(responder.send(CheckpointResponse::Taken { note }).await)
+                }
+                Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),
+            },
         }
     }
 

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use fedledger_federation::{Event, Federation, member::Members};
+use fedledger_federation::{Event, Federation, VersionId, member::Members};
 use fedledger_ledger::{Digest, log::Entry};
+use tokio::sync::watch;
 
 /// A view that the replica's task keeps up to date and everybody may read.
 #[derive(Debug, Clone)]
-pub struct SharedView(Arc<RwLock<View>>);
+pub struct SharedView(Arc<RwLock<View>>, Arc<watch::Sender<u64>>);
 
 /// See [`SharedView`].
 #[derive(Debug)]
@@ -54,7 +55,12 @@ impl SharedView {
         for (_, _, record) in state.attested() {
             view.version_files.extend(record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest()));
         }
-        Self(Arc::new(RwLock::new(view)))
+        Self(Arc::new(RwLock::new(view)), Arc::new(watch::Sender::new(0)))
+    }
+
+    /// Changes whenever members, nodes or keys have.
+    pub fn membership(&self) -> watch::Receiver<u64> {
+        self.1.subscribe()
     }
 
     /// Looks into the view; hold it only as long as that takes.
@@ -67,20 +73,29 @@ impl SharedView {
         let events = entries.iter().filter_map(|entry| entry.result.as_ref()?.as_ref().ok());
         for event in events {
             match event {
-                Event::VersionAttested { version, .. } => {
-                    let Some(record) = state.versions().get(version) else { continue };
-                    let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
-                }
+                Event::VersionAttested { version, .. } => self.publish(state, version),
                 Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
                     let sizes = expected_sizes(state);
                     let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
                     view.expected_sizes = sizes;
                     view.rounds_opened = state.rounds().len() as u64;
                 }
+                Event::Executed { consequences, .. } => {
+                    consequences.attested.iter().for_each(|version| self.publish(state, version));
+                    let members = state.members().clone();
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).members = members;
+                    self.1.send_modify(|changes| *changes += 1);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// Lets every member read the files of a version.
+    fn publish(&self, state: &Federation, version: &VersionId) {
+        let Some(record) = state.versions().get(version) else { return };
+        let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
     }
 }
 

@@ -19,7 +19,7 @@ pub use client::{ApiClient, Submitted};
 pub use code::{ApiCode, Refused};
 pub use entries::{EntriesStream, LogEntry};
 pub use error::ApiError;
-pub use types::{NodeStatus, PeerStatus, RaftRole};
+pub use types::{Level, NodeStatus, PeerStatus, RaftRole};
 
 /// The code generated from `api.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]

@@ -68,8 +68,8 @@ impl Protocol {
             Self::Raft => 2 * 1024 * 1024,
             // An envelope (56 KiB) and its wrapping.
             Self::Transaction => 60 * 1024,
-            // A note with one signature line per co-signer.
-            Self::Checkpoint => 64 * 1024,
+            // A note with one signature line per co-signer, and its wrapping.
+            Self::Checkpoint => 64 * 1024 + 1024,
             Self::Events | Self::Blob => 1024,
         }
     }
@@ -80,7 +80,8 @@ impl Protocol {
             Self::Raft => 0,
             // A leaf (65,535 bytes) and its wrapping.
             Self::Transaction | Self::Events => 72 * 1024,
-            Self::Checkpoint => 64 * 1024 + 1024,
+            // A note and a consistency proof.
+            Self::Checkpoint => 64 * 1024 + 4096,
             Self::Blob => 2 * 1024,
         }
     }
@@ -212,10 +213,10 @@ mod tests {
         check(Answer::Granted(SubmitResponse::Redirect { leader: None }));
         check(Answer::<SubmitResponse>::Busy);
         check(Answer::<SubmitResponse>::Refused(Refusal::new(RefusalCode::Malformed, "no")));
-        check(CheckpointRequest::Latest);
+        check(CheckpointRequest::Latest { known: Some("note".into()) });
         check(CheckpointRequest::Offer { note: "note".into() });
-        check(CheckpointResponse::Latest { note: None });
-        check(CheckpointResponse::Taken);
+        check(CheckpointResponse::Latest { note: None, consistency: Some(vec![digest]) });
+        check(CheckpointResponse::Taken { note: None });
         check(EventsRequest { from: 3 });
         check(EventsAccepted { next: 3 });
         check(EventFrame { index: 3, leaf: vec![] });

@@ -1,5 +1,7 @@
-//! `fedledger export`: the history as one file, and what others need in order to judge it.
+//! `fedledger export`: the history as one file, or as a tree of static files, and what others need in order to judge it.
 
+mod directory;
+mod tiles;
 mod trust;
 
 use std::{
@@ -25,23 +27,26 @@ const EXPORT_SCHEMA: &str = "fedledger.export/1";
 /// Arguments of `fedledger export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
+    /// The bundle to write
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["tiles", "policy", "epochs"])]
+    out: Option<PathBuf>,
+    /// The directory in which to write the log as static files (C2SP tlog-tiles) instead, or to extend them
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    tiles: Option<PathBuf>,
+    /// Write the policy of the last final head (C2SP tlog-policy), by which others can judge receipts
+    #[arg(long, value_name = "FILE", conflicts_with = "tiles")]
+    policy: Option<PathBuf>,
+    /// Write the chain of epochs, by which whoever has the genesis file can judge receipts of any time
+    #[arg(long, value_name = "FILE", conflicts_with = "tiles")]
+    epochs: Option<PathBuf>,
     /// Stop behind the entry that made this version a version
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", conflicts_with = "tiles")]
     to: Option<String>,
     /// Include the updates and the files of versions
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tiles")]
     with_blobs: bool,
-    /// The bundle to write
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["policy", "epochs"])]
-    out: Option<PathBuf>,
-    /// Write the policy of the last final head (C2SP tlog-policy), which others need in order to judge receipts
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Write the chain of epochs, with which whoever has the genesis file can judge receipts of any time
-    #[arg(long, value_name = "FILE")]
-    epochs: Option<PathBuf>,
     /// Write over an existing file
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tiles")]
     force: bool,
 }
 
@@ -58,26 +63,34 @@ struct View {
 
 /// Exports.
 pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
-    for out in [&args.out, &args.policy, &args.epochs].into_iter().flatten() {
-        if !args.force && out.exists() {
-            return Err(Failure::new(Exit::Failed, format!("{} exists already", out.display()))
-                .next("give another name, or --force to write over it"));
+    match (&args.tiles, &args.out) {
+        (Some(directory), _) => tiles::run(context, directory),
+        (None, out) => {
+            for file in [out, &args.policy, &args.epochs].into_iter().flatten() {
+                refuse_existing(file, args.force)?;
+            }
+            trust::run(context, args.policy.as_deref(), args.epochs.as_deref(), out.is_none())?;
+            out.as_ref().map_or(Ok(()), |out| bundle(context, args, out))
         }
     }
-    trust::run(context, args.policy.as_deref(), args.epochs.as_deref(), args.out.is_none())?;
-    match &args.out {
-        Some(out) => bundle(context, args, out),
-        None => Ok(()),
+}
+
+fn refuse_existing(file: &Path, force: bool) -> Result<(), Failure> {
+    if force || !file.exists() {
+        return Ok(());
     }
+    Err(Failure::new(Exit::Failed, format!("{} exists already", file.display()))
+        .next("give another name, or --force to write over it"))
 }
 
 /// Writes a bundle.
 fn bundle(context: &Context, args: &ExportArgs, out: &Path) -> Result<(), Failure> {
     let source = context.source()?;
-    let until = |version| History::read(&source, Keep::State, context.threads()).map_err(Failure::from).and_then(
-        |history| entries_to(&history, version),
-    );
-    let files_until = args.to.as_ref().map(until).transpose()?;
+    let entries_to = |version| {
+        let history = History::read(&source, Keep::State, context.threads())?;
+        entries_to(&history, version)
+    };
+    let files_until = args.to.as_ref().map(|version| entries_to(version)).transpose()?;
     let progress = context.output.progress("writing the bundle");
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = written(out, NamedTempFile::new_in(folder))?;

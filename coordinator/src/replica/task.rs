@@ -1,6 +1,9 @@
 //! The loop that owns the replica's core (invariant: exactly one task mutates a replica).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use fedledger_federation::{
     Federation,
@@ -8,7 +11,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{
     consensus::{Outgoing, ReplicaId, Status},
-    log::ReplayError,
+    finality::{OfferError, Offered},
     replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
 };
 use fedledger_proto::endpoint::{RaftFrame, RaftSender};
@@ -17,10 +20,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Event, Peers, SubmitStage};
+use super::{Event, Finalized, Peers, SubmitStage};
 use crate::{
     disk::{DiskReport, QueuedWrite},
     duties::Workers,
+    findings::Findings,
     shared::SharedView,
 };
 
@@ -56,6 +60,12 @@ pub struct Parts {
     pub log_size: watch::Sender<u64>,
     /// Where the replica stands.
     pub status: watch::Sender<Status>,
+    /// Entries that are final.
+    pub finalized: watch::Sender<Finalized>,
+    /// The newest head that this replica has signed, for the others.
+    pub notes: watch::Sender<Option<String>>,
+    /// Keeps what co-signatures bring to light.
+    pub findings: Findings,
     /// What the API and the peers' requests are answered from.
     pub view: SharedView,
     /// Fetches leaves for snapshots.
@@ -101,11 +111,12 @@ impl Task {
         // After a pause, time goes on from here: a burst of ticks would look like an absent leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.stopping {
+            self.parts.replica.clock(unix_ms());
             self.carry_out().await?;
             let wake = self.wake_at();
             tokio::select! {
                 biased;
-                Some(report) = self.parts.disk_reports.recv() => self.written(report)?,
+                Some(report) = self.parts.disk_reports.recv() => self.written(report).await?,
                 _ = ticks.tick() => {
                     self.parts.replica.tick();
                     self.forget_callers();
@@ -127,7 +138,7 @@ impl Task {
     async fn take_more(&mut self) -> Result<(), Fault> {
         for _ in 0..EVENTS_AT_ONCE {
             if let Ok(report) = self.parts.disk_reports.try_recv() {
-                self.written(report)?;
+                self.written(report).await?;
             } else if let Ok(frame) = self.parts.frames.try_recv() {
                 self.frame(frame);
             } else if let Ok(event) = self.parts.events.try_recv() {
@@ -151,9 +162,13 @@ impl Task {
 
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
-        match self.parts.conductor.wake_at() {
+        let conductor = match self.parts.conductor.wake_at() {
             Some(at_ms) => (self.started + Duration::from_millis(at_ms)).max(now + Duration::from_millis(1)),
             None => now + IDLE,
+        };
+        match self.parts.replica.seal_due_ms() {
+            Some(due_ms) => conductor.min(now + Duration::from_millis(due_ms.saturating_sub(unix_ms()).max(1))),
+            None => conductor,
         }
     }
 
@@ -197,10 +212,8 @@ impl Task {
                     tracing::error!(%fault, "a peer sent entries that do not follow from this replica's");
                 }
                 let _ = reply.send(outcome.is_ok());
-                if let Err(Fault::Diverged {
-                    error: error @ (ReplayError::Outcome { .. } | ReplayError::WriteSet { .. }),
-                    index,
-                }) = outcome
+                if let Err(Fault::Diverged { error, index }) = outcome
+                    && error.is_divergence()
                 {
                     return Err(Fault::Diverged { index, error });
                 }
@@ -216,9 +229,22 @@ impl Task {
                 self.parts.conductor.report(report, now_ms);
                 self.look = true;
             }
+            Event::Offer { note, reply } => self.offer(&note, reply).await,
             Event::Stop => self.stopping = true,
         }
         Ok(())
+    }
+
+    /// Takes a note that a peer, a participant or a client sent.
+    async fn offer(&mut self, note: &str, reply: oneshot::Sender<Result<Option<Offered>, OfferError>>) {
+        let offered = match self.parts.replica.offer(note) {
+            Ok((step, elsewhere)) => {
+                self.perform(step).await;
+                Ok(elsewhere)
+            }
+            Err(error) => Err(error),
+        };
+        let _ = reply.send(offered);
     }
 
     fn submit(
@@ -252,9 +278,9 @@ impl Task {
         let _ = reply.send(waiting);
     }
 
-    fn written(&mut self, report: DiskReport) -> Result<(), Fault> {
+    async fn written(&mut self, report: DiskReport) -> Result<(), Fault> {
         match report {
-            DiskReport::Done { number, log_size } => {
+            DiskReport::Done { number, cosign, log_size } => {
                 if let Some(number) = number {
                     let released = self.parts.replica.persisted(number)?;
                     self.send(released);
@@ -264,6 +290,11 @@ impl Task {
                     *size = log_size.max(*size);
                     grown
                 });
+                if let Some(size) = cosign {
+                    let step = self.parts.replica.cosign(size);
+                    self.parts.notes.send_replace(self.parts.replica.finality().newest_note());
+                    self.perform(step).await;
+                }
                 Ok(())
             }
             DiskReport::Failed(error) => Err(error.into()),
@@ -272,8 +303,15 @@ impl Task {
 
     /// Asks the core what to do until there is nothing more.
     async fn carry_out(&mut self) -> Result<(), Fault> {
-        while let Some(step) = self.parts.replica.step()? {
-            self.perform(step).await;
+        loop {
+            match self.parts.replica.step() {
+                Ok(Some(step)) => self.perform(step).await,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.parts.findings.fault(&fault);
+                    return Err(fault);
+                }
+            }
         }
         let status = self.parts.replica.status();
         let leads = self.parts.replica.leads();
@@ -313,6 +351,12 @@ impl Task {
                 tracing::error!("the disk thread has ended");
             }
         }
+        if !step.findings.is_empty() {
+            let finality = self.parts.replica.finality();
+            let (final_size, unanimous_size) = (finality.final_size(), finality.unanimous_size());
+            self.parts.finalized.send_replace(Finalized { final_size, unanimous_size });
+            self.parts.findings.keep(step.findings);
+        }
         for (ticket, answer) in step.answers {
             if let Some(caller) = self.callers.remove(&ticket) {
                 let _ = caller.send(answer);
@@ -331,6 +375,12 @@ impl Task {
             }
         }
     }
+}
+
+/// Milliseconds since the Unix epoch; 0 for a clock that was never set, with which nobody agrees.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refuse(from: ReplicaId, refused: &fedledger_ledger::consensus::MessageRefused) {

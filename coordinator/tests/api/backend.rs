@@ -80,7 +80,7 @@ impl MemoryLedger {
             Some((code, reason)) => (Outcome::Rejected(code), Some(reason)),
         };
         let write_set = Digest::default();
-        let leaf = Leaf { index, raft_index: index + 1, envelope: envelope.to_vec(), outcome, write_set };
+        let leaf = Leaf { index, raft_index: index + 1, envelope: envelope.to_vec(), outcome, write_set, seal: None };
         let leaf = Bytes::from(leaf.to_bytes());
         leaves.push(leaf.clone());
         self.sizes.send_replace(index + 1);

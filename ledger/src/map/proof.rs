@@ -153,7 +153,7 @@ impl StateProof {
         match (self.recorded(position)?, value) {
             (None, None) => Ok(()),
             (None, Some(_)) => Err(StateProofError::Absent),
-            (Some(_), None) => Ok(()),
+            (Some(recorded), None) => Err(StateProofError::Present(recorded)),
             (Some(recorded), Some(given)) if recorded == given => Ok(()),
             (Some(recorded), Some(given)) => Err(StateProofError::Value { recorded, given }),
         }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fedledger_ledger::limits::{ENVELOPE_SIZE_BYTES_MAX, GENESIS_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX};
+use fedledger_ledger::{
+    limits::{ENVELOPE_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
+    note::NOTE_SIZE_BYTES_MAX,
+};
 
 /// What a message needs beside its largest field, in bytes.
 const OVERHEAD_BYTES: usize = 4 * 1024;
@@ -13,8 +16,11 @@ pub const HAS_DIGESTS_MAX: usize = 1024;
 /// Largest request, in bytes: an envelope, or [`HAS_DIGESTS_MAX`] digests of 34 encoded bytes.
 pub const REQUEST_SIZE_BYTES_MAX: usize = ENVELOPE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
 
-/// Largest response that a client takes, in bytes: the genesis file.
-pub const RESPONSE_SIZE_BYTES_MAX: usize = GENESIS_SIZE_BYTES_MAX + OVERHEAD_BYTES;
+/// What a peer takes in a status, in bytes: its name and some numbers.
+const PEER_SIZE_BYTES: usize = 256;
+
+/// Largest response that a client takes, in bytes: a status with [`PEERS_MAX`] peers and a checkpoint.
+pub const RESPONSE_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + PEERS_MAX * PEER_SIZE_BYTES + OVERHEAD_BYTES;
 
 /// Bytes of a blob in one message of its stream.
 pub const BLOB_CHUNK_SIZE_BYTES: usize = 256 * 1024;

@@ -53,6 +53,21 @@ pub struct PeerStatus {
     pub cosigned_size: Option<u64>,
 }
 
+/// How sure an entry is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// A replica has taken the transaction and will bring it onto the ledger.
+    Accepted,
+    /// A majority of the replicas has it on disk: a crash does not undo it.
+    #[default]
+    Committed,
+    /// Enough replicas have co-signed a head over it: no dishonest minority can undo it.
+    Final,
+    /// Every replica has co-signed a head over it.
+    Unanimous,
+}
+
 /// A replica's role in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

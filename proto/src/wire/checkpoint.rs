@@ -1,5 +1,6 @@
 //! `/fedledger/checkpoint/1`: signed heads of the log, as C2SP notes.
 
+use fedledger_ledger::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Protocol};
@@ -7,8 +8,11 @@ use super::{Call, Protocol};
 /// Asks for a checkpoint, or hands one over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckpointRequest {
-    /// The latest checkpoint with the co-signatures that are known.
-    Latest,
+    /// The latest final checkpoint with the co-signatures that are known; the latest signed one where none is final yet.
+    Latest {
+        /// The text of the last note that the asker has seen.
+        known: Option<String>,
+    },
     /// Here is a checkpoint with at least one co-signature.
     Offer {
         /// The text of the note.
@@ -21,11 +25,17 @@ pub enum CheckpointRequest {
 pub enum CheckpointResponse {
     /// The latest checkpoint.
     Latest {
-        /// The text of the note; none before the first seal.
+        /// The text of the note; none before the first entry.
         note: Option<String>,
+        /// Proof that it extends the head that the asker knows (RFC 6962, section 2.1.2); none where the asker knows none,
+        /// or one of a longer log.
+        consistency: Option<Vec<Digest>>,
     },
     /// The offered checkpoint was verified and its co-signatures are kept.
-    Taken,
+    Taken {
+        /// The text of the newest note that the taker has signed, if it signs any.
+        note: Option<String>,
+    },
 }
 
 impl Call for CheckpointRequest {

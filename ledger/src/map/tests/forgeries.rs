@@ -217,6 +217,7 @@ enum Change {
     Value(prop::sample::Index),
     Position(u8),
     Truncate(prop::sample::Index),
+    Replace(prop::sample::Index),
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
@@ -231,25 +232,36 @@ fn any_change() -> impl Strategy<Value = Change> {
         index().prop_map(Change::Value),
         any::<u8>().prop_map(Change::Position),
         index().prop_map(Change::Truncate),
+        index().prop_map(Change::Replace),
     ]
 }
 
-/// Leaves and hashes of all nodes beside the ways of the keys: everything that proofs of the map contain.
-fn material(map: &StateMap, keys: &[Vec<u8>]) -> (Vec<(Digest, Digest)>, Vec<Digest>) {
-    let proofs: Vec<_> = keys.iter().map(|key| Forged::from(&map.prove(key))).collect();
-    let leaves: Vec<_> = proofs.iter().filter_map(|proof| proof.leaf).collect();
-    let hashes = proofs.iter().flat_map(|proof| &proof.path).map(|(_, hash)| *hash);
-    let hashes = hashes.chain(leaves.iter().flat_map(|(position, value)| [*position, *value])).chain([map.root()]);
-    (leaves.clone(), hashes.collect())
+/// Everything that proofs of a map contain, in the right places and in wrong ones.
+struct Material {
+    proofs: Vec<Forged>,
+    leaves: Vec<(Digest, Digest)>,
+    hashes: Vec<Digest>,
+}
+
+impl Material {
+    fn of<'a>(map: &StateMap, keys: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+        let proofs: Vec<_> = keys.map(|key| Forged::from(&map.prove(key))).collect();
+        let leaves: Vec<_> = proofs.iter().filter_map(|proof| proof.leaf).collect();
+        let digests = leaves.iter().flat_map(|(position, value)| [*position, *value]);
+        let others = proofs.iter().flat_map(|proof| &proof.path).map(|(_, hash)| *hash);
+        let hashes = digests.chain(others).chain([map.root()]).collect();
+        Self { proofs, leaves, hashes }
+    }
 }
 
 impl Change {
-    fn apply(&self, proof: &mut Forged, leaves: &[(Digest, Digest)], hashes: &[Digest]) {
+    fn apply(&self, proof: &mut Forged, material: &Material) {
         let steps = proof.path.len();
         match self {
-            Self::Leaf(leaf) => proof.leaf = Some(*leaf.get(leaves)),
+            Self::Replace(other) => *proof = other.get(&material.proofs).clone(),
+            Self::Leaf(leaf) => proof.leaf = Some(*leaf.get(&material.leaves)),
             Self::NoLeaf => proof.leaf = None,
-            Self::Value(value) => proof.leaf.iter_mut().for_each(|(_, digest)| *digest = *value.get(hashes)),
+            Self::Value(value) => proof.leaf.iter_mut().for_each(|(_, digest)| *digest = *value.get(&material.hashes)),
             Self::Position(bit) => proof.leaf.iter_mut().for_each(|(position, _)| {
                 *position = Digest::from_bytes(flipped(*position.as_bytes(), *bit));
             }),
@@ -257,7 +269,7 @@ impl Change {
             Self::DropStep(step) => drop(proof.path.remove(step.index(steps))),
             Self::RepeatStep(step) => proof.path.insert(step.index(steps), proof.path[step.index(steps)]),
             Self::MoveStep(step, bit) => proof.path[step.index(steps)].0 = *bit,
-            Self::Sibling(step, hash) => proof.path[step.index(steps)].1 = *hash.get(hashes),
+            Self::Sibling(step, hash) => proof.path[step.index(steps)].1 = *hash.get(&material.hashes),
             Self::Truncate(step) => proof.path.truncate(step.index(steps)),
         }
     }
@@ -270,10 +282,10 @@ proptest! {
     ) {
         let (map, records) = numbered(count);
         let key = format!("key/{asked}").into_bytes();
-        let (leaves, hashes) = material(&map, &records.keys().cloned().collect::<Vec<_>>());
+        let material = Material::of(&map, records.keys());
         let genuine = Forged::from(&map.prove(&key));
         let mut forged = genuine.clone();
-        changes.iter().for_each(|change| change.apply(&mut forged, &leaves, &hashes));
+        changes.iter().for_each(|change| change.apply(&mut forged, &material));
         let truth = records.get(&key).map(Vec::as_slice);
         for claim in [None, Some(&[9; 8][..])].into_iter().chain(records.values().map(|value| Some(value.as_slice()))) {
             let shown = forged.shows(&map.root(), &key, claim);

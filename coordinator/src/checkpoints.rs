@@ -1,0 +1,169 @@
+//! Heads of the log, as others ask for them and hand them over: consistency proofs, and evidence where they contradict the
+//! log.
+
+use std::sync::Arc;
+
+use fedledger_ledger::{
+    Digest,
+    checkpoint::Checkpoint,
+    evidence::{Evidence, Prefix},
+    finality::{Cosignature, OfferError, Offered},
+    log::read_node,
+    merkle::{self, root_at},
+    note::SignedNote,
+    storage::{StorageError, notes::read_note},
+};
+
+use crate::{findings::Findings, replica::Handle};
+
+/// Answers for the heads of the log; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    handle: Handle,
+    findings: Findings,
+}
+
+/// The newest head, and how it follows from the one that the caller knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latest {
+    /// The note.
+    pub note: String,
+    /// Proof that it extends the caller's head (RFC 6962, section 2.1.2); none where the caller has none, or knows more.
+    pub consistency: Option<Vec<Digest>>,
+}
+
+/// A head that is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointFailure {
+    /// It is no co-signed head of this log.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// It is about this log, but about another history.
+    #[error("the checkpoint says that the first {size} entries have the root {theirs}, in this log they have {ours}")]
+    Contradicts {
+        /// Entries under it.
+        size: u64,
+        /// Root that it says.
+        theirs: Digest,
+        /// Root of this log at that size.
+        ours: Digest,
+    },
+    /// Reading the log failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The node stops.
+    #[error("the replica is stopping")]
+    Stopping,
+}
+
+impl Checkpoints {
+    /// Answers from the replica behind `handle`.
+    pub const fn new(handle: Handle, findings: Findings) -> Self {
+        Self { handle, findings }
+    }
+
+    /// The newest head that this replica has signed, with every co-signature so far.
+    pub async fn newest(&self) -> Option<String> {
+        self.handle.query(|replica| replica.finality().newest_note()).await?
+    }
+
+    /// The newest final head, or the newest signed one where none is final yet; and how it extends `known`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointFailure`]; where `known` contradicts the log, evidence is kept.
+    pub async fn latest(&self, known: Option<&str>) -> Result<Option<Latest>, CheckpointFailure> {
+        let recent =
+            self.handle.query(|replica| replica.finality().final_note().ok_or(replica.checkpoint().to_owned()));
+        let note = match recent.await.ok_or(CheckpointFailure::Stopping)? {
+            Ok(note) => note,
+            // The last final head may be older than this process.
+            Err(head) => read_note(&**self.handle.storage(), "final")?.unwrap_or(head),
+        };
+        let size = size_of(&note).unwrap_or_default();
+        self.written(size).await?;
+        let known = match known {
+            Some(known) => Some(self.check(known).await?),
+            None => None,
+        };
+        let storage = Arc::clone(self.handle.storage());
+        let proof = |from| merkle::consistency_proof(from, size, |node| read_node(&*storage, node)).ok();
+        Ok(Some(Latest { consistency: known.filter(|known| *known <= size).and_then(proof), note }))
+    }
+
+    /// Takes a co-signed head that somebody hands over.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointFailure`]; where it contradicts the log, evidence is kept.
+    pub async fn offer(&self, note: String) -> Result<(), CheckpointFailure> {
+        let offered = self.handle.offer(note.clone()).await.ok_or(CheckpointFailure::Stopping)??;
+        match offered {
+            Some(Offered::Elsewhere(checkpoint, cosignatures)) => self.compare(&checkpoint, &note, &cosignatures).await,
+            Some(Offered::Taken(_)) | None => Ok(()),
+        }
+    }
+
+    /// Takes a head that came as an answer.
+    pub async fn offered(&self, note: String) {
+        if let Err(error) = self.offer(note).await {
+            tracing::warn!(%error, "a replica has sent a head that is not taken");
+        }
+    }
+
+    /// The size of a head that somebody knows, after comparing it with the log.
+    async fn check(&self, known: &str) -> Result<u64, CheckpointFailure> {
+        let note = SignedNote::parse(known).map_err(OfferError::from)?;
+        let checkpoint = Checkpoint::parse(note.text()).map_err(OfferError::from)?;
+        self.compare(&checkpoint, known, &[]).await?;
+        Ok(checkpoint.size())
+    }
+
+    /// Compares a head with the log, if the log is that long.
+    async fn compare(
+        &self,
+        checkpoint: &Checkpoint,
+        note: &str,
+        cosignatures: &[Cosignature],
+    ) -> Result<(), CheckpointFailure> {
+        let (size, theirs) = (checkpoint.size(), *checkpoint.root());
+        if size > *self.handle.log_size().borrow() {
+            return Ok(());
+        }
+        let storage = Arc::clone(self.handle.storage());
+        let ours = root_at(size, |node| read_node(&*storage, node))?;
+        if ours == theirs {
+            return Ok(());
+        }
+        for cosignature in cosignatures {
+            self.convict(note, size, ours, &cosignature.node).await;
+        }
+        Err(CheckpointFailure::Contradicts { size, theirs, ours })
+    }
+
+    /// Keeps evidence against a node that has signed a head of this log as well as another one.
+    async fn convict(&self, note: &str, size: u64, ours: Digest, node: &str) {
+        let name = node.to_owned();
+        let Some(Some(own)) = self.handle.query(move |replica| replica.finality().note_by(&name)).await else { return };
+        let Some(own_size) = Checkpoint::parse(own.text()).ok().map(|checkpoint| checkpoint.size()) else { return };
+        let storage = Arc::clone(self.handle.storage());
+        let proof = merkle::consistency_proof(size, own_size, |node| read_node(&*storage, node)).unwrap_or_default();
+        let prefix = (size < own_size).then_some(Prefix { root: ours, proof });
+        let Ok(theirs) = SignedNote::parse(note) else { return };
+        match Evidence::new(theirs, own, prefix) {
+            Ok(evidence) => self.findings.evidence(evidence),
+            Err(error) => tracing::warn!(%error, node, "a contradicting head is no evidence by itself"),
+        }
+    }
+
+    /// Waits until entries below `size` can be read.
+    async fn written(&self, size: u64) -> Result<(), CheckpointFailure> {
+        let mut written = self.handle.log_size();
+        written.wait_for(|written| *written >= size).await.map_err(|_| CheckpointFailure::Stopping)?;
+        Ok(())
+    }
+}
+
+fn size_of(note: &str) -> Option<u64> {
+    Some(Checkpoint::parse(SignedNote::parse(note).ok()?.text()).ok()?.size())
+}

@@ -26,6 +26,7 @@ mod keys;
 mod nodes;
 mod policy;
 mod provision;
+mod seen;
 mod tls;
 mod write;
 
@@ -46,6 +47,7 @@ pub use identity::Identity;
 pub use nodes::{NodeRole, ParticipantKit, ReplicaKit};
 pub use policy::{Selection, SitePolicy};
 pub use provision::{KitFile, ProvisionError, Provisioned, provision};
+pub use seen::SeenHeads;
 pub use tls::TlsIdentity;
 pub use write::{WriteError, write_kits};
 
@@ -57,6 +59,8 @@ pub const POLICY_FILE: &str = "policy.toml";
 pub const GENESIS_FILE: &str = "genesis.cbor";
 /// Name of the file that makes a directory an identity.
 pub const IDENTITY_FILE: &str = "identity.toml";
+/// Name of the file in an identity's directory with the last head of the log that its people have seen.
+pub const SEEN_HEAD_FILE: &str = "checkpoint";
 /// Name of the file with the command line's defaults.
 pub const DEFAULTS_FILE: &str = "fedledger.toml";
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Identity, Replica, Step};
+use super::{Fault, Identity, Replica, Step, proven::ProvenStates};
 use crate::{
     checkpoint::Checkpoint,
     codec,
@@ -91,6 +91,8 @@ pub(super) struct Sealing {
     unsigned: Option<(u64, String)>,
     /// The epoch in force.
     epoch: Arc<Epoch>,
+    /// The states that recent seals fix.
+    pub proven: ProvenStates,
     /// Why this replica must stop.
     pub fault: Option<Fault>,
 }
@@ -131,6 +133,7 @@ impl Sealing {
             heads: Vec::new(),
             unsigned: None,
             epoch,
+            proven: ProvenStates::open(log, final_size),
             fault: None,
         })
     }
@@ -139,6 +142,7 @@ impl Sealing {
     pub fn applied<M: StateMachine>(&mut self, leaf: &Leaf, log: &Log<M>) {
         let Some(seal) = &leaf.seal else { return };
         self.under_way = false;
+        self.proven.sealed(log);
         let sealed = log.sealed();
         if self.epoch.number != sealed.head_epoch().number {
             self.epoch = Arc::new(sealed.head_epoch().clone());
@@ -216,7 +220,10 @@ impl Sealing {
                     let (size, own, theirs, signers) = (*size, *own, *theirs, signers.clone());
                     self.fault = Some(Fault::RootDiverged { size, own, theirs, signers });
                 }
-                Finding::Final { note, .. } => put_note(batch, FINAL_NOTE, note),
+                Finding::Final { size, note, .. } => {
+                    self.proven.settled(*size);
+                    put_note(batch, FINAL_NOTE, note);
+                }
                 Finding::Unanimous { note, .. } => {
                     put_note(batch, UNANIMOUS_NOTE, note);
                     put_note(batch, FINAL_NOTE, note);

@@ -140,6 +140,16 @@ pub enum KitError {
         /// What is wrong with it.
         source: GenesisError,
     },
+    /// The last head that was seen, damaged.
+    #[error(
+        "{} is no signed checkpoint: restore it from a backup, or remove it, and with it the memory of what replicas have \
+         shown before",
+        file.display()
+    )]
+    SeenHead {
+        /// The file.
+        file: PathBuf,
+    },
     /// A name that the genesis file does not know.
     #[error("{} names {name:?}, which is not in the genesis file beside it: correct the name", file.display())]
     Unknown {

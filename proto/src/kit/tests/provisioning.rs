@@ -94,7 +94,8 @@ fn default_ports_count_up() {
     let text = |path: &str| String::from_utf8(provisioned.files[Path::new(path)].bytes.clone()).unwrap();
     assert!(text("a/replica/node.toml").contains("listen = \"127.0.0.1:7001\"\napi = \"127.0.0.1:7101\"\n"));
     assert!(text("b/replica/node.toml").contains("listen = \"127.0.0.1:7002\"\napi = \"127.0.0.1:7102\"\n"));
-    assert!(text("fedledger.toml").contains("connect = \"https://127.0.0.1:7101\""));
+    let connect = "connect = [\"https://127.0.0.1:7101\", \"https://127.0.0.1:7102\"]\n";
+    assert!(text("fedledger.toml").contains(connect), "{}", text("fedledger.toml"));
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub(crate) struct GlobalArgs {
     /// Directory of the identity to connect and sign with [env: FEDLEDGER_IDENTITY]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Ledger")]
     pub identity: Option<PathBuf>,
+    /// File with the passphrase of encrypted keys, on one line [env: FEDLEDGER_PASSPHRASE, the passphrase itself]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Keys")]
+    pub passphrase_file: Option<PathBuf>,
     /// Print JSON, and nothing else, on stdout
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -76,6 +79,9 @@ pub(crate) enum Command {
     Demo(commands::demo::DemoArgs),
     /// Make genesis file, keys and one directory per node from a description of the members
     Provision(commands::provision::ProvisionArgs),
+    /// Keys that are made on site and never leave it
+    #[command(subcommand)]
+    Identity(commands::identity::IdentityCommand),
     /// Run a replica of the ledger
     Coordinator(commands::coordinator::CoordinatorArgs),
     /// Run a hospital's participant
@@ -85,6 +91,9 @@ pub(crate) enum Command {
     /// Members of the consortium
     #[command(subcommand)]
     Member(commands::member::MemberCommand),
+    /// What the members are asked to decide, and their votes
+    #[command(subcommand)]
+    Proposal(commands::proposal::ProposalCommand),
     /// Training plans and the hospitals' consent
     #[command(subcommand)]
     Plan(commands::plan::PlanCommand),
@@ -112,7 +121,7 @@ pub(crate) enum Command {
     Audit(commands::audit::AuditCommand),
     /// Check a ledger: every signature, every entry, every version
     Verify(commands::verify::VerifyArgs),
-    /// Write the history as one file that can be verified anywhere
+    /// Write the history as one file that can be verified anywhere, or as static files for the web
     Export(commands::export::ExportArgs),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),

@@ -9,11 +9,13 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod identity;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod member;
 pub(crate) mod participant;
 pub(crate) mod plan;
+pub(crate) mod proposal;
 pub(crate) mod provision;
 pub(crate) mod rollback;
 pub(crate) mod round;
@@ -30,10 +32,12 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(context, args),
         Command::Provision(args) => provision::run(context, &args),
+        Command::Identity(command) => identity::run(context, command),
         Command::Coordinator(args) => coordinator::run(context, &args),
         Command::Participant(args) => participant::run(context, &args),
         Command::Status(args) => status::run(context, &args),
-        Command::Member(command) => member::run(context, &command),
+        Command::Member(command) => member::run(context, command),
+        Command::Proposal(command) => proposal::run(context, command),
         Command::Plan(command) => plan::run(context, command),
         Command::Round(command) => round::run(context, &command),
         Command::Events(args) => events::run(context, &args),

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read as _, path::Path};
 use fedledger_federation::history::{History, Keep};
 use fedledger_proto::{
     api::{ApiClient, ApiError},
-    kit::Identity,
+    kit::{Identity, KitError, Passphrase},
 };
 use tokio::runtime::Runtime;
 
@@ -13,6 +13,7 @@ use crate::{
     args::GlobalArgs,
     error::{Exit, Failure},
     output::Output,
+    passphrase,
     places::Places,
     remote::RemoteSource,
     source::Source,
@@ -56,7 +57,21 @@ impl Context {
                  fedledger.toml",
             )
         })?;
-        Ok(Identity::load(&directory)?)
+        Ok(self.unlock(|passphrase| Identity::load_with(&directory, passphrase))?)
+    }
+
+    /// The passphrase that was given, if one was.
+    pub fn passphrase(&self) -> Result<Option<Passphrase>, Failure> {
+        Ok(passphrase::given(self.global.passphrase_file.as_deref())?)
+    }
+
+    /// Opens something that may be encrypted: with the passphrase that was given, or one that is asked for if there is
+    /// a terminal.
+    pub fn unlock<T, E>(&self, open: impl Fn(Option<&Passphrase>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: passphrase::Locked + From<KitError>,
+    {
+        passphrase::unlock(self.global.passphrase_file.as_deref(), open)
     }
 
     /// A connection to the replica that was named, which commands that write or watch need.

@@ -4,12 +4,12 @@ use std::{error::Error, fmt, io, path::Path, process::ExitCode};
 
 use fedledger_federation::{
     audit::AuditError,
-    history::{ExportError, HistoryError, SourceError},
+    history::{ExportError, HistoryError, SourceError, TilesError},
 };
 use fedledger_ledger::bundle::BundleWriteError;
 use fedledger_proto::{
     api::{ApiCode, ApiError},
-    kit::KitError,
+    kit::{KitError, SiteError},
 };
 
 use crate::source::OpenError;
@@ -17,6 +17,9 @@ use crate::source::OpenError;
 /// What to do about a damaged ledger.
 const DAMAGE_ADVICE: &str =
     "`fedledger verify` names every place that is damaged; read another replica's ledger meanwhile";
+
+/// What to do about two histories of one ledger.
+const FORK_ADVICE: &str = "keep both as evidence, and ask other members for the checkpoints that they have kept";
 
 /// What to do about a replica that does not answer in time.
 const TIMED_OUT_ADVICE: &str = "look at `fedledger status`: a majority of the replicas must reach each other; \
@@ -106,6 +109,12 @@ impl From<KitError> for Failure {
     }
 }
 
+impl From<SiteError> for Failure {
+    fn from(error: SiteError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let damage = error.is_damage();
@@ -188,6 +197,23 @@ impl From<ExportError> for Failure {
         match error {
             ExportError::History(error) => error.into(),
             ExportError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<TilesError> for Failure {
+    fn from(error: TilesError) -> Self {
+        let what = "the tiles cannot be written";
+        match error {
+            TilesError::Source(error) => error.into(),
+            TilesError::Fork { .. } => Self::because(Exit::Mismatch, what, error).next(FORK_ADVICE),
+            TilesError::Missing { .. } | TilesError::Root { .. } | TilesError::Genesis(_) => {
+                Self::because(Exit::Mismatch, what, error).next(DAMAGE_ADVICE)
+            }
+            TilesError::OtherLog { .. } | TilesError::Shorter { .. } => {
+                Self::because(Exit::Failed, what, error).next("name another directory")
+            }
+            TilesError::NoCheckpoint | TilesError::Tile(_) => Self::because(Exit::Failed, what, error),
         }
     }
 }

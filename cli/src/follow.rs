@@ -51,6 +51,11 @@ impl Follower {
         Ok(EntryView::of(self.log.machine(), &replayed))
     }
 
+    /// Entries so far, the genesis file included: the next entry's index.
+    pub const fn size(&self) -> u64 {
+        self.log.size()
+    }
+
     /// The state that the entries so far lead to.
     pub const fn state(&self) -> &Federation {
         self.log.machine()

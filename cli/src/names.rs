@@ -23,6 +23,8 @@ enum Kind {
     Version,
     /// A plan.
     Plan,
+    /// A proposal.
+    Proposal,
 }
 
 /// Shortens ids as far as they stay unique.
@@ -30,6 +32,7 @@ enum Kind {
 pub(crate) struct Short {
     version_length: usize,
     plan_length: usize,
+    proposal_length: usize,
     numbers: BTreeMap<VersionId, u64>,
 }
 
@@ -37,10 +40,12 @@ impl Short {
     /// For the ids in `state`.
     pub fn of(state: &Federation) -> Self {
         let versions = state.versions().iter().map(|(id, _)| id.to_string()).collect();
+        let proposals = state.proposals().iter().map(|(id, _)| id.to_string()).collect();
         let plans = state.plans().iter().map(|(id, _)| id.to_string()).collect();
         Self {
             version_length: unique_length(&versions, VERSION_LENGTH_MIN),
             plan_length: unique_length(&plans, DIGEST_LENGTH_MIN),
+            proposal_length: unique_length(&proposals, DIGEST_LENGTH_MIN),
             numbers: state.numbers().iter().map(|(number, id)| (*id, *number)).collect(),
         }
     }
@@ -59,6 +64,11 @@ impl Short {
     pub fn plan(&self, id: &Digest) -> String {
         id.to_string().chars().take(self.plan_length).collect()
     }
+
+    /// A proposal's id, shortened.
+    pub fn proposal(&self, id: &Digest) -> String {
+        id.to_string().chars().take(self.proposal_length).collect()
+    }
 }
 
 impl Kind {
@@ -67,6 +77,7 @@ impl Kind {
         match self {
             Self::Version => "version",
             Self::Plan => "plan",
+            Self::Proposal => "proposal",
         }
     }
 
@@ -75,6 +86,7 @@ impl Kind {
         match self {
             Self::Version => "`fedledger log` lists the versions, and `fedledger branch list` the branches",
             Self::Plan => "`fedledger plan list` lists the plans",
+            Self::Proposal => "`fedledger proposal list` lists the proposals",
         }
     }
 }
@@ -132,6 +144,20 @@ pub(crate) fn plan(state: &Federation, text: &str) -> Result<Digest, Failure> {
     choose(Kind::Plan, text, exact.collect(), beginning.collect(), describe, || {
         state.plans().iter().map(|(id, _)| *id).collect()
     })
+}
+
+/// The proposal whose id begins with `text`.
+///
+/// # Errors
+///
+/// A [`Failure`] that lists what may have been meant.
+pub(crate) fn proposal(state: &Federation, text: &str) -> Result<Digest, Failure> {
+    let ids = || state.proposals().iter().map(|(id, _)| *id);
+    let beginning = ids().filter(|id| id.to_string().starts_with(text)).collect();
+    let short = Short::of(state);
+    let action = |id: &Digest| state.proposals().get(id).map_or("", |record| record.content.action.name());
+    let describe = |id: &Digest| format!("{} {}", short.proposal(id), action(id));
+    choose(Kind::Proposal, text, BTreeSet::new(), beginning, describe, || ids().collect())
 }
 
 /// The one thing that is meant.

@@ -90,6 +90,7 @@ impl RoundRow {
                 self.joined.push(member.clone());
                 self.missing.insert(member, "joined");
             }
+            Some(Participation::Revoked) => drop(self.missing.insert(member, "revoked")),
             Some(Participation::Declined { reason }) => drop(self.declined.insert(member, reason.clone())),
             Some(Participation::Contributed { .. }) => {
                 self.joined.push(member.clone());

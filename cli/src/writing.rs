@@ -106,6 +106,7 @@ impl Writer {
         let failure = Failure::because(Exit::Refused, what, why);
         match code.as_str() {
             "not_permitted" => failure.next("use the identity of a member with that role: --identity DIR"),
+            "target_changed" => failure.next("look at what is there now, and propose anew"),
             "head_moved" => failure.next("look at `fedledger branch`, and decide again"),
             _ => failure.next("nothing was changed; the rejection stands on the ledger"),
         }

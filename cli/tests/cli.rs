@@ -21,7 +21,9 @@ roles = ["replica", "participant", "operator"]
 /// Runs the command line in a folder, without defaults from outside.
 fn fedledger(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedledger"));
-    for variable in ["FEDLEDGER_LEDGER", "FEDLEDGER_CONNECT", "FEDLEDGER_IDENTITY", "FEDLEDGER_LOG"] {
+    for variable in
+        ["FEDLEDGER_LEDGER", "FEDLEDGER_CONNECT", "FEDLEDGER_IDENTITY", "FEDLEDGER_LOG", "FEDLEDGER_PASSPHRASE"]
+    {
         command.env_remove(variable);
     }
     command.current_dir(folder).args(arguments).output().unwrap()

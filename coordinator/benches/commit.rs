@@ -50,6 +50,7 @@ impl Cluster {
             replica: Some(ReplicaDescription {
                 listen: Some(free_port()),
                 api: Some(free_port()),
+                http: Some(free_port()),
                 ..ReplicaDescription::default()
             }),
             participant: None,

@@ -30,7 +30,8 @@ use tonic::{
 use v1::{blobs_server::BlobsServer, ledger_server::LedgerServer};
 
 pub use self::backend::{Backend, Blob, Caller, ReadError, Recorded, StateAnswer, SubmitError, SubmitOutcome};
-use self::{access::Access, blobs::BlobsService, connections::Connections, ledger::LedgerService};
+pub(crate) use self::connections::{Connection, ConnectionLimits, Connections};
+use self::{access::Access, blobs::BlobsService, ledger::LedgerService};
 
 /// What an [`ApiServer`] is told when it starts.
 #[derive(Debug, Clone)]
@@ -134,7 +135,9 @@ impl ApiServer {
         let open = TaskTracker::new();
         let access = Arc::new(Access::new(backend, stopping.clone()));
         let router = router(self.server, access, self.reflection)?;
-        let incoming = Connections::new(self.listener, aborted, open.clone()).incoming();
+        let bounds =
+            ConnectionLimits { total_max: limits::CONNECTIONS_MAX, per_host_max: limits::CONNECTIONS_PER_HOST_MAX };
+        let incoming = Connections::new(self.listener, bounds, aborted, open.clone()).incoming();
         let signal = async {
             shutdown.await;
             stopping.cancel();

@@ -1,4 +1,4 @@
-//! What the gRPC API is answered from.
+//! What the gRPC API and the HTTP server are answered from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use fedledger_ledger::{
     merkle::{self, ProofError},
     note::SignedNote,
     replica::{Replica, SubmitError as CoreError},
-    storage::notes::read_note,
+    storage::{LogStorage, notes::read_note},
 };
 use fedledger_proto::{
     api::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
@@ -26,6 +26,7 @@ use crate::{
     api::{Backend, Blob, Caller, ReadError, Recorded, StateAnswer, SubmitError, SubmitOutcome},
     blobs::BlobStore,
     checkpoints::{CheckpointFailure, Checkpoints, Latest},
+    http::{Condition, TileBackend},
     intake::{Intake, Taken},
     proofs,
     replica::{Finalized, Handle, LEVEL_TIMEOUT, Peers, SubmitFailure, Submitted},
@@ -109,7 +110,7 @@ fn parse_head(note: &str) -> Option<(SignedNote, Checkpoint)> {
 fn submit_error(failure: SubmitFailure) -> SubmitError {
     match failure {
         SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
-        SubmitFailure::Refused(CoreError::Busy | CoreError::Propose(_)) => SubmitError::Busy,
+        SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
         SubmitFailure::NoLeader => SubmitError::NoLeader,
         SubmitFailure::TimedOut => SubmitError::TimedOut,
         SubmitFailure::ExpiresTooSoon { not_after_index, by_index } => {
@@ -247,5 +248,28 @@ impl Backend for ReplicaBackend {
 
     fn is_raw_update(&self, digest: &Digest) -> bool {
         !self.view.read().is_public(digest)
+    }
+}
+
+impl TileBackend for ReplicaBackend {
+    async fn head(&self) -> Result<Option<String>, ReadError> {
+        match self.checkpoints.latest(None).await {
+            Ok(latest) => Ok(latest.map(|latest| latest.note)),
+            Err(CheckpointFailure::Storage(error)) => Err(error.into()),
+            Err(_) => Err(ReadError::Stopping),
+        }
+    }
+
+    fn storage(&self) -> Arc<dyn LogStorage> {
+        Arc::clone(self.handle.storage())
+    }
+
+    fn condition(&self) -> Condition {
+        let status = self.handle.status();
+        // The task holds the other end.
+        if status.has_changed().is_err() {
+            return Condition::Stopped;
+        }
+        if status.borrow().leader.is_some() { Condition::Ready } else { Condition::Leaderless }
     }
 }

@@ -10,11 +10,13 @@ use fedledger_federation::{
     Command, Federation,
     command::{FileRef, OutputFiles, RoundKey},
     conductor::{Duty, Report},
+    governance::RecordEvidence,
     plan::Plan,
     recipe::{Recipe, RecipeError, Update, WRONG_DIGEST, check_update},
 };
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
+    evidence::Evidence,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::endpoint::Endpoint;
@@ -89,6 +91,21 @@ impl Workers {
         let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
         let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, threads };
         Self { inner: Arc::new(inner), tasks }
+    }
+
+    /// Brings evidence of equivocation onto the ledger as it is found; another replica may be faster.
+    pub fn record(&self, mut found: mpsc::Receiver<Evidence>) {
+        let inner = Arc::clone(&self.inner);
+        self.tasks.spawn(async move {
+            while let Some(evidence) = found.recv().await {
+                let command = Command::RecordEvidence(RecordEvidence { evidence: evidence.to_bytes() });
+                match inner.submit_command(&command).await {
+                    Ok(None) => tracing::warn!("evidence of two histories is on the ledger now"),
+                    Ok(Some(reason)) => tracing::info!(reason, "the evidence was not recorded"),
+                    Err(reason) => tracing::error!(reason, "the evidence could not be brought onto the ledger"),
+                }
+            }
+        });
     }
 
     /// Begins a duty; its report comes as an event.

@@ -8,6 +8,7 @@ use fedledger_ledger::{
     intake::{INTAKE_ENTRIES, IntakeReceipt},
     log::Refusal,
     replica::SubmitError as CoreError,
+    seal::SEAL_KIND,
 };
 use tokio::time::sleep;
 
@@ -91,12 +92,15 @@ impl Intake {
         let checked = self.handle.query(move |replica| {
             let log = replica.log();
             let transaction = log.check(&envelope)?;
+            if transaction.kind == SEAL_KIND {
+                return Err(CoreError::Seal);
+            }
             let known = log.find(&transaction, &envelope).is_some();
             let not_after_index = transaction.not_after_index;
-            Ok::<_, Refusal>((Checked { chain: *log.chain(), size: log.size(), not_after_index, known }, envelope))
+            Ok::<_, CoreError>((Checked { chain: *log.chain(), size: log.size(), not_after_index, known }, envelope))
         });
         let checked = checked.await.ok_or(SubmitFailure::Stopping)?;
-        checked.map_err(|refusal| SubmitFailure::Refused(CoreError::Refused(refusal)))
+        Ok(checked?)
     }
 }
 

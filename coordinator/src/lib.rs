@@ -1,8 +1,8 @@
 //! A replica of the ledger as a process: network, disk, API, and the one task that owns the replica's core.
 //!
 //! ```text
-//!                  gRPC (people, programs)      libp2p (nodes)
-//!                          |                         |
+//!     HTTP (anybody)   gRPC (people, programs)      libp2p (nodes)
+//!           |              |                         |
 //!   duties <---> replica task (owns the core) <--- requests, Raft frames
 //!                          |
 //!                    disk thread (RocksDB)       blob store (files by SHA-256)
@@ -19,6 +19,7 @@ mod disk;
 mod duties;
 pub mod findings;
 mod gossip;
+pub mod http;
 pub mod intake;
 pub mod node;
 mod proofs;

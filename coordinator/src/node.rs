@@ -35,6 +35,7 @@ use crate::{
     duties::{Means, Workers},
     findings::Findings,
     gossip,
+    http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
     intake::Intake,
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
@@ -77,6 +78,9 @@ pub enum NodeError {
     /// It cannot serve its API.
     #[error(transparent)]
     Api(#[from] ApiServerError),
+    /// It cannot serve its log over HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpServerError),
     /// The system refuses a thread or randomness.
     #[error("the system refuses {what}: {reason}")]
     System {
@@ -100,6 +104,7 @@ pub struct ReplicaNode {
     stop_api: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), Fault>>>,
     api: Option<JoinHandle<Result<(), ApiServerError>>>,
+    http: Option<RunningHttp>,
     disk: Option<std::thread::JoinHandle<()>>,
     tasks: Tasks,
     ended: watch::Receiver<Option<String>>,
@@ -131,8 +136,12 @@ impl ReplicaNode {
         let api_config =
             ApiConfig { listen: kit.config.api, tls: kit.tls.clone(), reflection: kit.config.settings.reflection };
         let api = ApiServer::bind(api_config).await?;
+        let http = match kit.config.http {
+            Some(listen) => Some(HttpServer::bind(HttpConfig::new(listen)).await?),
+            None => None,
+        };
         let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &replica))?;
-        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, endpoint, incoming };
+        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming };
         assembly.start()
     }
 
@@ -172,6 +181,9 @@ impl ReplicaNode {
             api.abort();
             let _ = api.await;
         }
+        if let Some(http) = self.http.take() {
+            http.abort().await;
+        }
         self.tasks.stop().await;
         self.endpoint.close().await;
         if let Some(disk) = self.disk.take() {
@@ -188,6 +200,9 @@ impl ReplicaNode {
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         if let Some(stop) = self.stop_api.take() {
             let _ = stop.send(());
+        }
+        if let Some(http) = self.http.take() {
+            http.stop().await;
         }
         self.tasks.stop().await;
         let _ = self.handle.events().send(Event::Stop).await;
@@ -218,13 +233,14 @@ struct Assembly {
     replica: Replica<Federation>,
     blobs: BlobStore,
     api: ApiServer,
+    http: Option<HttpServer>,
     endpoint: Endpoint,
     incoming: Incoming,
 }
 
 impl Assembly {
     fn start(self) -> Result<ReplicaNode, NodeError> {
-        let Self { kit, name, peers, storage, replica, blobs, api, endpoint, incoming } = self;
+        let Self { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming } = self;
         let storage: Arc<dyn LogStorage> = storage;
         let thread_failed = |error: std::io::Error| NodeError::System { what: "a thread", reason: error.to_string() };
         let (disk, disk_reports, disk_thread) = disk::start(Arc::clone(&storage)).map_err(thread_failed)?;
@@ -258,11 +274,12 @@ impl Assembly {
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
-        drop(evidence);
+        workers.record(evidence);
+        tasks.spawn(keep_admitted(endpoint.clone(), view.clone()));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
-        let backend = ReplicaBackend {
+        let backend = Arc::new(ReplicaBackend {
             node: name.clone(),
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
@@ -272,7 +289,8 @@ impl Assembly {
             view: view.clone(),
             peers: peers.clone(),
             endpoint: endpoint.clone(),
-        };
+        });
+        let http = http.map(|server| server.start(Arc::clone(&backend)));
         let parts = Parts {
             conductor: Conductor::new(name.clone()),
             tick: Duration::from_millis(kit.config.settings.tick_ms),
@@ -293,7 +311,7 @@ impl Assembly {
             fetch,
         };
         let (stop_api, api_stopped) = oneshot::channel::<()>();
-        let api = tokio::spawn(api.serve(Arc::new(backend), async move {
+        let api = tokio::spawn(api.serve(backend, async move {
             let _ = api_stopped.await;
         }));
         let (end, ended) = watch::channel(None);
@@ -316,6 +334,7 @@ impl Assembly {
             stop_api: Some(stop_api),
             task: Some(task),
             api: Some(api),
+            http,
             disk: Some(disk_thread),
             tasks,
             ended,
@@ -367,6 +386,18 @@ fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointC
         dial: dial.collect(),
         admitted,
         transports: Transports::default(),
+    }
+}
+
+/// Admits the nodes of the members as these change.
+async fn keep_admitted(endpoint: Endpoint, view: SharedView) {
+    let mut changes = view.membership();
+    while changes.changed().await.is_ok() {
+        let admitted = view.read().members.nodes().map(|(_, node)| node.transport_key).collect();
+        if let Err(error) = endpoint.set_admitted(admitted).await {
+            tracing::error!(%error, "the changed membership does not take effect on connections");
+            return;
+        }
     }
 }
 

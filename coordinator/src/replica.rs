@@ -184,7 +184,7 @@ impl SubmitFailure {
     /// Whether submitting the same transaction again may help.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Refused(error) => !matches!(error, SubmitError::Refused(_)),
+            Self::Refused(error) => !matches!(error, SubmitError::Refused(_) | SubmitError::Seal),
             Self::NoLeader | Self::TimedOut => true,
             Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Stopping => false,
         }

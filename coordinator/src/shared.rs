@@ -7,10 +7,11 @@ use std::{
 
 use fedledger_federation::{Event, Federation, member::Members};
 use fedledger_ledger::{Digest, log::Entry};
+use tokio::sync::watch;
 
 /// A view that the replica's task keeps up to date and everybody may read.
 #[derive(Debug, Clone)]
-pub struct SharedView(Arc<RwLock<View>>);
+pub struct SharedView(Arc<RwLock<View>>, Arc<watch::Sender<u64>>);
 
 /// See [`SharedView`].
 #[derive(Debug)]
@@ -54,7 +55,12 @@ impl SharedView {
         for (_, _, record) in state.attested() {
             view.version_files.extend(record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest()));
         }
-        Self(Arc::new(RwLock::new(view)))
+        Self(Arc::new(RwLock::new(view)), Arc::new(watch::Sender::new(0)))
+    }
+
+    /// Changes whenever members, nodes or keys have.
+    pub fn membership(&self) -> watch::Receiver<u64> {
+        self.1.subscribe()
     }
 
     /// Looks into the view; hold it only as long as that takes.
@@ -77,6 +83,11 @@ impl SharedView {
                     let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
                     view.expected_sizes = sizes;
                     view.rounds_opened = state.rounds().len() as u64;
+                }
+                Event::Executed { .. } => {
+                    let members = state.members().clone();
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).members = members;
+                    self.1.send_modify(|changes| *changes += 1);
                 }
                 _ => {}
             }

@@ -1,6 +1,9 @@
 //! What each command does: check everything, then change.
 
 mod branches;
+mod evidence;
+mod governance;
+mod membership;
 mod plans;
 pub(crate) mod rounds;
 pub(crate) mod versions;
@@ -31,7 +34,7 @@ pub(crate) fn apply(
     payload: &[u8],
     writes: &mut WriteSet,
 ) -> Result<Event, Rejection> {
-    let author = state.members.author(author).cloned().ok_or(Rejection::UnknownAuthor(*author))?;
+    let author = find_author(state, author)?;
     let command = Command::decode(kind, payload)?;
     let context = Context { index, author: &author, kind: command.kind(), writes };
     match command {
@@ -52,6 +55,19 @@ pub(crate) fn apply(
         Command::MoveBranch(command) => branches::move_branch(state, context, command),
         Command::Tag(command) => branches::tag(state, context, command),
         Command::RevokeVersion(command) => branches::revoke(state, context, command),
+        Command::Propose(content) => governance::propose(state, context, content),
+        Command::Vote(command) => governance::vote(state, context, &command),
+        Command::RecordEvidence(command) => evidence::record(state, context, &command),
+    }
+}
+
+fn find_author(state: &Federation, key: &PublicKey) -> Result<Author, Rejection> {
+    if let Some(author) = state.members.author(key) {
+        return Ok(author.clone());
+    }
+    match state.revoked_keys.get(key) {
+        Some(revoked) => Err(Rejection::RevokedKey { key: *key, owner: revoked.owner.clone(), index: revoked.index }),
+        None => Err(Rejection::UnknownAuthor(*key)),
     }
 }
 

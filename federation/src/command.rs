@@ -8,12 +8,17 @@ use fedledger_ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{content_id::VersionId, limits::PAYLOAD_SIZE_BYTES_MAX, member::MemberId, plan::Plan};
+use crate::{
+    content_id::VersionId,
+    governance::{Propose, RecordEvidence, Vote},
+    limits::PAYLOAD_SIZE_BYTES_MAX,
+    member::MemberId,
+    plan::Plan,
+};
 
 /// A transaction's kind and payload, decoded. As JSON, which is a view only, it is the payload alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is kept")]
 pub enum Command {
     /// An operator puts a plan before the hospitals.
     ProposePlan(Plan),
@@ -49,6 +54,12 @@ pub enum Command {
     Tag(Tag),
     /// An operator declares that a version must not be used.
     RevokeVersion(RevokeVersion),
+    /// A member puts something before all members.
+    Propose(Propose),
+    /// A member votes.
+    Vote(Vote),
+    /// A member shows that somebody has signed two histories.
+    RecordEvidence(RecordEvidence),
 }
 
 /// Consents to a plan.
@@ -308,6 +319,9 @@ impl Command {
             "MoveBranch" => Self::MoveBranch(decode(payload)?),
             "Tag" => Self::Tag(decode(payload)?),
             "RevokeVersion" => Self::RevokeVersion(decode(payload)?),
+            "Propose" => Self::Propose(decode(payload)?),
+            "Vote" => Self::Vote(decode(payload)?),
+            "RecordEvidence" => Self::RecordEvidence(decode(payload)?),
             _ => return Err(CommandError::UnknownKind(kind.chars().take(64).collect())),
         })
     }
@@ -332,6 +346,9 @@ impl Command {
             Self::MoveBranch(_) => "MoveBranch",
             Self::Tag(_) => "Tag",
             Self::RevokeVersion(_) => "RevokeVersion",
+            Self::Propose(_) => "Propose",
+            Self::Vote(_) => "Vote",
+            Self::RecordEvidence(_) => "RecordEvidence",
         }
     }
 
@@ -355,6 +372,9 @@ impl Command {
             Self::MoveBranch(command) => codec::encode(command),
             Self::Tag(command) => codec::encode(command),
             Self::RevokeVersion(command) => codec::encode(command),
+            Self::Propose(command) => codec::encode(command),
+            Self::Vote(command) => codec::encode(command),
+            Self::RecordEvidence(command) => codec::encode(command),
         }
     }
 }

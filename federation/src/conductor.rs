@@ -219,7 +219,7 @@ impl Conductor {
         for (member, participation) in view.state.participations(key) {
             match participation {
                 Participation::Joined => {}
-                Participation::Declined { .. } => settled += 1,
+                Participation::Declined { .. } | Participation::Revoked => settled += 1,
                 Participation::Contributed { contribution, .. } => {
                     settled += 1;
                     contributed.insert(member.clone());

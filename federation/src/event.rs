@@ -1,6 +1,6 @@
 //! Events: what an accepted transaction brought about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_ledger::Digest;
 use serde::Serialize;
@@ -31,6 +31,25 @@ pub enum Event {
     BranchMoved { branch: String, from: Option<VersionId>, to: VersionId, revoked: Vec<VersionId> },
     Tagged { name: String, version: VersionId },
     VersionRevoked { version: VersionId },
+    Proposed { proposal: Digest, member: MemberId },
+    Voted { proposal: Digest, member: MemberId, approve: bool },
+    Executed { proposal: Digest, member: MemberId, consequences: Consequences },
+    ProposalRejected { proposal: Digest, member: MemberId },
+    EvidenceRecorded { evidence: Digest, culprits: BTreeSet<String> },
+    ProposalFailed { proposal: Digest, member: MemberId, code: &'static str, reason: String },
+}
+
+/// What followed from carrying a proposal out, beside what it says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Consequences {
+    /// Number of the newest epoch.
+    pub epoch: u64,
+    /// Proposals that were made against what has changed.
+    pub superseded: Vec<Digest>,
+    /// Candidates that a majority of the replicas there are now agrees with.
+    pub attested: Vec<VersionId>,
+    /// Candidates with which a majority can no longer agree.
+    pub rejected: Vec<VersionId>,
 }
 
 /// The round's certificate: everyone enrolled, and what became of them.

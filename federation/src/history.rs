@@ -11,6 +11,7 @@ mod export;
 mod files;
 mod replay;
 mod storage;
+mod tiles;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ pub use self::{
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
     storage::StorageSource,
+    tiles::{NotedCheckpoint, TilesError, write_tiles},
 };
 pub(crate) use self::{files::hash, replay::replay};
 use crate::{Event, Federation, VersionId, member::Genesis, verify::Problem};
@@ -196,8 +198,14 @@ impl History {
         let (mut log, _) = Log::genesis(&source.genesis()?).map_err(HistoryError::Genesis)?;
         let (mut entries, mut attested) = (Vec::new(), BTreeMap::new());
         replay(&mut log, source, threads, |log, entry| {
-            if let Some(Ok(Event::VersionAttested { version, .. })) = &entry.result {
-                attested.insert(*version, entry.leaf.index);
+            match &entry.result {
+                Some(Ok(Event::VersionAttested { version, .. })) => {
+                    attested.insert(*version, entry.leaf.index);
+                }
+                Some(Ok(Event::Executed { consequences, .. })) => {
+                    attested.extend(consequences.attested.iter().map(|version| (*version, entry.leaf.index)));
+                }
+                _ => {}
             }
             if keep == Keep::Entries {
                 entries.push(EntryView::of(log.machine(), entry));

@@ -1,6 +1,6 @@
 //! The federation: the replicated state machine of learning, and the arithmetic of aggregation.
 //!
-//! Members, plans, rounds, contributions, versions and branches, and what may happen to them. [`Federation`] is driven by the
+//! Members and their decisions, plans, rounds, contributions, versions and branches, and what may happen to them. [`Federation`] is driven by the
 //! committed transactions of a ledger and is deterministic and total; it does not know how order is reached. Aggregation is
 //! exact and independent of order and threads, so that every replica and auditor computes the same bytes.
 
@@ -14,6 +14,7 @@ pub mod conductor;
 pub mod content_id;
 pub mod decimal;
 pub mod event;
+pub mod governance;
 pub mod history;
 pub mod limits;
 pub mod manifest;

@@ -33,3 +33,12 @@ pub const PAYLOAD_SIZE_BYTES_MAX: usize = 54 * 1024;
 
 /// Largest record of replicated state, in bytes. Manifests list every contribution.
 pub const RECORD_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most proposals that can be voted on at a time: each is looked at whenever one is carried out.
+pub const OPEN_PROPOSALS_MAX: usize = 256;
+
+/// Most proposals of one member that can be voted on at a time, so that no member uses up all room.
+pub const OPEN_PROPOSALS_PER_MEMBER_MAX: usize = 8;
+
+/// Longest time for voting, in log entries.
+pub const PROPOSAL_VALIDITY_ENTRIES_MAX: u64 = 1_000_000;

@@ -8,9 +8,20 @@ use crate::{
     command::{Contribute, Metrics, OutputFiles, RoundKey},
     content_id::VersionId,
     manifest::Manifest,
-    member::MemberId,
+    member::{Member, MemberId},
     plan::Plan,
 };
+
+/// A member, present or former.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// The member as it is now, or as it was last.
+    pub member: Member,
+    /// Index of the entry that admitted it; 0 for a founder.
+    pub admitted_index: u64,
+    /// Index of the entry that excluded it, if one did.
+    pub revoked_index: Option<u64>,
+}
 
 /// A proposed plan and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +133,8 @@ pub enum Participation {
         /// The contribution.
         contribution: Box<Contribute>,
     },
+    /// It was excluded from the consortium while the round collected contributions; nothing that it did counts.
+    Revoked,
 }
 
 /// A version and what the consortium thinks of it.

@@ -1,12 +1,12 @@
 //! Rejections: everything that can be refused, and why. A rejection changes nothing but stands on the ledger.
 
-use fedledger_ledger::{Digest, PublicKey, machine::RejectionCode};
+use fedledger_ledger::{Digest, PublicKey, evidence::EvidenceError, machine::RejectionCode};
 
 use crate::{
     command::CommandError,
     content_id::VersionId,
-    limits::{METRICS_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX},
-    member::MemberId,
+    limits::{METRICS_MAX, NAME_LENGTH_MAX, OPEN_PROPOSALS_MAX, OPEN_PROPOSALS_PER_MEMBER_MAX, TEXT_LENGTH_MAX},
+    member::{MemberError, MemberId},
     plan::PlanError,
 };
 
@@ -16,6 +16,8 @@ use crate::{
 pub enum Rejection {
     #[error("key {0} belongs to no member of the consortium")]
     UnknownAuthor(PublicKey),
+    #[error("key {key} of {owner} was revoked by entry {index}: sign with the key that replaced it")]
+    RevokedKey { key: PublicKey, owner: MemberId, index: u64 },
     #[error("{kind} must be signed by {needed}")]
     NotPermitted { kind: &'static str, needed: &'static str },
     #[error(transparent)]
@@ -78,6 +80,8 @@ pub enum Rejection {
     AlreadyJoined(MemberId),
     #[error("{0} has declined this round")]
     Declined(MemberId),
+    #[error("{0} was no participant for a time, and takes part again from the next round on")]
+    ParticipationEnded(MemberId),
     #[error("{0} has contributed to this round already")]
     AlreadyContributed(MemberId),
     #[error("an update of {found} bytes, expected {expected} for this architecture")]
@@ -125,12 +129,66 @@ pub enum Rejection {
     NotAncestor(VersionId),
     #[error("tag {0:?} names another version already")]
     TagExists(String),
+
+    #[error("a proposal expires at index {from} to {to}, not at {found}")]
+    InvalidExpiry { found: u64, from: u64, to: u64 },
+    #[error("what the proposal is to change is {found:?} now, not {expected:?}: look again and propose anew")]
+    TargetChanged { expected: Option<Digest>, found: Option<Digest> },
+    #[error("proposal {0} has been made already: give another reason or expiry to propose the same again")]
+    ProposalExists(Digest),
+    #[error("{0} has {OPEN_PROPOSALS_PER_MEMBER_MAX} open proposals already: wait until one is decided or expires")]
+    TooManyProposalsOfMember(MemberId),
+    #[error("there are {OPEN_PROPOSALS_MAX} open proposals already: wait until one is decided or expires")]
+    TooManyProposals,
+    #[error("there is no proposal {0}")]
+    UnknownProposal(Digest),
+    #[error("the proposal is {0} and can no longer be voted on")]
+    ProposalClosed(&'static str),
+    #[error("the proposal expired at index {0}")]
+    ProposalExpired(u64),
+    #[error("{0} has voted on this proposal already, and a vote stands")]
+    AlreadyVoted(MemberId),
+    #[error("there is no member {0:?}")]
+    UnknownMember(String),
+    #[error("there is no node {0:?}")]
+    UnknownNode(String),
+    #[error("{0} is or was a member: an id is given once")]
+    MemberExists(MemberId),
+    #[error("the consortium has as many members as there can be")]
+    TooManyMembers,
+    #[error("the member is not valid: {0}")]
+    InvalidMember(MemberError),
+    #[error("key {key} of {owner} is or was in use: every purpose needs a new key of its own")]
+    KeyUsed { key: PublicKey, owner: String },
+    #[error("a replica is numbered when it is admitted: give number 0, not {0}")]
+    ReplicaNumbered(u64),
+    #[error("{0} is of a kind that has no such key")]
+    NoSuchKey(String),
+    #[error("nothing would change")]
+    NothingToChange,
+    #[error("no member would be left")]
+    NoMemberLeft,
+    #[error("no replica would be left")]
+    NoReplicaLeft,
+    #[error(
+        "{threshold} co-signatures would be needed of {replicas} replicas, which must be a majority and at most all: \
+         change the policy first"
+    )]
+    ThresholdImpossible { threshold: u64, replicas: u64 },
+
+    #[error("the evidence shows nothing: {0}")]
+    InvalidEvidence(Box<EvidenceError>),
+    #[error("the evidence is about another log")]
+    ForeignEvidence,
+    #[error("the same is on record already, in entry {0}")]
+    EvidenceKnown(u64),
 }
 
 impl RejectionCode for Rejection {
     fn code(&self) -> &'static str {
         match self {
             Self::UnknownAuthor(_) => "unknown_author",
+            Self::RevokedKey { .. } => "revoked_key",
             Self::NotPermitted { .. } => "not_permitted",
             Self::UnknownKind(_) => "unknown_kind",
             Self::MalformedPayload(_) => "malformed_payload",
@@ -161,6 +219,7 @@ impl RejectionCode for Rejection {
             Self::NotJoined(_) => "not_joined",
             Self::AlreadyJoined(_) => "already_joined",
             Self::Declined(_) => "declined",
+            Self::ParticipationEnded(_) => "participation_ended",
             Self::AlreadyContributed(_) => "already_contributed",
             Self::WrongSize { .. } => "wrong_size",
             Self::WrongExamples { .. } => "wrong_examples",
@@ -184,7 +243,37 @@ impl RejectionCode for Rejection {
             Self::NothingToMove => "nothing_to_move",
             Self::NotAncestor(_) => "not_ancestor",
             Self::TagExists(_) => "tag_exists",
+            Self::InvalidExpiry { .. } => "invalid_expiry",
+            Self::TargetChanged { .. } => "target_changed",
+            Self::ProposalExists(_) => "proposal_exists",
+            Self::TooManyProposalsOfMember(_) => "too_many_proposals_of_member",
+            Self::TooManyProposals => "too_many_proposals",
+            Self::UnknownProposal(_) => "unknown_proposal",
+            Self::ProposalClosed(_) => "proposal_closed",
+            Self::ProposalExpired(_) => "proposal_expired",
+            Self::AlreadyVoted(_) => "already_voted",
+            Self::UnknownMember(_) => "unknown_member",
+            Self::UnknownNode(_) => "unknown_node",
+            Self::MemberExists(_) => "member_exists",
+            Self::TooManyMembers => "too_many_members",
+            Self::InvalidMember(_) => "invalid_member",
+            Self::KeyUsed { .. } => "key_used",
+            Self::ReplicaNumbered(_) => "replica_numbered",
+            Self::NoSuchKey(_) => "no_such_key",
+            Self::NothingToChange => "nothing_to_change",
+            Self::NoMemberLeft => "no_member_left",
+            Self::NoReplicaLeft => "no_replica_left",
+            Self::ThresholdImpossible { .. } => "threshold_impossible",
+            Self::InvalidEvidence(_) => "invalid_evidence",
+            Self::ForeignEvidence => "foreign_evidence",
+            Self::EvidenceKnown(_) => "evidence_known",
         }
+    }
+}
+
+impl From<EvidenceError> for Rejection {
+    fn from(error: EvidenceError) -> Self {
+        Self::InvalidEvidence(Box::new(error))
     }
 }
 

@@ -1,7 +1,11 @@
 //! The replicated state of a federation, and questions about it.
 
+mod membership;
+
+use std::collections::BTreeSet;
+
 use fedledger_ledger::{
-    Digest, codec,
+    Digest, PublicKey, codec,
     epoch::Epoch,
     machine::{StateMachine, WriteSet},
 };
@@ -9,10 +13,12 @@ use fedledger_ledger::{
 use crate::{
     Event, Rejection, VersionId, apply, cohort,
     command::RoundKey,
+    governance::{Ballot, EvidenceRecord, Policy, ProposalRecord, RevokedKey},
     limits::RECORD_SIZE_BYTES_MAX,
     member::{Genesis, MemberId, Members},
     records::{
-        EvaluationRecord, Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionRecord, VersionStatus,
+        EvaluationRecord, MemberRecord, Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionRecord,
+        VersionStatus,
     },
     table::Table,
 };
@@ -20,14 +26,28 @@ use crate::{
 /// Tag of the one record that holds the genesis file.
 const GENESIS_TAG: u8 = 0;
 
+/// Tag of the one record that holds the policy.
+const POLICY_TAG: u8 = 12;
+
 /// The replicated state machine of learning.
 ///
 /// Every replica, participant and auditor that applies the same transactions holds the same state.
 #[derive(Debug, Clone)]
 pub struct Federation {
     pub(crate) genesis: Genesis,
+    /// The members that there are now, as in `member_records`.
     pub(crate) members: Members,
+    /// The last of `epochs`.
     pub(crate) epoch: Epoch,
+    pub(crate) policy: Policy,
+    /// Open proposals in `proposals` by their last index; those that have expired may be left out.
+    pub(crate) open_proposals: BTreeSet<(u64, Digest)>,
+    pub(crate) member_records: Table<MemberId, MemberRecord>,
+    pub(crate) revoked_keys: Table<PublicKey, RevokedKey>,
+    pub(crate) epochs: Table<u64, Epoch>,
+    pub(crate) proposals: Table<Digest, ProposalRecord>,
+    pub(crate) ballots: Table<(Digest, MemberId), Ballot>,
+    pub(crate) evidence: Table<Digest, EvidenceRecord>,
     pub(crate) plans: Table<Digest, PlanRecord>,
     pub(crate) rounds: Table<RoundKey, RoundRecord>,
     pub(crate) participations: Table<(RoundKey, MemberId), Participation>,
@@ -42,9 +62,17 @@ pub struct Federation {
 impl Federation {
     fn new(genesis: Genesis) -> Self {
         Self {
-            members: Members::new(genesis.members.iter().cloned()),
+            members: Members::default(),
             epoch: genesis.epoch(),
+            policy: Policy::of(&genesis),
+            open_proposals: BTreeSet::new(),
             genesis,
+            member_records: Table::new(9),
+            revoked_keys: Table::new(10),
+            epochs: Table::new(11),
+            proposals: Table::new(13),
+            ballots: Table::new(14),
+            evidence: Table::new(15),
             plans: Table::new(1),
             rounds: Table::new(2),
             participations: Table::new(3),
@@ -59,11 +87,6 @@ impl Federation {
     /// The consortium as it began.
     pub const fn consortium(&self) -> &Genesis {
         &self.genesis
-    }
-
-    /// The members as they are now.
-    pub const fn members(&self) -> &Members {
-        &self.members
     }
 
     /// Plans by id.
@@ -174,9 +197,9 @@ impl Federation {
         })
     }
 
-    /// Replicas that must agree on a version: more than half.
+    /// Replicas that must agree on a version: more than half of those there are.
     pub fn attestation_quorum(&self) -> usize {
-        self.members.replica_count() / 2 + 1
+        self.epoch.replicas.len() / 2 + 1
     }
 
     /// SHA-256 over every record, in the order of keys: two replicas with the same digest hold the same state.
@@ -191,6 +214,13 @@ impl Federation {
         fill(&self.tags, &mut all);
         fill(&self.evaluations, &mut all);
         fill(&self.numbers, &mut all);
+        fill(&self.member_records, &mut all);
+        fill(&self.revoked_keys, &mut all);
+        fill(&self.epochs, &mut all);
+        all.put(vec![POLICY_TAG], &self.policy);
+        fill(&self.proposals, &mut all);
+        fill(&self.ballots, &mut all);
+        fill(&self.evidence, &mut all);
         all.digest()
     }
 
@@ -210,6 +240,13 @@ impl Federation {
             6 => self.tags.restore(key, value),
             7 => self.evaluations.restore(key, value),
             8 => self.numbers.restore(key, value),
+            9 => self.member_records.restore(key, value),
+            10 => self.revoked_keys.restore(key, value),
+            11 => self.epochs.restore(key, value),
+            POLICY_TAG if key.is_empty() => return self.restore_policy(value),
+            13 => self.proposals.restore(key, value),
+            14 => self.ballots.restore(key, value),
+            15 => self.evidence.restore(key, value),
             tag => return Err(format!("a record of unknown table {tag}")),
         };
         restored.map_err(|error| error.to_string())
@@ -248,7 +285,9 @@ impl StateMachine for Federation {
     fn genesis(bytes: &[u8], writes: &mut WriteSet) -> Result<Self, String> {
         let genesis = Genesis::parse(bytes).map_err(|error| error.to_string())?;
         writes.put(vec![GENESIS_TAG], &genesis);
-        Ok(Self::new(genesis))
+        let mut state = Self::new(genesis);
+        state.found(writes);
+        Ok(state)
     }
 
     fn restore(records: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, String> {
@@ -262,6 +301,7 @@ impl StateMachine for Federation {
         for (key, value) in records {
             state.restore_record(&key, &value)?;
         }
+        state.restore_derived()?;
         Ok(state)
     }
 }

@@ -8,7 +8,7 @@
 mod head;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map},
     sync::Arc,
 };
 
@@ -27,6 +27,9 @@ const HEADS_KEPT: usize = 256;
 
 /// Notes about heads that this replica has not reached yet, for each signer.
 const EARLY_NOTES_KEPT: usize = 32;
+
+/// An Ed25519 signature.
+const LOG_SIGNATURE_BYTES: usize = 64;
 
 /// A head that this replica has sealed.
 #[derive(Debug, Clone)]
@@ -127,7 +130,7 @@ pub struct Finality {
     /// The epoch in force after the newest head.
     newest_epoch: Arc<Epoch>,
     heads: BTreeMap<u64, Head>,
-    /// Notes about heads to come, by signer and size.
+    /// Notes about heads to come, by signer and size, each with this signer's co-signature only.
     early: BTreeMap<String, BTreeMap<u64, SignedNote>>,
     /// Epochs that the one before has not vouched for yet, oldest first.
     unvouched: VecDeque<Transition>,
@@ -138,23 +141,32 @@ pub struct Finality {
 }
 
 /// A change of epoch that is not vouched for yet.
-#[derive(Debug)]
-struct Transition {
-    from: Arc<Epoch>,
-    to: u64,
-    /// Entries under the head of the seal that puts the new epoch into force.
-    size: u64,
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// The epoch whose replicas are to vouch for the next one.
+    pub from: Arc<Epoch>,
+    /// Number of the next epoch.
+    pub to: u64,
+    /// Entries under the head of the seal that puts the next epoch into force.
+    pub size: u64,
 }
 
 impl Finality {
-    /// Begins with the heads known to be final; `epoch` is the one in force.
-    pub const fn new(origin: String, epoch: Arc<Epoch>, final_size: u64, unanimous_size: u64) -> Self {
+    /// Begins with the heads known to be final; `epoch` is the one in force, and `unvouched` are the changes of epoch,
+    /// the oldest first, for which nobody has vouched yet: no head of a later epoch is final before.
+    pub fn new(
+        origin: String,
+        epoch: Arc<Epoch>,
+        unvouched: Vec<Transition>,
+        final_size: u64,
+        unanimous_size: u64,
+    ) -> Self {
         Self {
             origin,
             newest_epoch: epoch,
             heads: BTreeMap::new(),
             early: BTreeMap::new(),
-            unvouched: VecDeque::new(),
+            unvouched: unvouched.into(),
             cosigned: BTreeMap::new(),
             final_size,
             unanimous_size,
@@ -179,24 +191,35 @@ impl Finality {
         }
         let mut due = Vec::new();
         for notes in self.early.values_mut() {
-            let later = notes.split_off(&(sealed.size + 1));
+            let later = notes.split_off(&sealed.size.saturating_add(1));
             due.extend(std::mem::replace(notes, later).remove(&sealed.size));
         }
         let mut findings = Vec::new();
         for note in due {
             // What does not verify under the head's epoch is dropped.
-            findings.extend(self.add(sealed.size, *checkpoint.root(), &note).unwrap_or_default());
+            let root = Checkpoint::parse(note.text()).map(|early| *early.root());
+            findings.extend(root.ok().and_then(|root| self.add(sealed.size, root, &note).ok()).unwrap_or_default());
         }
         Ok(findings)
+    }
+
+    /// Goes on, after a restart, with the newest head: what others say about it now is taken as it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if the log's origin is no origin.
+    pub fn resume(&mut self, size: u64, root: Digest, epoch: Arc<Epoch>) -> Result<(), CheckpointError> {
+        let checkpoint = Checkpoint::new(self.origin.clone(), size, root)?;
+        self.heads.insert(size, Head::new(&checkpoint, epoch));
+        Ok(())
     }
 
     /// Adds this replica's own signatures of a head, made after they could no longer be forgotten.
     pub fn signed(&mut self, size: u64, log: NoteSignature, cosignature: Cosignature) -> Vec<Finding> {
         let Some(head) = self.heads.get_mut(&size) else { return Vec::new() };
         head.log = Some(log);
-        head.insert(cosignature.clone());
-        let mut findings = head.contradictions_of(&cosignature);
-        self.count(&cosignature, size);
+        count(&mut self.cosigned, &cosignature, size);
+        let mut findings = Vec::from_iter(head.insert(cosignature));
         findings.extend(self.settle(size));
         findings
     }
@@ -217,17 +240,40 @@ impl Finality {
         if self.heads.contains_key(&size) {
             return self.add(size, *checkpoint.root(), &note).map(Offered::Taken);
         }
-        let cosignatures = head::verified(&self.origin, &self.newest_epoch, &note)?;
-        let Some(first) = cosignatures.first() else { return Err(OfferError::NoCosignature) };
         if self.heads.last_key_value().is_some_and(|(newest, _)| size < *newest) {
+            let cosignatures = head::verified(&self.origin, &self.newest_epoch, &note, |_| false)?;
+            if cosignatures.is_empty() {
+                return Err(OfferError::NoCosignature);
+            }
             return Ok(Offered::Elsewhere(checkpoint, cosignatures));
         }
-        let early = self.early.entry(first.node.clone()).or_default();
-        early.insert(size, note);
-        while early.len() > EARLY_NOTES_KEPT {
-            early.pop_first();
+        self.keep_early(size, &note).map(|()| Offered::Taken(Vec::new()))
+    }
+
+    /// Keeps what a note says about a head to come, apart for each signer: nobody can push out what others have signed.
+    fn keep_early(&mut self, size: u64, note: &SignedNote) -> Result<(), OfferError> {
+        let early_of = |node: &str| self.early.get(node).and_then(|notes| notes.get(&size));
+        let known = |node: &str| early_of(node).is_some_and(|early| early.text() == note.text());
+        let is_known = head::cosigners(&self.origin, note).any(known);
+        let cosignatures = head::verified(&self.origin, &self.newest_epoch, note, known)?;
+        if cosignatures.is_empty() && !is_known {
+            return Err(OfferError::NoCosignature);
         }
-        Ok(Offered::Taken(Vec::new()))
+        let is_log =
+            |line: &&NoteSignature| line.name() == self.origin && line.signature().len() == LOG_SIGNATURE_BYTES;
+        let log = note.signatures().iter().find(is_log);
+        for cosignature in cosignatures {
+            let lines = log.cloned().into_iter().chain([cosignature.line]).collect();
+            let early = self.early.entry(cosignature.node).or_default();
+            // What a node has signed first is kept: of an honest one there is nothing else.
+            if let btree_map::Entry::Vacant(vacant) = early.entry(size) {
+                vacant.insert(SignedNote::from_parts(note.text(), lines)?);
+            }
+            while early.len() > EARLY_NOTES_KEPT {
+                early.pop_first();
+            }
+        }
+        Ok(())
     }
 
     /// Entries that are final.
@@ -251,7 +297,7 @@ impl Finality {
         newest.map(|(_, head)| head.replicas.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// The newest head that this replica has signed, with every co-signature so far.
+    /// The newest head that a replica is known to have signed in the name of the log, with every co-signature so far.
     pub fn newest_note(&self) -> Option<String> {
         self.heads.values().rev().find_map(Head::note)
     }
@@ -272,55 +318,66 @@ impl Finality {
         let Some(head) = self.heads.get_mut(&size) else { return Ok(Vec::new()) };
         let cosignatures = head.verify_new(&self.origin, &root, note)?;
         let mut findings = Vec::new();
-        for cosignature in cosignatures {
-            if root == head.root {
-                head.insert(cosignature.clone());
-                findings.extend(head.contradictions_of(&cosignature));
-            } else {
-                findings.extend(head.insert_other(root, note.text(), cosignature.clone()));
-            }
-            let largest = self.cosigned.entry(cosignature.node).or_default();
-            *largest = size.max(*largest);
-        }
         if root == head.root {
+            head.adopt_log_signature(&self.origin, note);
+            for cosignature in cosignatures {
+                count(&mut self.cosigned, &cosignature, size);
+                findings.extend(head.insert(cosignature));
+            }
             findings.extend(self.settle(size));
-        } else {
+        } else if !cosignatures.is_empty() {
+            for cosignature in cosignatures {
+                findings.extend(head.insert_other(root, note.text(), cosignature));
+            }
             findings.extend(head.disagreement(size, &root));
         }
         Ok(findings)
-    }
-
-    fn count(&mut self, cosignature: &Cosignature, size: u64) {
-        let largest = self.cosigned.entry(cosignature.node.clone()).or_default();
-        *largest = size.max(*largest);
     }
 
     /// What the co-signatures of a head amount to now.
     fn settle(&mut self, size: u64) -> Vec<Finding> {
         let mut findings = Vec::new();
         let Some(head) = self.heads.get(&size) else { return findings };
-        let Some(note) = head.note() else { return findings };
         while let Some(first) = self.unvouched.front()
             && size >= first.size
             && head.satisfies(&first.from)
+            && let Some(note) = head.note()
         {
-            findings.push(Finding::EpochVouchedFor { number: first.to, note: note.clone() });
+            findings.push(Finding::EpochVouchedFor { number: first.to, note });
             self.unvouched.pop_front();
         }
-        let vouched = self.unvouched.front().is_none_or(|first| head.epoch.number < first.to);
-        if !vouched || !head.satisfies(&head.epoch) {
-            return findings;
+        // Heads of an epoch that nobody had vouched for may have waited for just that.
+        let last = if findings.is_empty() { size } else { u64::MAX };
+        let due: Vec<u64> = self.heads.range(size..=last).map(|(size, _)| *size).collect();
+        for size in due {
+            self.conclude(size, &mut findings);
         }
+        findings
+    }
+
+    /// Whether a head is final and unanimous now.
+    fn conclude(&mut self, size: u64, findings: &mut Vec<Finding>) {
+        let Some(head) = self.heads.get(&size) else { return };
+        let is_vouched_for = self.unvouched.front().is_none_or(|first| head.epoch.number < first.to);
+        let is_unanimous = head.replicas.len() == head.epoch.replicas.len();
+        if (size <= self.final_size && !is_unanimous) || !is_vouched_for || !head.satisfies(&head.epoch) {
+            return;
+        }
+        let Some(note) = head.note() else { return };
         if size > self.final_size {
             self.final_size = size;
             findings.push(Finding::Final { size, note: note.clone(), time_s: head.time_s().unwrap_or_default() });
         }
-        if size > self.unanimous_size && head.replicas.len() == head.epoch.replicas.len() {
+        if size > self.unanimous_size && is_unanimous {
             self.unanimous_size = size;
             findings.push(Finding::Unanimous { size, note });
         }
-        findings
     }
+}
+
+fn count(cosigned: &mut BTreeMap<String, u64>, cosignature: &Cosignature, size: u64) {
+    let largest = cosigned.entry(cosignature.node.clone()).or_default();
+    *largest = size.max(*largest);
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod receipt;
 pub mod replica;
 pub mod seal;
 pub mod storage;
+pub mod tiles;
 pub mod transaction;
 
 pub use digest::Digest;

@@ -5,14 +5,22 @@
 //! feeds it those ([`Log::replay`]) and learns whether the transactions, applied anew, really lead to them.
 
 mod dedup;
+mod epochs;
 mod opened;
 mod sealed;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{opened::OpenedLeaf, sealed::Sealed};
+pub use self::{
+    epochs::{EpochInForce, read_epochs},
+    opened::OpenedLeaf,
+    sealed::Sealed,
+};
 
-use self::dedup::{Dedup, Known};
+use self::{
+    dedup::{Dedup, Known},
+    epochs::put_epoch,
+};
 use crate::{
     codec::{self, CodecError},
     digest::Digest,
@@ -75,7 +83,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub enum Applied<M: StateMachine> {
     /// It became a leaf.
-    Entry(Entry<M>),
+    Entry(Box<Entry<M>>),
     /// The same transaction had already become the leaf at this index.
     Duplicate(u64),
     /// It became no leaf.
@@ -177,6 +185,7 @@ impl<M: StateMachine> Log<M> {
             dedup: Dedup::default(),
         };
         let mut batch = Batch::default();
+        put_epoch(&mut batch, &log.sealed.epoch, 0);
         log.append(bytes, &writes, &mut batch);
         Ok((log, batch))
     }
@@ -314,13 +323,16 @@ impl<M: StateMachine> Log<M> {
         }
         self.append(&leaf.to_bytes(), &writes, &mut batch);
         self.dedup.forget_expired(self.frontier.size(), &mut batch);
-        Applied::Entry(Entry { leaf, transaction, result, batch })
+        Applied::Entry(Box::new(Entry { leaf, transaction, result, batch }))
     }
 
     fn seal(&mut self, index: u64, transaction: &Transaction, batch: &mut Batch) -> Result<Seal, &'static str> {
         let newest = self.machine.epoch();
         let seal = self.sealed.next(&transaction.author, &transaction.payload, &self.state, newest)?;
         self.sealed.advance(&seal, index, newest);
+        if self.sealed.previous_epoch.is_some() {
+            put_epoch(batch, &self.sealed.epoch, index + 1);
+        }
         batch.put(Column::Meta, META_SEALED, codec::encode(&self.sealed));
         Ok(seal)
     }
@@ -365,7 +377,7 @@ impl<M: StateMachine> Log<M> {
             Applied::Entry(entry) if entry.leaf.seal != leaf.seal => {
                 Err(ReplayError::Seal { recorded: leaf.seal.map(Box::new), computed: entry.leaf.seal.map(Box::new) })
             }
-            Applied::Entry(entry) => Ok(entry),
+            Applied::Entry(entry) => Ok(*entry),
             Applied::Duplicate(index) => Err(ReplayError::Duplicate(index)),
             Applied::Refused(refusal) => Err(ReplayError::Refused(refusal)),
             Applied::Known => Err(ReplayError::RaftIndex { previous: self.last_raft_index, found: leaf.raft_index }),

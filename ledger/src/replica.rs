@@ -145,7 +145,7 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         let (applied, compacted_at) = (recovered.applied, recovered.compacted.index);
-        let sealing = Sealing::open(&identity.origin, &log, storage)?;
+        let sealing = Sealing::open(config.id, &identity.origin, &log, storage)?;
         let last_written = recovered.entries.last().map_or(compacted_at, |entry| entry.index);
         let mut replica = Self {
             consensus: Consensus::new(config, recovered)?,
@@ -216,14 +216,14 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         // After a leaf that contradicts what was computed, the log in memory is no longer that on the disk.
-        let mut cosign = None;
         if !step.entries.is_empty() && outcome.is_ok() {
             self.sign_checkpoint(&mut batch);
-            cosign = self.sealing.register(&self.identity, &mut batch, &mut step.findings);
-            self.sealing.record(&step.findings, &mut batch);
         }
+        // These heads are not co-signed: one peer says that this is the history, not yet the replicas.
+        self.sealing.register(&mut step.findings);
+        self.sealing.record(&step.findings, &mut batch);
         if !step.entries.is_empty() {
-            step.write = Some(DiskWrite { batch, number: None, cosign });
+            step.write = Some(DiskWrite { batch, number: None, cosign: None });
         }
         (step, outcome)
     }
@@ -325,7 +325,7 @@ impl<M: StateMachine> Replica<M> {
                 batch.extend(std::mem::take(&mut entry.batch));
                 let answer = committed(&entry);
                 self.sealing.applied(&entry.leaf, &self.log);
-                step.entries.push(entry);
+                step.entries.push(*entry);
                 answer
             }
             Applied::Duplicate(index) => Answer::Committed { index, reason: None },
@@ -351,7 +351,8 @@ impl<M: StateMachine> Replica<M> {
         if self.applied >= self.compacted_at + COMPACT_EVERY {
             self.compact(batch);
         }
-        let cosign = self.sealing.register(&self.identity, batch, &mut step.findings);
+        let heads = self.sealing.register(&mut step.findings);
+        let cosign = self.sealing.prepare(heads, &self.identity, batch);
         self.sealing.record(&step.findings, batch);
         Ok(cosign)
     }

@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod files;
 mod follower;
+mod heads;
 mod intent;
 mod jobs;
 mod peers;
@@ -36,7 +37,10 @@ use std::{
     time::Duration,
 };
 
-use fedledger_federation::member::{Genesis, MemberId, Members};
+use fedledger_federation::{
+    history::origin,
+    member::{Genesis, MemberId, Members},
+};
 use fedledger_proto::{
     endpoint::{Endpoint, EndpointConfig, PeerAddress, Transports},
     kit::{KitError, NODE_FILE, ParticipantKit},
@@ -56,6 +60,7 @@ use self::{
     context::Context,
     core::{Core, Site},
     driver::{Channels, Driver},
+    heads::Heads,
 };
 use crate::table::{self, Table};
 
@@ -89,8 +94,16 @@ impl ParticipantNode {
     ///
     /// [`ParticipantError`]: a key, file or setting is missing or wrong, or another process uses the directory.
     pub async fn start(directory: &Path, options: NodeOptions) -> Result<Self, ParticipantError> {
-        let kit = ParticipantKit::load(directory)?;
-        let directory = directory.to_owned();
+        Self::start_kit(ParticipantKit::load(directory)?, options).await
+    }
+
+    /// Starts the node of a kit that has been loaded. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ParticipantError`], as for [`start`](Self::start).
+    pub async fn start_kit(kit: ParticipantKit, options: NodeOptions) -> Result<Self, ParticipantError> {
+        let directory = kit.directory.clone();
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
         let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
@@ -104,11 +117,19 @@ impl ParticipantNode {
             transports: options.transports,
         })?;
 
+        let witnessed_note = files.witnessed_note()?;
         let (replicas, replicas_out) = watch::channel(known);
         let (size, size_out) = watch::channel(core.size());
         let (status, status_out) = watch::channel(core.status());
         let (events, first_listener) = broadcast::channel(EVENTS_WAITING_MAX);
         let stop = CancellationToken::new();
+        let heads = Heads {
+            origin: origin(&kit.genesis.genesis),
+            node: kit.config.name.clone(),
+            key: kit.witness_key,
+            patience: Duration::from_millis(kit.config.settings.replica_timeout_ms),
+            stored: Mutex::new(witnessed_note),
+        };
         let context = Arc::new(Context {
             endpoint,
             files: Arc::new(files),
@@ -119,6 +140,7 @@ impl ParticipantNode {
             replicas: replicas_out,
             size: size_out,
             replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
+            heads: Arc::new(heads),
             compute: Semaphore::new(1),
             served: Mutex::default(),
         });

@@ -15,6 +15,7 @@
 //! [`ReplicaKit`], [`ParticipantKit`] and [`Identity`] load one such directory and check it: every key must be the one
 //! that the genesis file names, and no secret may be readable by others.
 
+mod approval;
 mod certificates;
 mod config;
 mod defaults;
@@ -23,16 +24,27 @@ mod error;
 mod files;
 mod identity;
 mod keys;
+mod member_files;
 mod nodes;
+mod passphrase;
+mod places;
 mod policy;
+mod possession;
+mod protection;
 mod provision;
+mod record;
+mod request;
+mod rotation;
+mod secrets;
 mod seen;
+mod site;
 mod tls;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use approval::{ApprovalError, ProvisionedKits};
 pub use certificates::{CertificateAuthority, CertificateError, certified_key};
 pub use config::{
     DataConfig, NodeConfig, ParticipantConfig, ParticipantSettings, PeerConfig, ReplicaConfig, ReplicaSettings,
@@ -45,11 +57,17 @@ pub use error::KitError;
 pub use files::GenesisFile;
 pub use identity::Identity;
 pub use nodes::{NodeRole, ParticipantKit, ReplicaKit};
+pub use passphrase::{Passphrase, PassphraseError};
 pub use policy::{Selection, SitePolicy};
-pub use provision::{KitFile, ProvisionError, Provisioned, provision};
+pub use possession::{Possession, PossessionError};
+pub use protection::{Protection, ProtectionError, ScryptCost};
+pub use provision::{KitFile, ProvisionError, Provisioned, provision, provision_with_requests};
+pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestError, RequestedNode};
+pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};
 pub use seen::SeenHeads;
+pub use site::{InstalledSite, Site, SiteError, change_passphrase};
 pub use tls::TlsIdentity;
-pub use write::{WriteError, write_kits};
+pub use write::{WriteError, write_kits, write_new};
 
 /// Name of a node's configuration file.
 pub const NODE_FILE: &str = "node.toml";
@@ -74,3 +92,8 @@ const REPLICA_FOLDER: &str = "replica";
 const PARTICIPANT_FOLDER: &str = "participant";
 /// Folder of the identity of a member's people.
 const IDENTITY_FOLDER: &str = "identity";
+
+/// Name of a member's node, by its folder.
+fn node_name(member: &str, folder: &str) -> String {
+    format!("{member}/{folder}")
+}

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use fedledger_federation::plan::Plan;
 use fedledger_participant::table::Schema;
 use fedledger_proto::kit::{
-    CliDefaults, ConsortiumDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
+    CliDefaults, ConsortiumDescription, MemberDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
 };
 
 #[test]
@@ -22,6 +22,12 @@ fn consortiums_can_be_provisioned() {
         };
         assert!(provision(&description, &mut keys).is_ok(), "{document}");
     }
+}
+
+#[test]
+fn the_site_describes_a_member() {
+    let site: MemberDescription = toml::from_str(&example("docs/files.md", "site.toml", 0)).unwrap();
+    assert!(site.replica.is_some() && site.participant.is_some());
 }
 
 #[test]
@@ -49,6 +55,28 @@ fn the_configurations_show_the_defaults() {
     assert_eq!(participant.settings, Default::default());
     let defaults: CliDefaults = toml::from_str(&example("docs/files.md", "fedledger.toml", 0)).unwrap();
     assert!(defaults.ledger.is_some() && !defaults.connect.is_empty() && defaults.identity.is_some());
+}
+
+#[test]
+fn the_tests_behind_the_trust_statement_exist_and_the_claims_stand_in_the_readme() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let trust = fs::read_to_string(root.join("docs/trust.md")).unwrap();
+    let plain = |text: &str| text.replace('*', "").split_whitespace().collect::<Vec<_>>().join(" ");
+    let readme = plain(&fs::read_to_string(root.join("README.md")).unwrap());
+    let mut tests = 0;
+    for line in trust.lines() {
+        if let Some(claim) = line.strip_prefix("> ") {
+            let claim = plain(claim);
+            let claim = claim.trim_end_matches('.');
+            assert!(readme.contains(claim), "the README does not say: {claim}");
+        }
+        let Some((name, place)) = line.strip_prefix("- `").and_then(|rest| rest.split_once("` in [")) else { continue };
+        let (file, _) = place.split_once(']').unwrap();
+        let code = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(code.contains(&format!("fn {name}(")), "there is no test {name} in {file}");
+        tests += 1;
+    }
+    assert!(tests > 20, "only {tests} tests are named");
 }
 
 /// The code block with this number, from 0, under a heading of the second level.

@@ -81,11 +81,12 @@ fn show_contributions(context: &Context, args: &ContributionsArgs) -> Result<(),
 
 /// Fails if the consortium has no such member.
 fn check_member(state: &Federation, id: &str) -> Result<(), Failure> {
-    let members = state.members();
-    if members.get(id).is_some() {
+    // Former members have contributed, too.
+    let members = state.member_records();
+    if members.contains(&id.to_owned()) {
         return Ok(());
     }
-    let known = list(members.iter().map(|member| &member.id));
+    let known = list(members.iter().map(|(id, _)| id));
     Err(Failure::because(Exit::Failed, format!("there is no member {id:?}"), format!("the members are {known}"))
         .next("`fedledger member list` lists the members"))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fedledger_coordinator::ReplicaNode;
+use fedledger_proto::kit::ReplicaKit;
 
 use crate::{
     commands::participant::stop_signal,
@@ -21,12 +22,14 @@ pub(crate) struct CoordinatorArgs {
 
 /// Runs the replica until it is told to stop.
 pub(crate) fn run(context: &Context, args: &CoordinatorArgs) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        let what = format!("the replica in {} cannot be started", args.dir.display());
+        Failure::because(Exit::Failed, what, chain(error))
+    };
+    let kit = context.unlock(|passphrase| ReplicaKit::load_with(&args.dir, passphrase)).map_err(|e| failed(&e))?;
     context.block_on(async {
         let stop = stop_signal()?;
-        let node = ReplicaNode::start(&args.dir).await.map_err(|error| {
-            let what = format!("the replica in {} cannot be started", args.dir.display());
-            Failure::because(Exit::Failed, what, chain(&error))
-        })?;
+        let node = ReplicaNode::start_kit(kit).await.map_err(|error| failed(&error))?;
         tracing::info!(node = node.name(), "the replica runs");
         let reason = tokio::select! {
             () = stop => None,

@@ -178,6 +178,9 @@ fn is_replaceable(error: &WriteError) -> bool {
     match error {
         WriteError::NotEmpty { directory } => directory.join(GENESIS_FILE).exists(),
         WriteError::Interrupted { .. } => true,
-        WriteError::Foreign { .. } | WriteError::Io { .. } => false,
+        WriteError::Foreign { .. }
+        | WriteError::Incomplete { .. }
+        | WriteError::NotNew { .. }
+        | WriteError::Io { .. } => false,
     }
 }

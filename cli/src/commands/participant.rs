@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fedledger_participant::node::{NodeOptions, ParticipantNode};
+use fedledger_proto::kit::ParticipantKit;
 
 use crate::{
     context::Context,
@@ -20,13 +21,15 @@ pub(crate) struct ParticipantArgs {
 
 /// Runs the participant until it is told to stop.
 pub(crate) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        let what = format!("the participant in {} cannot be started", args.dir.display());
+        Failure::because(Exit::Failed, what, chain(error))
+    };
+    let kit = context.unlock(|passphrase| ParticipantKit::load_with(&args.dir, passphrase)).map_err(|e| failed(&e))?;
     context.block_on(async {
         let stop = stop_signal()?;
-        let started = ParticipantNode::start(&args.dir, NodeOptions::default()).await;
-        let mut node = started.map_err(|error| {
-            let what = format!("the participant in {} cannot be started", args.dir.display());
-            Failure::because(Exit::Failed, what, chain(&error))
-        })?;
+        let started = ParticipantNode::start_kit(kit, NodeOptions::default()).await;
+        let mut node = started.map_err(|error| failed(&error))?;
         let name = node.name().to_owned();
         tracing::info!(node = name, "the participant runs");
         let outcome = tokio::select! {

@@ -208,7 +208,7 @@ impl View {
                 size: history.log.size(),
                 root: history.log.root(),
                 final_size: 0,
-                finality_threshold: state.consortium().finality_threshold,
+                finality_threshold: state.epoch().threshold,
                 committed_index: None,
                 applied_index: None,
                 last_index: None,

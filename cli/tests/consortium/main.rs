@@ -4,8 +4,14 @@
 
 mod nodes;
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
+use fedledger_ledger::tiles::{Tile, root_from_tiles};
 use serde_json::Value;
 
 use nodes::{Consortium, SITES, fedledger};
@@ -27,12 +33,51 @@ fn four_hospitals_train_and_everything_can_be_looked_at_verified_and_taken_back(
     versions_are_read_compared_and_checked_out(&consortium);
     the_history_is_audited(&consortium);
     the_bundle_alone_tells_the_same(&consortium);
+    the_log_is_there_as_static_files(&consortium);
     what_is_not_permitted_is_refused(&consortium);
     training_goes_on_from_where_it_was_rolled_back_to(&consortium);
     a_running_plan_follows_a_rollback(&consortium);
 
     consortium.stop();
     the_stopped_ledger_is_still_read(&consortium);
+}
+
+#[test]
+fn the_members_decide_together() {
+    let mut consortium = Consortium::start();
+    consortium.wait(&["status"], |status| status["leader"].is_string());
+    let change = ["proposal", "new", "change-policy", "--finality-threshold", "4", "--reason", "all co-sign"];
+    let proposed = consortium.json(&[&change[..], &["--identity", "va/identity"]].concat());
+    assert_eq!((&proposed["status"], &proposed["action"]), (&"open".into(), &"change_policy".into()));
+    let id = proposed["proposal"].as_str().unwrap().to_owned();
+    let again = ["proposal", "vote", &id[..10], "--reject", "--identity", "va/identity"];
+    assert!(consortium.fails(&again, 4).contains("already_voted"));
+
+    let shown = consortium.json(&["proposal", "show", &id[..10]]);
+    assert_eq!((&shown["schema"], &shown["proposal"]), (&"fedledger.proposal/1".into(), &id.as_str().into()));
+    assert_eq!(shown["tally"]["needed"], 3);
+    assert_eq!(shown["changes"]["finality_threshold"], serde_json::json!([3, 4]));
+    assert!(consortium.ok(&["proposal", "show", &id]).contains("4 of 4 replicas make a head final"));
+    for (site, status) in [("hungarian", "open"), ("cleveland", "executed")] {
+        let identity = format!("{site}/identity");
+        let voted = consortium.json(&["proposal", "vote", &id, "--approve", "--identity", &identity]);
+        assert_eq!(voted["status"], status, "{site}");
+    }
+    let listed = consortium.json(&["proposal", "list"]);
+    assert_eq!((&listed[0]["status"], &listed[0]["changes"]), (&"executed".into(), &Value::Null));
+    assert_eq!(consortium.json(&["proposal", "list", "--open"]), serde_json::json!([]));
+
+    let late = ["proposal", "vote", &id, "--approve", "--identity", "switzerland/identity"];
+    assert!(consortium.fails(&late, 4).contains("proposal_closed"));
+    let revoke = ["member", "revoke", "va", "--reason", "left"];
+    assert!(
+        consortium.fails(&revoke, 4).contains("threshold_impossible"),
+        "three replicas cannot give four signatures"
+    );
+    consortium.fails(&["proposal", "vote", &id], 2);
+    consortium.fails(&["proposal", "show", "ffff"], 1);
+    assert_eq!(consortium.json(&["member", "show", "va"])["revoked_index"], Value::Null);
+    consortium.stop();
 }
 
 fn strings(value: &Value) -> BTreeSet<String> {
@@ -181,10 +226,34 @@ fn the_bundle_alone_tells_the_same(consortium: &Consortium) {
     }
 }
 
+fn the_log_is_there_as_static_files(consortium: &Consortium) {
+    let exported = consortium.json(&["export", "--tiles", "../tiles"]);
+    let size = exported["entries"].as_u64().unwrap();
+    let read = |tile: &Tile| fs::read(consortium.path("tiles").join(tile.to_string()));
+    assert_eq!(root_from_tiles(size, read).unwrap().to_string(), exported["root"]);
+
+    // The same from the web server of another replica.
+    let config = fs::read_to_string(consortium.kits().join("va/replica/node.toml")).unwrap();
+    let address = config.lines().find_map(|line| line.strip_prefix("http = \"")?.strip_suffix('"')).unwrap();
+    let get = |path: &str| {
+        let mut connection = TcpStream::connect(address).unwrap();
+        write!(connection, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).unwrap();
+        let headers = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        assert!(answer.starts_with(b"HTTP/1.0 200 "), "{path}: {}", String::from_utf8_lossy(&answer[..headers]));
+        Ok::<_, std::convert::Infallible>(answer[headers + 4..].to_vec())
+    };
+    assert!(get("checkpoint").unwrap().starts_with(b"fedledger/heart\n"));
+    assert_eq!(get("readyz").unwrap(), b"ok\n");
+    let root = root_from_tiles(size, |tile: &Tile| get(&tile.to_string())).unwrap();
+    assert_eq!(root.to_string(), exported["root"]);
+}
+
 fn what_is_not_permitted_is_refused(consortium: &Consortium) {
     // Only the operator starts plans and moves branches; the refusal stands on the ledger.
     let arguments = ["rollback", "--to", "v1", "--reason", "mine", "--identity", "va/identity"];
-    let stderr = consortium.fails(&arguments, 4);
+    let stderr = consortium.fails(&consortium.unlocking("va", &arguments), 4);
     assert!(stderr.contains("not_permitted") && stderr.contains("operator"), "{stderr}");
     let events = consortium.json(&["events"]);
     let refused = events.as_array().unwrap().last().unwrap();
@@ -196,7 +265,7 @@ fn what_is_not_permitted_is_refused(consortium: &Consortium) {
 
     // A directory serves one process.
     for (command, node) in [("coordinator", "va/replica"), ("participant", "va/participant")] {
-        let stderr = consortium.fails(&["--quiet", command, "--dir", node], 1);
+        let stderr = consortium.fails(&consortium.unlocking("va", &["--quiet", command, "--dir", node]), 1);
         assert!(stderr.contains(node) && stderr.contains("in use"), "{stderr}");
     }
 

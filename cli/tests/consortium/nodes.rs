@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fmt::Write as _,
     fs::{self, File},
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::{self, Receiver},
@@ -16,6 +18,9 @@ use std::{
 use serde_json::Value;
 
 pub const SITES: [&str; 4] = ["cleveland", "hungarian", "switzerland", "va"];
+
+/// Two that make their keys on site; the second one encrypts them.
+const ON_SITE: [&str; 2] = ["hungarian", "va"];
 
 const RECORDS: &str = include_str!("../../../simulations/data/heart_4sites.csv");
 const SCHEMA: &str = include_str!("../../../simulations/data/heart.schema.toml");
@@ -45,7 +50,9 @@ impl Consortium {
         let folder = tempfile::tempdir().unwrap();
         let mut consortium = Self { folder, nodes: Vec::new() };
         fs::write(consortium.path("consortium.toml"), description()).unwrap();
-        consortium.ok(&["provision", "../consortium.toml", "--out", "."]);
+        consortium.make_keys_on_site();
+        consortium.ok(&["provision", "../consortium.toml", "--out", ".", "--requests", "../requests"]);
+        consortium.install_on_site();
         for site in SITES {
             let participant = consortium.kits().join(site).join("participant");
             fs::write(participant.join("data.csv"), records(site)).unwrap();
@@ -59,10 +66,48 @@ impl Consortium {
         consortium
     }
 
+    /// Two hospitals draw their keys and write requests.
+    fn make_keys_on_site(&self) {
+        let passphrase = self.path("va.passphrase");
+        fs::write(&passphrase, "kept in the hospital's safe\n").unwrap();
+        fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::create_dir(self.path("requests")).unwrap();
+        for site in ON_SITE {
+            let (directory, request) = (format!("../{site}"), format!("../requests/{site}.toml"));
+            let roles = ["--role", "replica,participant"];
+            self.ok(&self
+                .unlocking(site, &[&["identity", "new", "--member", site, "--dir", &directory], &roles[..]].concat()));
+            self.ok(&self.unlocking(site, &["identity", "request", "--dir", &directory, "--out", &request]));
+        }
+    }
+
+    /// The two hospitals merge what provisioning made for them, none of which is secret.
+    fn install_on_site(&self) {
+        for site in ON_SITE {
+            let (approval, directory) = (self.kits().join(site), self.path(site));
+            let secret = walk(&approval).into_iter().find(|file| file.extension().is_some_and(|end| end == "key"));
+            assert_eq!(secret, None, "provisioning drew a key of {site}");
+            let (from, to) = (approval.to_str().unwrap(), directory.to_str().unwrap());
+            self.ok(&self.unlocking(site, &["identity", "install", from, "--dir", to]));
+            fs::remove_dir_all(&approval).unwrap();
+            fs::rename(directory, approval).unwrap();
+        }
+    }
+
+    /// Arguments with which a command opens the keys of a site.
+    pub fn unlocking(&self, site: &str, arguments: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        if site == "va" {
+            all.extend(["--passphrase-file".to_owned(), self.path("va.passphrase").to_str().unwrap().to_owned()]);
+        }
+        all
+    }
+
     fn start_node(&mut self, command: &str, name: &str) {
         let log = self.path(&format!("{}.log", name.replace('/', "-")));
         let mut process = self::command(&self.kits());
-        process.args([command, "--dir", name]);
+        let (site, _) = name.split_once('/').unwrap();
+        process.args(self.unlocking(site, &[command, "--dir", name]));
         process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         self.nodes.push(Node { name: name.to_owned(), log, child: process.spawn().unwrap() });
     }
@@ -93,32 +138,33 @@ impl Consortium {
     }
 
     /// Runs the command line in the folder of the kits.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         fedledger(&self.kits(), arguments)
     }
 
     /// Runs a command that must succeed; its stdout.
     #[track_caller]
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
         let output = self.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        assert!(output.status.success(), "{:?}: {stderr}", words(arguments));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// The same with `--json`.
     #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.ok(&[arguments, &["--json"]].concat());
+    pub fn json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Value {
+        let arguments = [words(arguments), vec![OsStr::new("--json")]].concat();
+        let text = self.ok(&arguments);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {text}"))
     }
 
     /// Runs a command that must end with this exit code; its stderr.
     #[track_caller]
-    pub fn fails(&self, arguments: &[&str], exit: i32) -> String {
+    pub fn fails<S: AsRef<OsStr>>(&self, arguments: &[S], exit: i32) -> String {
         let output = self.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {stderr}");
+        assert_eq!(output.status.code(), Some(exit), "{:?}: {stderr}", words(arguments));
         stderr
     }
 
@@ -164,7 +210,7 @@ impl Consortium {
         let plan = proposed["plan"].as_str().unwrap().to_owned();
         for site in SITES {
             let identity = format!("{site}/identity");
-            self.json(&["plan", "approve", &plan[..12], "--identity", &identity]);
+            self.json(&self.unlocking(site, &["plan", "approve", &plan[..12], "--identity", &identity]));
         }
         self.json(&["plan", "start", &plan]);
         plan
@@ -217,13 +263,25 @@ impl Drop for Watched {
 }
 
 /// Runs the command line in a folder, without defaults from the environment.
-pub fn fedledger(folder: &Path, arguments: &[&str]) -> Output {
+pub fn fedledger<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Output {
     command(folder).args(arguments).output().unwrap()
+}
+
+fn words<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<&OsStr> {
+    arguments.iter().map(AsRef::as_ref).collect()
+}
+
+/// Every file below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedledger"));
-    for variable in ["FEDLEDGER_LEDGER", "FEDLEDGER_CONNECT", "FEDLEDGER_IDENTITY", "FEDLEDGER_LOG"] {
+    for variable in
+        ["FEDLEDGER_LEDGER", "FEDLEDGER_CONNECT", "FEDLEDGER_IDENTITY", "FEDLEDGER_LOG", "FEDLEDGER_PASSPHRASE"]
+    {
         command.env_remove(variable);
     }
     command.current_dir(folder);
@@ -231,13 +289,15 @@ fn command(folder: &Path) -> Command {
 }
 
 fn description() -> String {
-    let ports = free_ports(2 * SITES.len());
+    let ports = free_ports(3 * SITES.len());
     let mut text = "name = \"heart\"\n".to_owned();
-    for (site, ports) in SITES.iter().zip(ports.chunks(2)) {
+    for (site, ports) in SITES.iter().zip(ports.chunks(3)) {
         let roles = if *site == "cleveland" { r#"["operator"]"# } else { "[]" };
-        let (listen, api) = (ports[0], ports[1]);
+        let (listen, api, http) = (ports[0], ports[1], ports[2]);
         write!(text, "[[members]]\nid = \"{site}\"\nroles = {roles}\nparticipant = {{}}\n").unwrap();
-        writeln!(text, "replica = {{ listen = \"127.0.0.1:{listen}\", api = \"127.0.0.1:{api}\" }}").unwrap();
+        let sockets = [("listen", listen), ("api", api), ("http", http)];
+        let sockets = sockets.map(|(name, port)| format!("{name} = \"127.0.0.1:{port}\""));
+        writeln!(text, "replica = {{ {} }}", sockets.join(", ")).unwrap();
     }
     text
 }

@@ -21,12 +21,21 @@ use tokio_util::{
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::{
-    limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_PER_HOST_MAX},
+    limits::ACCEPT_PAUSE,
     quota::{Permit, Quota},
 };
 
+/// How many connections may be open at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionLimits {
+    /// In total.
+    pub total_max: usize,
+    /// From one host.
+    pub per_host_max: usize,
+}
+
 /// Accepts connections.
-pub(super) struct Connections {
+pub(crate) struct Connections {
     listener: TcpListener,
     quota: Arc<Quota<IpAddr>>,
     aborted: CancellationToken,
@@ -34,7 +43,7 @@ pub(super) struct Connections {
 }
 
 /// A TCP connection that counts as open until it is dropped, and breaks when the server is aborted.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: Permit<IpAddr>,
@@ -43,8 +52,8 @@ pub(super) struct Connection {
 
 impl Connections {
     /// Accepts from `listener`. Connections are tracked by `open` and break when `aborted` is cancelled.
-    pub fn new(listener: TcpListener, aborted: CancellationToken, open: TaskTracker) -> Self {
-        Self { listener, quota: Quota::new(CONNECTIONS_MAX, CONNECTIONS_PER_HOST_MAX), aborted, open }
+    pub fn new(listener: TcpListener, limits: ConnectionLimits, aborted: CancellationToken, open: TaskTracker) -> Self {
+        Self { listener, quota: Quota::new(limits.total_max, limits.per_host_max), aborted, open }
     }
 
     /// The connections, without an end.

@@ -62,6 +62,7 @@ pub(super) fn join(state: &mut Federation, context: Context<'_>, command: &JoinR
     match state.participations.get(&record_key) {
         None => {}
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
+        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
         Some(Participation::Joined | Participation::Contributed { .. }) => {
             return Err(Rejection::AlreadyJoined(member));
         }
@@ -80,6 +81,7 @@ pub(super) fn decline(state: &mut Federation, context: Context<'_>, command: Dec
         // A participant that has joined may find out that it cannot train.
         None | Some(Participation::Joined) => {}
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
+        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
     }
     let declined = Participation::Declined { reason: command.reason };
@@ -102,6 +104,7 @@ pub(super) fn contribute(
         Some(Participation::Joined) => {}
         None => return Err(Rejection::NotJoined(member)),
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
+        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
     }
     if command.base != round.base {
@@ -229,6 +232,9 @@ fn certify(
             }
             Some(Participation::Declined { reason }) => {
                 certificate.declined.insert(id, reason.clone());
+            }
+            Some(Participation::Revoked) => {
+                certificate.missing.insert(id, "revoked".to_owned());
             }
             Some(Participation::Contributed { .. }) => {
                 certificate.joined.push(id.clone());

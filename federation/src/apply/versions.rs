@@ -7,6 +7,7 @@ use crate::{
     Event, Federation, Rejection, VersionId,
     command::{AttestVersion, CommitVersion, Evaluate, OutputFiles, RoundKey},
     content_id::BlobId,
+    event::Consequences,
     manifest::{ContributionRef, MANIFEST_SCHEMA, Manifest, artifacts},
     member::Role,
     plan::Rule,
@@ -181,19 +182,39 @@ fn settle(
         return None;
     }
     let claimed = record.manifest.outputs();
-    let agreeing = record.attestations.values().filter(|outputs| claimed.as_ref() == Some(*outputs)).count();
-    let differing = record.attestations.len() - agreeing;
+    // Replicas that are gone have no say.
+    let counted = || record.attestations.iter().filter(|(node, _)| state.epoch.replicas.contains_key(*node));
+    let agreeing = counted().filter(|(_, outputs)| claimed.as_ref() == Some(*outputs)).count();
+    let differing = counted().count() - agreeing;
     let quorum = state.attestation_quorum();
     let key = record.key;
     if agreeing >= quorum {
         return Some(complete(state, version, &key, writes));
     }
-    if differing > state.members.replica_count() - quorum {
+    if differing > state.epoch.replicas.len() - quorum {
         state.versions.update(version, writes, |record| record.status = VersionStatus::Rejected);
         set_candidate(state, &key, None, writes);
         return Some(Event::VersionRejected { version: *version });
     }
     None
+}
+
+/// Decides on every candidate, after the replicas have changed.
+pub(super) fn settle_all(
+    state: &mut Federation,
+    consequences: &mut Consequences,
+    writes: &mut fedledger_ledger::machine::WriteSet,
+) {
+    let is_candidate = |record: &VersionRecord| record.status == VersionStatus::Candidate;
+    let candidates: Vec<VersionId> =
+        state.versions.iter().filter(|(_, record)| is_candidate(record)).map(|(id, _)| *id).collect();
+    for version in candidates {
+        match settle(state, &version, writes) {
+            Some(Event::VersionAttested { .. }) => consequences.attested.push(version),
+            Some(_) => consequences.rejected.push(version),
+            None => {}
+        }
+    }
 }
 
 fn complete(

@@ -124,7 +124,7 @@ pub fn contributions<S: Source + ?Sized>(source: &S, state: &Federation) -> Resu
                 Participation::Contributed { index, contribution } => {
                     Some(row(key, round, member, *index, contribution))
                 }
-                Participation::Joined | Participation::Declined { .. } => None,
+                Participation::Joined | Participation::Declined { .. } | Participation::Revoked => None,
             })
             .collect();
         compare(source, &plan.plan.architecture.layout()?, &mut round_rows)?;

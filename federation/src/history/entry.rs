@@ -111,14 +111,21 @@ impl SealView {
 
 impl AuthorView {
     fn of(state: &Federation, key: PublicKey) -> Self {
-        let Some(author) = state.members().author(&key) else {
+        // The entry may be about the very key that signed it, or be refused because the key is revoked.
+        let current = state.members().author(&key).map(|author| (&author.member, Some(&author.capacity)));
+        let former = || state.revoked_keys().get(&key).map(|revoked| (&revoked.owner, revoked.capacity.as_ref()));
+        let Some((member, capacity)) = current.or_else(former) else {
             return Self { key, member: None, capacity: None, node: None };
         };
-        let (capacity, node) = match &author.capacity {
-            Capacity::Organisation => ("organisation", None),
-            Capacity::Replica(node) => ("replica", Some(node.clone())),
-            Capacity::Participant(node) => ("participant", Some(node.clone())),
-        };
-        Self { key, member: Some(author.member.clone()), capacity: Some(capacity), node }
+        Self {
+            key,
+            member: Some(member.clone()),
+            capacity: capacity.map(|capacity| match capacity {
+                Capacity::Organisation => "organisation",
+                Capacity::Replica(_) => "replica",
+                Capacity::Participant(_) => "participant",
+            }),
+            node: capacity.and_then(Capacity::node).map(str::to_owned),
+        }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_ledger::{
-    Digest, PublicKey,
+    Digest,
     checkpoint::Checkpoint,
+    epoch::Epoch,
     log::Log,
     note::{KeyId, SignatureType, SignedNote},
 };
@@ -13,7 +14,6 @@ use super::{Problem, ProblemKind, Report};
 use crate::{
     Federation,
     history::{EncodedNote, origin},
-    member::NodeKind,
 };
 
 /// The roots of the log at the sizes that checkpoints are about.
@@ -41,49 +41,50 @@ impl Roots {
     }
 }
 
+/// Replicas that have signed a head, by the epochs to which their keys belong.
+type Signers = BTreeSet<(u64, String)>;
+
 /// Checks every note, and finds out how many entries are final. Returns how many entries some replica has signed for.
 pub(super) fn check(report: &mut Report, state: &Federation, notes: &[EncodedNote], roots: &Roots) -> u64 {
-    let keys = log_keys(state);
-    // The largest head that each replica has signed.
-    let mut signed = BTreeMap::<String, u64>::new();
+    // The largest head that each replica has signed, by epoch.
+    let mut signed = BTreeMap::<u64, BTreeMap<String, u64>>::new();
     for note in notes {
-        match check_note(report.entries, state, &keys, note, roots) {
+        match check_note(report.entries, state, note, roots) {
             Ok((size, signers)) => {
                 report.checkpoints += 1;
-                for signer in signers {
-                    let largest = signed.entry(signer).or_default();
+                for (epoch, signer) in signers {
+                    let largest = signed.entry(epoch).or_default().entry(signer).or_default();
                     *largest = size.max(*largest);
                 }
             }
             Err(problem) => report.add(problem.at_byte(note.offset)),
         }
     }
-    let covered = signed.values().copied().max().unwrap_or_default();
-    let mut sizes: Vec<u64> = signed.into_values().collect();
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    // Whoever signed a head has signed every shorter one, so the threshold's largest head is the final one.
-    let threshold = usize::try_from(state.consortium().finality_threshold).unwrap_or(usize::MAX);
-    report.final_entries = threshold.checked_sub(1).and_then(|last| sizes.get(last).copied()).unwrap_or(0);
+    let covered = signed.values().flat_map(BTreeMap::values).copied().max().unwrap_or_default();
+    let finals = signed.into_iter().filter_map(|(epoch, signed)| {
+        let mut sizes: Vec<u64> = signed.into_values().collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        // Whoever signed a head has signed every shorter one, so the threshold's largest head is the final one.
+        let last = usize::try_from(state.epochs().get(&epoch)?.threshold).ok()?.checked_sub(1)?;
+        sizes.get(last).copied()
+    });
+    report.final_entries = finals.max().unwrap_or_default();
     covered
 }
 
-/// The keys that sign checkpoints, by the names of their replicas.
-fn log_keys(state: &Federation) -> BTreeMap<&str, PublicKey> {
-    let keys = state.members().nodes().filter_map(|(_, node)| match node.kind {
-        NodeKind::Replica { log_key, .. } => Some((node.name.as_str(), log_key)),
-        NodeKind::Participant { .. } => None,
-    });
-    keys.collect()
+/// The epochs whose replicas may have signed the head of `size` entries: the newest one that its entries have made, and the
+/// one before, whose replicas vouch for the entry that made it.
+fn epochs_at(state: &Federation, size: u64) -> impl Iterator<Item = &Epoch> {
+    state.epochs().iter().rev().map(|(_, epoch)| epoch).filter(move |epoch| epoch.index < size).take(2)
 }
 
 /// The size that a note is about, and the replicas that signed it.
 fn check_note(
     entries: u64,
     state: &Federation,
-    keys: &BTreeMap<&str, PublicKey>,
     encoded: &EncodedNote,
     roots: &Roots,
-) -> Result<(u64, Vec<String>), Problem> {
+) -> Result<(u64, Signers), Problem> {
     let problem = |kind, detail: String| Problem::new(kind, detail);
     let malformed = |detail: String| problem(ProblemKind::Malformed, format!("checkpoint note: {detail}"));
     let note = SignedNote::parse(&encoded.text).map_err(|error| malformed(error.to_string()))?;
@@ -96,7 +97,7 @@ fn check_note(
         let detail = format!("a checkpoint has the origin {:?}, this ledger's is {expected:?}", checkpoint.origin());
         return Err(problem(ProblemKind::Checkpoint, detail).at(index));
     }
-    let signers = check_signatures(keys, &note).map_err(|problem| problem.at(index))?;
+    let signers = check_signatures(epochs_at(state, size), &note).map_err(|problem| problem.at(index))?;
     if size == 0 || size > entries {
         let detail = format!("a checkpoint is about {size} entries, there are {entries}: entries are missing");
         return Err(problem(ProblemKind::Checkpoint, detail).at(index));
@@ -113,22 +114,25 @@ fn check_note(
 }
 
 /// The replicas that signed a note. Every line must be a replica's: a bundle has no room for what nobody can check.
-fn check_signatures(keys: &BTreeMap<&str, PublicKey>, note: &SignedNote) -> Result<Vec<String>, Problem> {
+fn check_signatures<'a>(epochs: impl Iterator<Item = &'a Epoch>, note: &SignedNote) -> Result<Signers, Problem> {
     let problem = |detail: String| Problem::new(ProblemKind::Checkpoint, detail);
-    let mut signers = BTreeSet::new();
+    let epochs: Vec<&Epoch> = epochs.collect();
+    let (mut names, mut signers) = (BTreeSet::new(), Signers::new());
     for line in note.signatures() {
         let name = line.name();
-        let key = keys.get(name).filter(|key| KeyId::of(name, SignatureType::Ed25519, key) == line.key_id());
-        if key.is_none() {
+        let keyed = epochs.iter().filter_map(|epoch| Some((epoch.number, epoch.replicas.get(name)?.log)));
+        let keyed: Vec<_> =
+            keyed.filter(|(_, key)| KeyId::of(name, SignatureType::Ed25519, key) == line.key_id()).collect();
+        let Some((_, key)) = keyed.first() else {
             let signer = name.chars().take(80).collect::<String>();
-            return Err(problem(format!("a checkpoint is signed by {signer:?}, which is no replica's log key")));
-        }
-        if !signers.insert(name) {
+            let detail = format!("a checkpoint is signed by {signer:?}, which is no log key of a replica at that time");
+            return Err(problem(detail));
+        };
+        if !names.insert(name) {
             return Err(problem(format!("{name} has signed the same note twice")));
         }
-    }
-    for (name, key) in signers.iter().filter_map(|name| Some((name, keys.get(name)?))) {
         note.verify(name, key).map_err(|error| problem(error.to_string()))?;
+        signers.extend(keyed.iter().map(|(epoch, _)| (*epoch, name.to_owned())));
     }
-    Ok(signers.into_iter().map(str::to_owned).collect())
+    Ok(signers)
 }

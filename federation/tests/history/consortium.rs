@@ -374,6 +374,19 @@ impl Consortium {
         self.settle(key, outputs)
     }
 
+    /// The same with these replicas only, of which the first one proposes.
+    pub fn commit_and_attest_by(&mut self, key: &RoundKey, sites: &[&str]) -> VersionId {
+        let outputs = self.compute(key);
+        let commit = self.commit(key, outputs);
+        let version = commit.version;
+        let mut commands = vec![Command::CommitVersion(commit)];
+        commands.resize(sites.len(), Command::AttestVersion(AttestVersion { version, outputs }));
+        for (site, command) in sites.iter().zip(commands) {
+            self.accept(&format!("{site}/replica"), command);
+        }
+        version
+    }
+
     /// Carries the plan's next round out, with everybody.
     pub fn run_round(&mut self, plan: &Digest) -> VersionId {
         let key = self.open_round(plan);

@@ -290,7 +290,7 @@ proptest! {
     }
 }
 
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 21] = [
     "ProposePlan",
     "ApprovePlan",
     "WithdrawConsent",
@@ -308,5 +308,8 @@ const KINDS: [&str; 18] = [
     "MoveBranch",
     "Tag",
     "RevokeVersion",
+    "Propose",
+    "Vote",
+    "RecordEvidence",
     "",
 ];

@@ -10,6 +10,7 @@ use fedledger_federation::{
         FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, RevokeVersion, RoundKey, StartPlan, StopPlan,
         Tag, WithdrawConsent,
     },
+    governance::{Action, Propose, RecordEvidence, Vote},
     limits::{METRICS_MAX, TEXT_LENGTH_MAX},
     plan::{Plan, Rule},
 };
@@ -20,6 +21,9 @@ use crate::consortium::{Consortium, INSURER, OFFICE, metrics, plan, update_file}
 const BASEL: &str = "basel/participant";
 const LYON: &str = "lyon/participant";
 const REPLICA: &str = "basel/replica";
+
+/// Turin runs a replica and takes no part.
+const SIGNERS: [&str; 6] = [OFFICE, INSURER, "basel/organisation", BASEL, REPLICA, "turin/organisation"];
 
 fn no_version() -> VersionId {
     VersionId::of_manifest(Digest::of(b"no manifest"))
@@ -114,6 +118,9 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
     let open = OpenRound { key: no_round(), base: version, cohort: Vec::new(), duration_ms: 1 };
     let commit = CommitVersion { key: no_round(), version, outputs: no_files() };
     let hospital: &[&str] = &["basel/organisation", BASEL];
+    let organisation: &[&str] = &[OFFICE, INSURER, "basel/organisation", "turin/organisation"];
+    let action = Action::RevokeMember { member: "atlantis".to_owned() };
+    let strange = Propose { action, against: None, expires_index: 900, reason: reason() };
     vec![
         (Command::ProposePlan(Plan { rounds: 0, ..plan("heart") }), &[OFFICE]),
         (approve(plan_id), hospital),
@@ -132,16 +139,17 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
         (move_branch("main", None, version, false), &[OFFICE]),
         (tag("best", version), &[OFFICE]),
         (revoke(version), &[OFFICE]),
+        (Command::Propose(strange), organisation),
+        (Command::Vote(Vote { proposal: plan_id, approve: true }), organisation),
+        (Command::RecordEvidence(RecordEvidence { evidence: Vec::new() }), &SIGNERS),
     ]
 }
 
 #[test]
 fn every_kind_is_for_the_keys_that_its_role_has() {
     let mut consortium = Consortium::new(2);
-    // Turin runs a replica and takes no part.
-    let signers = [OFFICE, INSURER, "basel/organisation", BASEL, REPLICA, "turin/organisation"];
     for (command, permitted) in commands() {
-        for signer in signers {
+        for signer in SIGNERS {
             let code = consortium.refused(signer, command.clone());
             assert_eq!(code != "not_permitted", permitted.contains(&signer), "{signer}: {command:?}: {code}");
         }

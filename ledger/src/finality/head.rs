@@ -1,19 +1,19 @@
 //! One head of the log, and who has co-signed it or another in its place.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Finding, OfferError};
 use crate::{
     checkpoint::Checkpoint,
     digest::Digest,
-    epoch::{Epoch, cosigner_node},
+    epoch::{Epoch, cosigner_name, cosigner_node},
     evidence::Evidence,
     keys::PublicKey,
     note::{KeyId, NoteSignature, SignatureType, SignedNote},
 };
-
-/// Other roots of the same size that are remembered: more would tell nothing new.
-const OTHER_ROOTS_KEPT: usize = 8;
 
 /// A co-signature that has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +37,22 @@ pub(super) struct Head {
     pub epoch: Arc<Epoch>,
     /// The text that is signed.
     pub text: String,
-    /// This replica's signature in the name of the log.
+    /// A signature in the name of the log: this replica's own, or until there is one that of another.
     pub log: Option<NoteSignature>,
     pub replicas: BTreeMap<String, Cosignature>,
     pub witnesses: BTreeMap<String, Cosignature>,
-    /// What nodes have co-signed in this head's place: by root, the text and the co-signatures.
-    others: BTreeMap<Digest, (String, BTreeMap<String, Cosignature>)>,
+    /// What nodes have co-signed in this head's place, the last of each: whoever signs many roots takes nobody's room.
+    others: BTreeMap<String, Other>,
+    /// Nodes against which there is evidence already.
+    convicted: BTreeSet<String>,
+}
+
+/// Another root of the same size that a node has co-signed.
+#[derive(Debug)]
+struct Other {
+    root: Digest,
+    text: String,
+    cosignature: Cosignature,
 }
 
 impl Head {
@@ -55,6 +65,7 @@ impl Head {
             replicas: BTreeMap::new(),
             witnesses: BTreeMap::new(),
             others: BTreeMap::new(),
+            convicted: BTreeSet::new(),
         }
     }
 
@@ -64,45 +75,51 @@ impl Head {
             if *root == self.root {
                 self.cosignature(node).is_some()
             } else {
-                self.others.get(root).is_some_and(|(_, others)| others.contains_key(node))
+                self.others.get(node).is_some_and(|other| other.root == *root)
             }
         };
-        let lines: Vec<_> = note.signatures().iter().filter(|line| !node_of(origin, line).is_some_and(known)).collect();
-        let mut cosignatures = Vec::new();
-        for line in lines {
-            cosignatures.extend(verify_line(origin, &self.epoch, note, line)?);
-        }
-        Ok(cosignatures)
+        verified(origin, &self.epoch, note, known)
     }
 
-    pub fn insert(&mut self, cosignature: Cosignature) {
+    /// Takes a replica's signature in the name of the log from a note of this head, where there is none yet: a replica
+    /// that has not signed the head itself can then still show that it is final.
+    pub fn adopt_log_signature(&mut self, origin: &str, note: &SignedNote) {
+        if self.log.is_none() {
+            self.log = self.epoch.replicas.values().find_map(|keys| verified_log_line(origin, &keys.log, note));
+        }
+    }
+
+    /// Takes a co-signature of this head; evidence, if the node has co-signed another before.
+    pub fn insert(&mut self, cosignature: Cosignature) -> Option<Finding> {
+        let node = cosignature.node.clone();
+        let evidence = self.others.get(&node).and_then(|other| {
+            Evidence::new(note_of(&self.text, &cosignature)?, note_of(&other.text, &other.cosignature)?, None).ok()
+        });
         let nodes = if cosignature.is_replica { &mut self.replicas } else { &mut self.witnesses };
-        nodes.insert(cosignature.node.clone(), cosignature);
+        nodes.insert(node.clone(), cosignature);
+        self.convict(node, evidence)
     }
 
-    /// Takes a co-signature of another root; evidence, if the node has co-signed this one as well.
+    /// Takes a co-signature of another root; evidence, if the node has co-signed this one or a third one as well.
     pub fn insert_other(&mut self, root: Digest, text: &str, cosignature: Cosignature) -> Option<Finding> {
-        if self.others.len() >= OTHER_ROOTS_KEPT && !self.others.contains_key(&root) {
-            return None;
-        }
-        let own = self.cosignature(&cosignature.node).and_then(|own| note_of(&self.text, own));
-        let evidence = own.and_then(|own| Evidence::new(own, note_of(text, &cosignature)?, None).ok());
-        let (_, others) = self.others.entry(root).or_insert_with(|| (text.to_owned(), BTreeMap::new()));
-        others.insert(cosignature.node.clone(), cosignature);
-        evidence.map(|evidence| Finding::Equivocation(Box::new(evidence)))
+        let node = cosignature.node.clone();
+        let own = self.cosignature(&node).and_then(|own| note_of(&self.text, own));
+        let before = || self.others.get(&node).and_then(|other| note_of(&other.text, &other.cosignature));
+        let evidence = own.or_else(before).and_then(|one| Evidence::new(one, note_of(text, &cosignature)?, None).ok());
+        self.others.insert(node.clone(), Other { root, text: text.to_owned(), cosignature });
+        self.convict(node, evidence)
     }
 
-    /// Evidence against a node that has co-signed this head and had co-signed another before.
-    pub fn contradictions_of(&self, cosignature: &Cosignature) -> Vec<Finding> {
-        let others = self.others.values().filter_map(|(text, others)| note_of(text, others.get(&cosignature.node)?));
-        let evidence = others.filter_map(|other| Evidence::new(note_of(&self.text, cosignature)?, other, None).ok());
-        evidence.map(|evidence| Finding::Equivocation(Box::new(evidence))).collect()
+    /// Evidence against a node, the first time: more would tell nothing new.
+    fn convict(&mut self, node: String, evidence: Option<Evidence>) -> Option<Finding> {
+        let evidence = evidence?;
+        self.convicted.insert(node).then(|| Finding::Equivocation(Box::new(evidence)))
     }
 
     /// What it means that nodes have co-signed `root` in this head's place.
     pub fn disagreement(&self, size: u64, root: &Digest) -> Option<Finding> {
-        let (_, others) = self.others.get(root)?;
-        let signers: Vec<String> = others.values().filter(|other| other.is_replica).map(|o| o.node.clone()).collect();
+        let others = self.others.iter().filter(|(_, other)| other.root == *root && other.cosignature.is_replica);
+        let signers: Vec<String> = others.map(|(node, _)| node.clone()).collect();
         if signers.is_empty() {
             return None;
         }
@@ -145,34 +162,55 @@ impl Head {
     }
 }
 
-/// Every co-signature of a note by a node of `epoch`.
-pub(super) fn verified(origin: &str, epoch: &Epoch, note: &SignedNote) -> Result<Vec<Cosignature>, OfferError> {
+/// The co-signatures of a note by nodes of `epoch`, without those of nodes for which `known` holds.
+///
+/// Other lines are ignored, as the format demands. Every line is verified once at most.
+pub(super) fn verified(
+    origin: &str,
+    epoch: &Epoch,
+    note: &SignedNote,
+    known: impl Fn(&str) -> bool,
+) -> Result<Vec<Cosignature>, OfferError> {
     let mut cosignatures = Vec::new();
-    for line in note.signatures() {
-        cosignatures.extend(verify_line(origin, epoch, note, line)?);
+    for node in cosigners(origin, note).filter(|node| !known(node)).collect::<BTreeSet<_>>() {
+        cosignatures.extend(verify_node(origin, epoch, note, node)?);
     }
     Ok(cosignatures)
 }
 
-/// The co-signature in a line, if it is by a node of `epoch`. Other lines are ignored, as the format demands.
-fn verify_line(
-    origin: &str,
-    epoch: &Epoch,
-    note: &SignedNote,
-    line: &NoteSignature,
-) -> Result<Option<Cosignature>, OfferError> {
-    let Some(node) = node_of(origin, line) else { return Ok(None) };
-    let replica = epoch.replicas.get(node).map(|keys| keys.cosign);
-    let Some(key) = replica.or_else(|| epoch.witnesses.get(node).copied()) else { return Ok(None) };
-    if KeyId::of(line.name(), SignatureType::CosignatureV1, &key) != line.key_id() {
-        return Ok(None);
-    }
-    let time_s = note.verify_cosignature(line.name(), &key)?;
-    Ok(Some(Cosignature { node: node.to_owned(), is_replica: replica.is_some(), key, time_s, line: line.clone() }))
+/// Names of the nodes that a note says have co-signed it.
+pub(super) fn cosigners<'a>(origin: &'a str, note: &'a SignedNote) -> impl Iterator<Item = &'a str> {
+    note.signatures().iter().filter_map(move |line| cosigner_node(origin, line.name()))
 }
 
-fn node_of<'a>(origin: &str, line: &'a NoteSignature) -> Option<&'a str> {
-    cosigner_node(origin, line.name())
+/// The co-signature of a node, if it is one of `epoch` and has co-signed with the key that it has there.
+fn verify_node(origin: &str, epoch: &Epoch, note: &SignedNote, node: &str) -> Result<Option<Cosignature>, OfferError> {
+    let replica = epoch.replicas.get(node).map(|keys| keys.cosign);
+    let Some(key) = replica.or_else(|| epoch.witnesses.get(node).copied()) else { return Ok(None) };
+    let name = cosigner_name(origin, node);
+    let key_id = KeyId::of(&name, SignatureType::CosignatureV1, &key);
+    let is_its = |line: &&NoteSignature| line.name() == name && line.key_id() == key_id;
+    if !note.signatures().iter().any(|line| is_its(&line)) {
+        return Ok(None);
+    }
+    let time_s = note.verify_cosignature(&name, &key)?;
+    // Of several lines the earliest counts; a line begins with its time.
+    let earliest = |line: &&NoteSignature| line.signature().starts_with(&time_s.to_be_bytes());
+    let line = note.signatures().iter().filter(is_its).find(earliest);
+    Ok(line.map(|line| Cosignature {
+        node: node.to_owned(),
+        is_replica: replica.is_some(),
+        key,
+        time_s,
+        line: line.clone(),
+    }))
+}
+
+/// The signature by `key` in the name of the log, if there is one and it verifies.
+fn verified_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> Option<NoteSignature> {
+    let key_id = KeyId::of(origin, SignatureType::Ed25519, key);
+    let line = note.signatures().iter().find(|line| line.name() == origin && line.key_id() == key_id)?;
+    note.verify(origin, key).is_ok().then(|| line.clone())
 }
 
 fn note_of(text: &str, cosignature: &Cosignature) -> Option<SignedNote> {

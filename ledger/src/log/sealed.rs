@@ -34,7 +34,13 @@ impl Sealed {
         self.previous_epoch.as_ref().unwrap_or(&self.epoch)
     }
 
-    /// What a seal proposed by `author` at `index` fixes, or the code of the reason why it fixes nothing.
+    /// Whether a replica with this key may propose the next seal: those of the epoch in force may, to which that seal
+    /// still belongs, and those of the newest epoch.
+    pub(crate) fn may_seal(&self, author: &PublicKey, newest: &Epoch) -> bool {
+        self.epoch.replica_of_author(author).or_else(|| newest.replica_of_author(author)).is_some()
+    }
+
+    /// What a seal proposed by `author` fixes, or the code of the reason why it fixes nothing.
     pub(super) fn next(
         &self,
         author: &PublicKey,
@@ -42,7 +48,7 @@ impl Sealed {
         state: &StateMap,
         newest: &Epoch,
     ) -> Result<Seal, &'static str> {
-        if newest.replica_of_author(author).is_none() {
+        if !self.may_seal(author, newest) {
             return Err(SEAL_NOT_BY_REPLICA);
         }
         let proposal = SealProposal::from_bytes(payload).map_err(|_| SEAL_MALFORMED)?;

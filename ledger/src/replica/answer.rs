@@ -42,6 +42,9 @@ pub enum SubmitError {
     /// It is no valid transaction now.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is a seal, which leaders propose of their own accord only: others could keep every head from becoming final.
+    #[error("seals are proposed by the replica that leads and cannot be submitted")]
+    Seal,
     /// Too much is under way.
     #[error("the replica is busy: try again a little later")]
     Busy,

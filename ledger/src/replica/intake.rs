@@ -6,7 +6,8 @@ use crate::{
     digest::Digest,
     log::Refusal,
     machine::StateMachine,
-    transaction::Envelope,
+    seal::SEAL_KIND,
+    transaction::{Envelope, Transaction},
 };
 
 impl<M: StateMachine> Replica<M> {
@@ -23,6 +24,7 @@ impl<M: StateMachine> Replica<M> {
         if let Some(index) = self.log.find(&transaction, envelope) {
             return Ok(Submission::Known(index));
         }
+        refuse_seal(&transaction)?;
         if self.tickets.len() >= WAITING_MAX {
             return Err(SubmitError::Busy);
         }
@@ -45,7 +47,10 @@ impl<M: StateMachine> Replica<M> {
         };
         match self.log.find(&transaction, envelope) {
             Some(index) => Ok(Submission::Known(index)),
-            None => self.propose(Digest::of(envelope), envelope),
+            None => {
+                refuse_seal(&transaction)?;
+                self.propose(Digest::of(envelope), envelope)
+            }
         }
     }
 
@@ -106,4 +111,8 @@ impl<M: StateMachine> Replica<M> {
             step.answers.push((ticket, answer.clone()));
         }
     }
+}
+
+fn refuse_seal(transaction: &Transaction) -> Result<(), SubmitError> {
+    if transaction.kind == SEAL_KIND { Err(SubmitError::Seal) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@
 //! durable what it is about to sign, and with it everything under the head; only then does it sign. So it can never sign
 //! another head of that size or a shorter one, whatever happens to it in between.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,9 @@ use crate::{
     consensus::{MessageRefused, ReplicaId},
     digest::Digest,
     epoch::{Epoch, cosigner_name},
-    finality::{Cosignature, Finality, Finding, OfferError, Offered, SealedHead},
+    finality::{Cosignature, Finality, Finding, OfferError, Offered, SealedHead, Transition},
     leaf::Leaf,
-    log::{Log, read_node},
+    log::{EpochInForce, Log, read_epochs, read_node},
     machine::StateMachine,
     merkle::root_at,
     note::{NoteError, NoteSignature, SignedNote},
@@ -45,8 +45,14 @@ const RESEAL_MS_MAX: u64 = 60_000;
 /// How long a proposed seal may be under way before it is taken for lost, in milliseconds.
 const SEAL_LOST_MS: u64 = 2000;
 
-/// Seals of one leader in a row that did not become final before it lets another replica lead: its clock may be wrong.
-const UNFINISHED_SEALS_MAX: u32 = 3;
+/// How long a leader's seals may stay without one that becomes final before it lets another replica lead, in
+/// milliseconds: its clock may be wrong. It doubles up to the other, for replicas that make heads final may be missing,
+/// too.
+const PATIENCE_MS: u64 = 5000;
+const PATIENCE_MS_MAX: u64 = 60_000;
+
+/// Seals not final yet whose times are remembered.
+const SEAL_TIMES_KEPT: usize = 256;
 
 /// Entries within which a proposed seal must be applied.
 const SEAL_VALIDITY_ENTRIES: u64 = 10_000;
@@ -75,6 +81,10 @@ pub struct Cosigned {
 pub(super) struct Sealing {
     pub finality: Finality,
     pub cosigned: Cosigned,
+    /// Time of the newest seal whose head is final, as far as that is known since the start.
+    final_time_ms: u64,
+    /// Times of the seals after it, by the size of the head.
+    times: BTreeMap<u64, u64>,
     /// Milliseconds since the Unix epoch, as last told.
     now_ms: u64,
     /// When this replica last proposed a seal.
@@ -83,8 +93,12 @@ pub(super) struct Sealing {
     under_way: bool,
     /// Wait before the last head is sealed again.
     reseal_ms: u64,
-    /// Seals that this leader has proposed in a row without any becoming final.
-    unfinished: u32,
+    /// Since when this leader has waited for a head to become final.
+    waiting_since_ms: Option<u64>,
+    /// How long it waits before it lets another replica lead.
+    patience_ms: u64,
+    /// The replica that was last asked to lead instead.
+    handed_to: ReplicaId,
     /// Seals applied in this step, with their Raft indexes and times.
     heads: Vec<(SealedHead, u64, u64)>,
     /// The head whose record is being written, and its text.
@@ -98,8 +112,9 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    /// Goes on from the storage.
+    /// Goes on from the storage; `id` is this replica.
     pub fn open<M: StateMachine, S: LogStorage + ?Sized>(
+        id: ReplicaId,
         origin: &str,
         log: &Log<M>,
         storage: &S,
@@ -122,14 +137,29 @@ impl Sealing {
         };
         let epoch = Arc::new(log.sealed().epoch.clone());
         let (final_size, unanimous_size) = (size_of(FINAL_NOTE)?, size_of(UNANIMOUS_NOTE)?);
+        let unvouched = unvouched(storage)?;
+        let mut finality = Finality::new(origin.to_owned(), Arc::clone(&epoch), unvouched, final_size, unanimous_size);
+        let sealed = log.sealed();
+        let mut times = BTreeMap::new();
+        if sealed.number > 0 {
+            let size = sealed.index.saturating_add(1);
+            let root = root_at(size, |node| read_node(storage, node))?;
+            let resumed = finality.resume(size, root, Arc::new(sealed.head_epoch().clone()));
+            resumed.map_err(|error| Fault::Order(error.to_string()))?;
+            times.insert(size, sealed.time_ms);
+        }
         Ok(Self {
-            finality: Finality::new(origin.to_owned(), Arc::clone(&epoch), final_size, unanimous_size),
+            finality,
             cosigned,
+            final_time_ms: 0,
+            times,
             now_ms: 0,
             proposed_ms: 0,
             under_way: false,
             reseal_ms: RESEAL_MS,
-            unfinished: 0,
+            waiting_since_ms: None,
+            patience_ms: PATIENCE_MS,
+            handed_to: id,
             heads: Vec::new(),
             unsigned: None,
             epoch,
@@ -155,20 +185,31 @@ impl Sealing {
         self.heads.push((head, leaf.raft_index, seal.time_ms));
     }
 
-    /// Registers the heads of the seals applied in this step. The newest one's size, if it is to be co-signed once `batch`
-    /// is durable.
-    pub fn register(&mut self, identity: &Identity, batch: &mut Batch, findings: &mut Vec<Finding>) -> Option<u64> {
+    /// Registers the heads of the seals applied in this step.
+    pub fn register(&mut self, findings: &mut Vec<Finding>) -> Vec<(SealedHead, u64, u64)> {
         let heads = std::mem::take(&mut self.heads);
-        for (head, ..) in &heads {
+        for (head, _, time_ms) in &heads {
+            self.times.insert(head.size, *time_ms);
+            if self.times.len() > SEAL_TIMES_KEPT {
+                self.times.pop_first();
+            }
             match self.finality.sealed(head) {
                 Ok(found) => findings.extend(found),
                 Err(error) => tracing::error!(%error, "a head cannot be written as a checkpoint"),
             }
         }
-        let (head, raft_index, time_ms) = heads.into_iter().last()?;
-        if !self.may_cosign(identity, &head, time_ms) {
-            return None;
-        }
+        heads
+    }
+
+    /// The size of the newest of these heads that this replica is to co-sign, once `batch` is durable.
+    pub fn prepare(
+        &mut self,
+        heads: Vec<(SealedHead, u64, u64)>,
+        identity: &Identity,
+        batch: &mut Batch,
+    ) -> Option<u64> {
+        let (head, raft_index, time_ms) =
+            heads.into_iter().rev().find(|(head, _, time_ms)| self.may_cosign(identity, head, *time_ms))?;
         let text = Checkpoint::new(identity.origin.clone(), head.size, head.root).ok()?.to_note_text();
         self.cosigned = Cosigned { size: head.size, root: head.root, raft_index, time_ms };
         batch.put(Column::Meta, META_COSIGNED, codec::encode(&self.cosigned));
@@ -192,8 +233,10 @@ impl Sealing {
             );
             return false;
         }
-        if time_ms < self.cosigned.time_ms {
-            tracing::warn!(size = head.size, time_ms, "a seal is earlier than the one before it: it is not co-signed");
+        // What is not final does not count: a leader that was years ahead has co-signed its own seals, and must be of
+        // use again once its clock is right.
+        if time_ms < self.final_time_ms {
+            tracing::warn!(size = head.size, time_ms, "a seal is earlier than what is final: it is not co-signed");
             return false;
         }
         true
@@ -201,6 +244,9 @@ impl Sealing {
 
     /// Signs the head of this size, whose record is durable now.
     pub fn sign(&mut self, identity: &Identity, size: u64) -> Result<Vec<Finding>, NoteError> {
+        if self.fault.is_some() {
+            return Ok(Vec::new());
+        }
         // A later head may be on its way already; then this one is superseded.
         let Some((_, text)) = self.unsigned.take_if(|(unsigned, _)| *unsigned <= size) else { return Ok(Vec::new()) };
         let time_s = self.now_ms / 1000;
@@ -223,12 +269,19 @@ impl Sealing {
                 Finding::Final { size, note, .. } => {
                     self.proven.settled(*size);
                     put_note(batch, FINAL_NOTE, note);
+                    self.final_time_ms = self.times.get(size).copied().unwrap_or(self.final_time_ms);
+                    self.times = self.times.split_off(size);
+                    self.waiting_since_ms = None;
+                    (self.patience_ms, self.reseal_ms) = (PATIENCE_MS, RESEAL_MS);
                 }
-                Finding::Unanimous { note, .. } => {
+                Finding::Unanimous { size, note } => {
                     put_note(batch, UNANIMOUS_NOTE, note);
-                    put_note(batch, FINAL_NOTE, note);
+                    // The last co-signature may come when a later head is final already.
+                    if *size >= self.finality.final_size() {
+                        put_note(batch, FINAL_NOTE, note);
+                    }
                 }
-                Finding::EpochVouchedFor { number, note } => put_note(batch, &format!("epoch/{number:020}"), note),
+                Finding::EpochVouchedFor { number, note } => put_note(batch, &epoch_note(*number), note),
                 Finding::Disagreement { .. } | Finding::Equivocation(_) => {}
             }
         }
@@ -240,17 +293,43 @@ impl<M: StateMachine> Replica<M> {
     /// seals and co-signatures depends on it.
     pub fn clock(&mut self, now_ms: u64) {
         self.sealing.now_ms = now_ms;
+        // A clock that was set back must not stop the sealing.
+        self.sealing.proposed_ms = self.sealing.proposed_ms.min(now_ms);
         if !self.leads() {
             self.sealing.under_way = false;
-            self.sealing.unfinished = 0;
+            self.sealing.waiting_since_ms = None;
             return;
         }
-        if self.sealing.under_way && now_ms.saturating_sub(self.sealing.proposed_ms) > SEAL_LOST_MS {
+        if self.sealing.under_way && now_ms - self.sealing.proposed_ms > SEAL_LOST_MS {
             self.sealing.under_way = false;
         }
         if self.seal_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             self.propose_seal();
         }
+        self.wait_for_finality(now_ms);
+    }
+
+    /// Lets another replica lead when nothing becomes final for too long.
+    fn wait_for_finality(&mut self, now_ms: u64) {
+        let sealed = self.log.sealed();
+        let sealing = &mut self.sealing;
+        if sealed.number == 0 || sealing.finality.final_size() > sealed.index {
+            sealing.waiting_since_ms = None;
+            return;
+        }
+        let since_ms = sealing.waiting_since_ms.filter(|since_ms| *since_ms <= now_ms).unwrap_or(now_ms);
+        sealing.waiting_since_ms = Some(since_ms);
+        if now_ms - since_ms >= sealing.patience_ms {
+            sealing.waiting_since_ms = Some(now_ms);
+            sealing.patience_ms = (sealing.patience_ms * 2).min(PATIENCE_MS_MAX);
+            tracing::warn!("seals do not become final: check this machine's clock; another replica is to lead");
+            self.hand_over();
+        }
+    }
+
+    /// Whether the seals of this replica would take effect.
+    fn may_seal(&self) -> bool {
+        self.log.sealed().may_seal(&self.identity.transaction_key.public(), self.log.machine().epoch())
     }
 
     /// When [`Self::clock`] must be called again at the latest, in milliseconds since the Unix epoch.
@@ -262,29 +341,30 @@ impl<M: StateMachine> Replica<M> {
         if sealing.under_way {
             return Some(sealing.proposed_ms.saturating_add(SEAL_LOST_MS + 1));
         }
+        if !self.may_seal() {
+            return Some(sealing.proposed_ms.saturating_add(RESEAL_MS));
+        }
         let sealed = self.log.sealed();
         if !self.log.is_dirty() {
-            let unfinished = sealing.finality.final_size() <= sealed.index;
-            return unfinished.then(|| sealing.proposed_ms.saturating_add(sealing.reseal_ms));
+            let is_unfinished = sealing.finality.final_size() <= sealed.index;
+            return is_unfinished.then(|| sealing.proposed_ms.saturating_add(sealing.reseal_ms));
         }
         if self.log.size() - sealed.index > SEAL_ENTRIES {
             return Some(sealing.now_ms);
         }
-        // A clock that was set back must not stop the sealing.
-        Some(sealing.proposed_ms.min(sealing.now_ms).saturating_add(SEAL_INTERVAL_MS))
+        Some(sealing.proposed_ms.saturating_add(SEAL_INTERVAL_MS))
     }
 
     fn propose_seal(&mut self) {
-        let clean = !self.log.is_dirty();
-        let sealing = &mut self.sealing;
-        sealing.reseal_ms = if clean { (sealing.reseal_ms * 2).min(RESEAL_MS_MAX) } else { RESEAL_MS };
-        if clean {
-            sealing.unfinished += 1;
-        }
-        if sealing.unfinished >= UNFINISHED_SEALS_MAX {
-            sealing.unfinished = 0;
+        self.sealing.proposed_ms = self.sealing.now_ms;
+        if !self.may_seal() {
+            tracing::warn!("this replica is no longer one of the consortium's: another one is to lead");
             self.hand_over();
+            return;
         }
+        let is_clean = !self.log.is_dirty();
+        let sealing = &mut self.sealing;
+        sealing.reseal_ms = if is_clean { (sealing.reseal_ms * 2).min(RESEAL_MS_MAX) } else { RESEAL_MS };
         let payload = SealProposal {
             time_ms: self.sealing.now_ms,
             term: self.consensus.status().term,
@@ -305,19 +385,19 @@ impl<M: StateMachine> Replica<M> {
             payload,
         };
         let envelope = transaction.sign(key).to_bytes();
-        self.sealing.proposed_ms = self.sealing.now_ms;
         self.sealing.under_way = self.consensus.propose(envelope).is_ok();
     }
 
-    /// Lets the replica that follows best lead: this one's seals do not become final although others are there.
+    /// Lets another replica lead, the next one in turn of those that can: were it always the best follower, two
+    /// replicas with wrong clocks could hand leadership to each other for ever.
     fn hand_over(&mut self) {
         let peers = self.consensus.status().peers;
-        let best = peers.iter().filter(|peer| peer.active).max_by_key(|peer| peer.matched);
-        if let Some(to) = best.map(|peer| peer.id) {
-            tracing::warn!(%to, "seals do not become final: check this machine's clock; another replica is to lead");
-            if let Err(error) = self.consensus.transfer_leadership(to) {
-                tracing::debug!(%error, "leadership was not transferred");
-            }
+        let able = || peers.iter().filter(|peer| peer.active && !peer.snapshot).map(|peer| peer.id);
+        let Some(to) = able().find(|id| *id > self.sealing.handed_to).or_else(|| able().next()) else { return };
+        self.sealing.handed_to = to;
+        match self.consensus.transfer_leadership(to) {
+            Ok(()) => tracing::info!(%to, "asked another replica to lead"),
+            Err(error) => tracing::debug!(%error, "leadership was not transferred"),
         }
     }
 
@@ -354,10 +434,6 @@ impl<M: StateMachine> Replica<M> {
 
     fn found(&mut self, findings: Vec<Finding>) -> Step<M> {
         let mut step = Step::empty();
-        if findings.iter().any(|finding| matches!(finding, Finding::Final { .. })) {
-            self.sealing.unfinished = 0;
-            self.sealing.reseal_ms = RESEAL_MS;
-        }
         let mut batch = Batch::default();
         self.sealing.record(&findings, &mut batch);
         if !batch.is_empty() {
@@ -376,4 +452,24 @@ impl<M: StateMachine> Replica<M> {
             self.sealing.fault = Some(Fault::Fork { from, index, ours, theirs, message });
         }
     }
+}
+
+/// The changes of epoch for which nobody has vouched yet, the oldest first.
+fn unvouched<S: LogStorage + ?Sized>(storage: &S) -> Result<Vec<Transition>, StorageError> {
+    let mut transitions = Vec::new();
+    let mut before: Option<Arc<Epoch>> = None;
+    for EpochInForce { epoch, size } in read_epochs(storage)? {
+        let epoch = Arc::new(epoch);
+        if let Some(from) = before.replace(Arc::clone(&epoch))
+            && read_note(storage, &epoch_note(epoch.number))?.is_none()
+        {
+            transitions.push(Transition { from, to: epoch.number, size });
+        }
+    }
+    Ok(transitions)
+}
+
+/// Under which name the note is kept by which the replicas of the epoch before vouch for this one.
+fn epoch_note(number: u64) -> String {
+    format!("epoch/{number:020}")
 }

@@ -8,16 +8,14 @@ use std::{
 
 use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
-use fedledger_proto::{
-    endpoint::{BlobError, Endpoint},
-    wire::{CheckpointRequest, CheckpointResponse},
-};
+use fedledger_proto::endpoint::{BlobError, Endpoint};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     core::Kept,
     files::NodeFiles,
+    heads::Heads,
     peers::{self, Replica},
 };
 use crate::table::Table;
@@ -43,6 +41,8 @@ pub struct Context {
     pub size: watch::Receiver<u64>,
     /// How long a replica may take to answer.
     pub replica_timeout: Duration,
+    /// Heads of the log.
+    pub heads: Arc<Heads>,
     /// One training or evaluation at a time.
     pub compute: Semaphore,
     /// Updates that replicas may fetch.
@@ -85,14 +85,7 @@ impl Context {
 
     /// The signed head that a replica gives, unverified.
     pub async fn head_of(&self, replica: &Replica) -> Option<String> {
-        match self.endpoint.call(replica.key, &CheckpointRequest::Latest, self.replica_timeout).await {
-            Ok(CheckpointResponse::Latest { note }) => note,
-            Ok(CheckpointResponse::Taken) => None,
-            Err(error) => {
-                tracing::debug!(replica = replica.name, %error, "a replica did not give its head");
-                None
-            }
-        }
+        self.heads.of(&self.endpoint, replica).await
     }
 
     /// The bytes of a file, from the disk or from whichever replica has it; none once the work is cancelled.

@@ -203,7 +203,14 @@ impl Driver {
             }
             Output::Witness(head) => {
                 let files = Arc::clone(&self.context.files);
+                let note = head.note.clone();
                 self.blocking("storing the witnessed head", move || files.store_witnessed(&head.note)).await;
+                // Only what the disk holds is vouched for: this node will never witness another history.
+                self.context.heads.store(note.clone());
+                let (heads, endpoint) = (Arc::clone(&self.context.heads), self.context.endpoint.clone());
+                let replicas = self.context.available(self.heads_turn);
+                let stop = self.stop.clone();
+                self.tasks.spawn(async move { stop.run_until_cancelled(heads.cosign(endpoint, replicas, note)).await });
             }
             Output::Refollow => self.unfollow(),
             Output::Report(event) => self.tell(event),

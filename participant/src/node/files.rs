@@ -125,11 +125,21 @@ impl NodeFiles {
     ///
     /// [`ParticipantError::Witness`] if the file is damaged: then a rewritten history could go unnoticed.
     pub fn witnessed(&self) -> Result<Option<Checkpoint>, ParticipantError> {
+        let Some(text) = self.witnessed_note()? else { return Ok(None) };
         let path = self.directory.join(WITNESS_FILE);
-        let Some(bytes) = at(&path, read_bounded(&path, NOTE_SIZE_BYTES_MAX as u64))? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&bytes);
         let checkpoint = witness::parse_unverified(&text);
         checkpoint.map(Some).map_err(|source| ParticipantError::Witness { path, source })
+    }
+
+    /// The note of the head that was witnessed last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::witnessed`].
+    pub fn witnessed_note(&self) -> Result<Option<String>, ParticipantError> {
+        let path = self.directory.join(WITNESS_FILE);
+        let bytes = at(&path, read_bounded(&path, NOTE_SIZE_BYTES_MAX as u64))?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Stores a head durably.

@@ -135,7 +135,7 @@ impl Witness {
         text: &str,
     ) -> Result<Option<Verdict>, WitnessError> {
         let note = SignedNote::parse(text)?;
-        note.verify(replica, key)?;
+        note.verify(origin, key)?;
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin() != origin {
             let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());

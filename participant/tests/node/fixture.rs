@@ -170,13 +170,15 @@ pub struct Ledger {
     /// Weights and updates.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     raft_index: u64,
+    /// Heads that participants have co-signed.
+    pub cosigned: Vec<String>,
 }
 
 impl Ledger {
     pub fn new() -> Self {
         let (log, _) = Log::genesis(&genesis()).unwrap();
         let roots = vec![log.root()];
-        Self { log, leaves: Vec::new(), roots, blobs: BTreeMap::new(), raft_index: 0 }
+        Self { log, leaves: Vec::new(), roots, blobs: BTreeMap::new(), raft_index: 0, cosigned: Vec::new() }
     }
 
     pub fn state(&self) -> &Federation {
@@ -322,7 +324,7 @@ impl Ledger {
 /// A head signed by a member's replica.
 pub fn signed_head(replica: &str, size: u64, root: Digest) -> String {
     let checkpoint = Checkpoint::new(format!("fedledger/{CONSORTIUM}"), size, root).unwrap();
-    let note = sign_note(&checkpoint.to_note_text(), &format!("{replica}/replica"), &key(replica, Purpose::Log));
+    let note = sign_note(&checkpoint.to_note_text(), checkpoint.origin(), &key(replica, Purpose::Log));
     note.unwrap().to_string()
 }
 

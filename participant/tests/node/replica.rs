@@ -10,7 +10,7 @@ use fedledger_federation::{Federation, VersionId, command::RoundKey};
 use fedledger_ledger::Digest;
 use fedledger_proto::{
     endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports},
-    wire::{CheckpointResponse, EventFrame, SubmitResponse},
+    wire::{CheckpointRequest, CheckpointResponse, EventFrame, SubmitResponse},
 };
 use tokio::sync::watch;
 
@@ -111,9 +111,13 @@ async fn answer(shared: Arc<Shared>, kind: RequestKind) {
             let (index, leaf) = shared.change(|ledger| ledger.take_envelope(&request.envelope));
             responder.send(SubmitResponse::Outcome { index, leaf }).await.ok();
         }
-        RequestKind::Checkpoint(_, responder) => {
+        RequestKind::Checkpoint(CheckpointRequest::Latest { .. }, responder) => {
             let note = shared.change(|ledger| ledger.head(shared.name, ledger.log.size()));
-            responder.send(CheckpointResponse::Latest { note: Some(note) }).await.ok();
+            responder.send(CheckpointResponse::Latest { note: Some(note), consistency: None }).await.ok();
+        }
+        RequestKind::Checkpoint(CheckpointRequest::Offer { note }, responder) => {
+            shared.change(|ledger| ledger.cosigned.push(note));
+            responder.send(CheckpointResponse::Taken { note: None }).await.ok();
         }
         RequestKind::Events(request, responder) => follow(shared, request.from, responder).await,
         RequestKind::BlobGet(responder) => {

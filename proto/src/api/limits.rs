@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fedledger_ledger::{
-    limits::{ENVELOPE_SIZE_BYTES_MAX, GENESIS_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
+    limits::{ENVELOPE_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
+    map::STATE_PROOF_SIZE_BYTES_MAX,
     note::NOTE_SIZE_BYTES_MAX,
 };
 
@@ -16,8 +17,11 @@ pub const HAS_DIGESTS_MAX: usize = 1024;
 /// Largest request, in bytes: a signed note; an envelope and [`HAS_DIGESTS_MAX`] digests of 34 encoded bytes are smaller.
 pub const REQUEST_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
 
-/// Largest response that a client takes, in bytes: the genesis file.
-pub const RESPONSE_SIZE_BYTES_MAX: usize = GENESIS_SIZE_BYTES_MAX + OVERHEAD_BYTES;
+/// What a peer takes in a status, in bytes: its name and some numbers.
+const PEER_SIZE_BYTES: usize = 256;
+
+/// Largest response that a client takes, in bytes: a status with [`PEERS_MAX`] peers and a checkpoint.
+pub const RESPONSE_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + PEERS_MAX * PEER_SIZE_BYTES + OVERHEAD_BYTES;
 
 /// Bytes of a blob in one message of its stream.
 pub const BLOB_CHUNK_SIZE_BYTES: usize = 256 * 1024;
@@ -41,7 +45,7 @@ pub const CONSISTENCY_PROOF_LENGTH_MAX: usize = PROOF_LENGTH_MAX + 1;
 pub const STATE_KEY_SIZE_BYTES_MAX: usize = 1024;
 
 /// Largest value of a record of the replicated state that a client takes, in bytes.
-pub const STATE_VALUE_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const STATE_VALUE_SIZE_BYTES_MAX: usize = 256 * 1024;
 
 /// Most replicas that a client tries.
 pub const REPLICAS_MAX: usize = 32;
@@ -59,6 +63,7 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const _: () = assert!(ENVELOPE_SIZE_BYTES_MAX < REQUEST_SIZE_BYTES_MAX);
-const _: () = assert!(STATE_VALUE_SIZE_BYTES_MAX < RESPONSE_SIZE_BYTES_MAX);
+const _: () =
+    assert!(STATE_VALUE_SIZE_BYTES_MAX + STATE_PROOF_SIZE_BYTES_MAX + OVERHEAD_BYTES <= RESPONSE_SIZE_BYTES_MAX);
 const _: () = assert!(HAS_DIGESTS_MAX * 34 < REQUEST_SIZE_BYTES_MAX);
 const _: () = assert!(LEAF_SIZE_BYTES_MAX < RESPONSE_SIZE_BYTES_MAX);

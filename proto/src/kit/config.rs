@@ -25,6 +25,9 @@ pub struct ReplicaConfig {
     pub listen: SocketAddr,
     /// Where it serves the gRPC API.
     pub api: SocketAddr,
+    /// Where it shows its log to whoever asks, over HTTP (C2SP tlog-tiles); nowhere if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// Timing and switches.
     #[serde(default)]
     pub settings: ReplicaSettings,

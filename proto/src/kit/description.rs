@@ -67,6 +67,10 @@ pub struct ReplicaDescription {
     /// Where it serves the API. Default: `127.0.0.1`, port 7101 for the first replica, 7102 for the second, ...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<SocketAddr>,
+    /// Where it shows its log to whoever asks, over HTTP. Default: `127.0.0.1`, port 7201 for the first replica, 7202
+    /// for the second, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// `host:port` at which other nodes reach it. Default: `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

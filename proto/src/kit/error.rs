@@ -5,14 +5,15 @@ use std::{io, path::PathBuf};
 use fedledger_federation::member::GenesisError;
 use fedledger_ledger::PublicKey;
 
-use super::{IDENTITY_FILE, NODE_FILE, certificates::CertificateError, nodes::NodeRole};
+use super::{IDENTITY_FILE, NODE_FILE, certificates::CertificateError, nodes::NodeRole, passphrase::PassphraseError};
 
 /// A directory or file that a node or a person cannot start from. Every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
     /// A directory without a node's configuration.
     #[error(
-        "{} is no node's directory, it has no {NODE_FILE}: give one that `fedledger provision` wrote",
+        "{} is no node's directory, it has no {NODE_FILE}: give one that `fedledger provision` wrote, or finish with \
+         `fedledger identity install`",
         directory.display()
     )]
     NotANode {
@@ -22,7 +23,8 @@ pub enum KitError {
     /// A directory without an identity.
     #[error(
         "{} is no identity, it has no {IDENTITY_FILE}: \
-         give a member's identity directory that `fedledger provision` wrote",
+         give a member's identity directory that `fedledger provision` wrote, or finish with \
+         `fedledger identity install`",
         directory.display()
     )]
     NotAnIdentity {
@@ -84,9 +86,41 @@ pub enum KitError {
         /// What a key file of this kind holds.
         expected: &'static str,
     },
-    /// A key other than the one that was provisioned.
+    /// A key file that is encrypted, without a passphrase.
     #[error(
-        "key {key} in {} is not the one that the genesis file names for {owner}: restore the right file, or use the \
+        "{} is encrypted: give its passphrase with --passphrase-file or in FEDLEDGER_PASSPHRASE",
+        file.display()
+    )]
+    Locked {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A key file that a passphrase does not decrypt.
+    #[error("{} cannot be decrypted with this passphrase", file.display())]
+    WrongPassphrase {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A key file that is encrypted in another way than ours, or at a cost that is none.
+    #[error(
+        "{} is not encrypted with scrypt and AES-256-CBC at a bearable cost: restore it from a backup",
+        file.display()
+    )]
+    UnsupportedEncryption {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file that holds no passphrase.
+    #[error("{}: {source}", file.display())]
+    PassphraseFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: PassphraseError,
+    },
+    /// A key other than the one that the consortium knows.
+    #[error(
+        "key {key} in {} is not the one that the genesis file or the ledger names for {owner}: restore the right file, or use the \
          directory of the node that the key belongs to",
         file.display()
     )]
@@ -149,6 +183,14 @@ pub enum KitError {
     SeenHead {
         /// The file.
         file: PathBuf,
+    },
+    /// A record of a member that is none.
+    #[error("{}: {source}", file.display())]
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: GenesisError,
     },
     /// A name that the genesis file does not know.
     #[error("{} names {name:?}, which is not in the genesis file beside it: correct the name", file.display())]

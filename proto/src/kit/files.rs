@@ -9,6 +9,7 @@ use std::{
 use fedledger_federation::member::Genesis;
 use fedledger_ledger::{Digest, limits::GENESIS_SIZE_BYTES_MAX};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::{GENESIS_FILE, error::KitError};
 
@@ -50,10 +51,10 @@ pub(super) fn read(file: &Path, limit: u64) -> Result<Vec<u8>, KitError> {
 }
 
 /// The text of a secret file.
-pub(super) fn read_secret(file: &Path, limit: u64) -> Result<String, KitError> {
+pub(super) fn read_secret(file: &Path, limit: u64) -> Result<Zeroizing<String>, KitError> {
     let opened = open(file)?;
     check_permissions(&opened, file)?;
-    text(read_opened(&opened, file, limit)?, file)
+    text(read_opened(&opened, file, limit)?, file).map(Zeroizing::new)
 }
 
 /// The text of a file that people write, or of a certificate.

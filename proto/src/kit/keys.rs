@@ -1,14 +1,23 @@
 //! Key files: 64 hexadecimal digits of an Ed25519 seed and a newline, or PKCS#8 in PEM (RFC 8410) where TLS needs it.
+//! With a passphrase, all of them are encrypted in the same way, see `protection`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{
     SigningKey,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes, spki::der::pem::LineEnding},
 };
 use fedledger_ledger::{PublicKey, SecretKey};
+use zeroize::Zeroizing;
 
-use super::{certificates::CertificateError, error::KitError, files::read_secret};
+use super::{
+    certificates::CertificateError,
+    error::KitError,
+    files::read_secret,
+    passphrase::Passphrase,
+    protection::{self, ENCRYPTED_BEGIN},
+    tls::{API_KEY, AUTHORITY_KEY},
+};
 
 /// The key that signs a node's transactions.
 pub(super) const TRANSACTION_KEY: &str = "transaction.key";
@@ -23,23 +32,82 @@ pub(super) const WITNESS_KEY: &str = "witness.key";
 /// The key that signs a member's decisions.
 pub(super) const ORGANISATION_KEY: &str = "organisation.key";
 
+/// Every name of a key file.
+pub(super) const KEY_FILES: [&str; 8] =
+    [ORGANISATION_KEY, API_KEY, TRANSPORT_KEY, TRANSACTION_KEY, LOG_KEY, COSIGN_KEY, WITNESS_KEY, AUTHORITY_KEY];
+
 /// Largest key file, in bytes.
 const KEY_SIZE_BYTES_MAX: u64 = 16 * 1024;
 
-/// What a key file holds.
-pub(super) fn to_file(key: &SecretKey) -> Vec<u8> {
-    format!("{}\n", hex::encode(key.seed())).into_bytes()
+/// What a plain key in PEM begins with.
+const PLAIN_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+
+/// Text that is no key, or not without more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyTextError {
+    /// Not what was expected.
+    Malformed(&'static str),
+    /// Encrypted, and there is no passphrase.
+    Locked,
+    /// Encrypted with another passphrase, or damaged: nobody can tell.
+    WrongPassphrase,
+    /// Encrypted in another way, or so that it would take too much memory or time.
+    Unsupported,
 }
 
-/// Loads a key that must be `expected`, the one of `owner`.
-pub(super) fn load(file: &Path, expected: &PublicKey, owner: &str) -> Result<SecretKey, KitError> {
+impl KeyTextError {
+    /// The error about a file.
+    pub(super) fn at(self, file: &Path) -> KitError {
+        let file = file.to_owned();
+        match self {
+            Self::Malformed(expected) => KitError::MalformedKey { file, expected },
+            Self::Locked => KitError::Locked { file },
+            Self::WrongPassphrase => KitError::WrongPassphrase { file },
+            Self::Unsupported => KitError::UnsupportedEncryption { file },
+        }
+    }
+}
+
+/// What a key file holds that is not encrypted. Those of TLS are in PEM.
+pub(super) fn to_text(name: &str, key: &SecretKey) -> Result<Zeroizing<String>, CertificateError> {
+    if [API_KEY, AUTHORITY_KEY].contains(&name) { to_pem(key) } else { Ok(to_hex(key)) }
+}
+
+fn to_hex(key: &SecretKey) -> Zeroizing<String> {
+    Zeroizing::new(hex::encode(Zeroizing::new(key.seed())) + "\n")
+}
+
+/// PKCS#8 in PEM, without the public key: OpenSSL before 3.2 cannot read the form that has it.
+pub(super) fn to_pem(key: &SecretKey) -> Result<Zeroizing<String>, CertificateError> {
+    let pair = KeypairBytes { secret_key: key.seed(), public_key: None };
+    pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| CertificateError::PrivateKey)
+}
+
+/// The key in the text of a key file, whatever its form.
+pub(super) fn parse(text: &str, passphrase: Option<&Passphrase>) -> Result<SecretKey, KeyTextError> {
+    if text.starts_with(ENCRYPTED_BEGIN) {
+        return protection::decrypt(text, passphrase);
+    }
+    if text.starts_with(PLAIN_BEGIN) {
+        let expected = KeyTextError::Malformed("an Ed25519 private key in PEM (PKCS#8)");
+        let key = SigningKey::from_pkcs8_pem(text).map_err(|_| expected)?;
+        return Ok(SecretKey::from_seed(key.to_bytes()));
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim(), seed.as_mut())
+        .map_err(|_| KeyTextError::Malformed("64 hexadecimal digits, or a key in PEM"))?;
+    Ok(SecretKey::from_seed(*seed))
+}
+
+/// Reads a key file, whatever its form.
+pub(super) fn read(file: &Path, passphrase: Option<&Passphrase>) -> Result<SecretKey, KitError> {
     let text = read_secret(file, KEY_SIZE_BYTES_MAX)?;
-    let mut seed = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut seed)
-        .map_err(|_| KitError::MalformedKey { file: file.to_owned(), expected: "64 hexadecimal digits" })?;
-    let key = SecretKey::from_seed(seed);
-    check_owner(&key.public(), file, expected, owner)?;
-    Ok(key)
+    parse(&text, passphrase).map_err(|error| error.at(file))
+}
+
+/// Whether a key file is encrypted.
+pub(super) fn is_encrypted(file: &Path) -> Result<bool, KitError> {
+    Ok(read_secret(file, KEY_SIZE_BYTES_MAX)?.starts_with(ENCRYPTED_BEGIN))
 }
 
 /// Refuses a key of somebody else.
@@ -51,19 +119,51 @@ pub(super) fn check_owner(key: &PublicKey, file: &Path, expected: &PublicKey, ow
     }
 }
 
-/// PKCS#8 in PEM, without the public key: OpenSSL before 3.2 cannot read the form that has it.
-pub(super) fn to_pem(key: &SecretKey) -> Result<String, CertificateError> {
-    let pair = KeypairBytes { secret_key: key.seed(), public_key: None };
-    let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| CertificateError::PrivateKey)?;
-    Ok(pem.as_str().to_owned())
+/// Where the key lies that is to follow the one in `file`.
+pub(super) fn next_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
 }
 
-/// Loads a key in PEM, as text and as what it means.
-pub(super) fn load_pem(file: &Path) -> Result<(String, PublicKey), KitError> {
-    let pem = read_secret(file, KEY_SIZE_BYTES_MAX)?;
-    let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| KitError::MalformedKey {
-        file: file.to_owned(),
-        expected: "an Ed25519 private key in PEM (PKCS#8)",
-    })?;
-    Ok((pem, PublicKey::from_bytes(key.verifying_key().to_bytes())))
+/// Key files of one folder, with those that are to follow them.
+#[derive(Debug, Clone)]
+pub(super) struct Keyring {
+    folder: PathBuf,
+    keys: Vec<(PathBuf, SecretKey)>,
+}
+
+impl Keyring {
+    /// Reads the keys with these names, and what is to follow them.
+    pub fn load(folder: &Path, names: &[&str], passphrase: Option<&Passphrase>) -> Result<Self, KitError> {
+        let mut keys = Vec::new();
+        for name in names {
+            let file = folder.join(name);
+            let next = next_of(&file);
+            let following = match read(&next, passphrase) {
+                Ok(key) => Some((next, key)),
+                Err(KitError::Missing { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            let key = read(&file, passphrase)?;
+            keys.push((file, key));
+            keys.extend(following);
+        }
+        Ok(Self { folder: folder.to_owned(), keys })
+    }
+
+    /// The key with this name that is `expected`, or the one that is to follow it and is `expected` by now.
+    pub fn pick(&self, name: &str, expected: &PublicKey, owner: &str) -> Result<SecretKey, KitError> {
+        let file = self.folder.join(name);
+        let next = next_of(&file);
+        let found = |wanted: &Path| self.keys.iter().find(|(file, _)| file == wanted).map(|(_, key)| key);
+        let key = found(&file).ok_or_else(|| KitError::Missing { file: file.clone() })?;
+        match found(&next) {
+            Some(following) if following.public() == *expected => Ok(following.clone()),
+            _ => {
+                check_owner(&key.public(), &file, expected, owner)?;
+                Ok(key.clone())
+            }
+        }
+    }
 }

@@ -14,8 +14,10 @@ use super::{
     config::{NodeConfig, ParticipantConfig, ReplicaConfig},
     error::KitError,
     files::{GenesisFile, parse_toml, read_text},
-    keys::{self, COSIGN_KEY, LOG_KEY, TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY},
+    keys::{COSIGN_KEY, Keyring, LOG_KEY, TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY},
+    passphrase::Passphrase,
     policy::SitePolicy,
+    record,
     tls::TlsIdentity,
 };
 
@@ -51,6 +53,7 @@ pub struct ReplicaKit {
     pub cosign_key: SecretKey,
     /// Identifies its API.
     pub tls: TlsIdentity,
+    keys: Keyring,
 }
 
 /// Everything that a participant starts with.
@@ -72,6 +75,7 @@ pub struct ParticipantKit {
     pub transport_key: SecretKey,
     /// Co-signs heads of the log that it has witnessed.
     pub witness_key: SecretKey,
+    keys: Keyring,
 }
 
 impl NodeRole {
@@ -108,7 +112,7 @@ impl NodeConfig {
     /// [`KitError`], which names the file, the line and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
-        Ok(match NodeRole::of(opened.node()?.1) {
+        Ok(match NodeRole::of(&opened.node()?.1) {
             NodeRole::Replica => Self::Replica(opened.replica_config()?),
             NodeRole::Participant => Self::Participant(opened.participant_config()?),
         })
@@ -124,56 +128,126 @@ impl NodeConfig {
 }
 
 impl ReplicaKit {
-    /// Loads and checks the kit of a replica.
+    /// Loads and checks the kit of a replica whose keys are not encrypted.
     ///
     /// # Errors
     ///
     /// [`KitError`], which names the file and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
+        Self::load_with(directory, None)
+    }
+
+    /// Loads and checks the kit of a replica, with the passphrase of its keys if they are encrypted.
+    ///
+    /// The keys must be those that `member.toml` or else the genesis file names. Once the ledger is open,
+    /// [`for_node`](Self::for_node) takes those that it names now.
+    ///
+    /// # Errors
+    ///
+    /// [`KitError`], which names the file and what to do.
+    pub fn load_with(directory: &Path, passphrase: Option<&Passphrase>) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
         let (member, node) = opened.node()?;
         let NodeKind::Replica { number, log_key, cosign_key } = &node.kind else {
             return Err(opened.wrong_role(NodeRole::Participant, NodeRole::Replica));
         };
         let keys_folder = directory.join(KEYS_FOLDER);
+        let config = opened.replica_config()?;
+        let names = [TRANSACTION_KEY, TRANSPORT_KEY, LOG_KEY, COSIGN_KEY];
+        let keys = Keyring::load(&keys_folder, &names, passphrase)?;
         Ok(Self {
-            config: opened.replica_config()?,
+            config,
             member,
             number: *number,
-            transaction_key: keys::load(&keys_folder.join(TRANSACTION_KEY), &node.transaction_key, &node.name)?,
-            transport_key: keys::load(&keys_folder.join(TRANSPORT_KEY), &node.transport_key, &node.name)?,
-            log_key: keys::load(&keys_folder.join(LOG_KEY), log_key, &node.name)?,
-            cosign_key: keys::load(&keys_folder.join(COSIGN_KEY), cosign_key, &node.name)?,
-            tls: TlsIdentity::load(&keys_folder)?,
+            transaction_key: keys.pick(TRANSACTION_KEY, &node.transaction_key, &node.name)?,
+            transport_key: keys.pick(TRANSPORT_KEY, &node.transport_key, &node.name)?,
+            log_key: keys.pick(LOG_KEY, log_key, &node.name)?,
+            cosign_key: keys.pick(COSIGN_KEY, cosign_key, &node.name)?,
+            tls: TlsIdentity::load(&keys_folder, passphrase)?,
+            keys,
             directory: directory.to_owned(),
             genesis: opened.genesis,
+        })
+    }
+
+    /// The kit with the number and keys that the ledger's current state gives the node. A key may be one that was drawn
+    /// to follow (`*.key.next`) and has been approved since.
+    ///
+    /// # Errors
+    ///
+    /// [`KitError::ForeignKey`] if a key is in neither file; [`KitError::WrongRole`] if the node is no replica.
+    pub fn for_node(self, node: &Node) -> Result<Self, KitError> {
+        let NodeKind::Replica { number, log_key, cosign_key } = &node.kind else {
+            return Err(wrong_role(&self.directory, &node.name, NodeRole::Participant, NodeRole::Replica));
+        };
+        Ok(Self {
+            number: *number,
+            transaction_key: self.keys.pick(TRANSACTION_KEY, &node.transaction_key, &node.name)?,
+            transport_key: self.keys.pick(TRANSPORT_KEY, &node.transport_key, &node.name)?,
+            log_key: self.keys.pick(LOG_KEY, log_key, &node.name)?,
+            cosign_key: self.keys.pick(COSIGN_KEY, cosign_key, &node.name)?,
+            ..self
         })
     }
 }
 
 impl ParticipantKit {
-    /// Loads and checks the kit of a participant.
+    /// Loads and checks the kit of a participant whose keys are not encrypted.
     ///
     /// # Errors
     ///
     /// [`KitError`], which names the file and what to do.
     pub fn load(directory: &Path) -> Result<Self, KitError> {
+        Self::load_with(directory, None)
+    }
+
+    /// Loads and checks the kit of a participant, with the passphrase of its keys if they are encrypted.
+    ///
+    /// The keys must be those that `member.toml` or else the genesis file names. Once the ledger's state is known,
+    /// [`for_node`](Self::for_node) takes those that it names now.
+    ///
+    /// # Errors
+    ///
+    /// [`KitError`], which names the file and what to do.
+    pub fn load_with(directory: &Path, passphrase: Option<&Passphrase>) -> Result<Self, KitError> {
         let opened = Opened::new(directory)?;
         let (member, node) = opened.node()?;
         let NodeKind::Participant { witness_key } = &node.kind else {
             return Err(opened.wrong_role(NodeRole::Replica, NodeRole::Participant));
         };
-        let keys_folder = directory.join(KEYS_FOLDER);
         let policy_file = directory.join(POLICY_FILE);
+        let config = opened.participant_config()?;
+        let policy = parse_toml(&read_text(&policy_file)?, &policy_file)?;
+        let names = [TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY];
+        let keys = Keyring::load(&directory.join(KEYS_FOLDER), &names, passphrase)?;
         Ok(Self {
-            config: opened.participant_config()?,
-            policy: parse_toml(&read_text(&policy_file)?, &policy_file)?,
+            config,
+            policy,
             member,
-            transaction_key: keys::load(&keys_folder.join(TRANSACTION_KEY), &node.transaction_key, &node.name)?,
-            transport_key: keys::load(&keys_folder.join(TRANSPORT_KEY), &node.transport_key, &node.name)?,
-            witness_key: keys::load(&keys_folder.join(WITNESS_KEY), witness_key, &node.name)?,
+            transaction_key: keys.pick(TRANSACTION_KEY, &node.transaction_key, &node.name)?,
+            transport_key: keys.pick(TRANSPORT_KEY, &node.transport_key, &node.name)?,
+            witness_key: keys.pick(WITNESS_KEY, witness_key, &node.name)?,
+            keys,
             directory: directory.to_owned(),
             genesis: opened.genesis,
+        })
+    }
+
+    /// The kit with the keys that the ledger's current state names for the node. A key may be one that was drawn to
+    /// follow (`*.key.next`) and has been approved since.
+    ///
+    /// # Errors
+    ///
+    /// [`KitError::ForeignKey`] if a key is in neither file; [`KitError::WrongRole`] if the node is no participant.
+    pub fn for_node(self, node: &Node) -> Result<Self, KitError> {
+        let NodeKind::Participant { witness_key } = &node.kind else {
+            return Err(wrong_role(&self.directory, &node.name, NodeRole::Replica, NodeRole::Participant));
+        };
+        Ok(Self {
+            transaction_key: self.keys.pick(TRANSACTION_KEY, &node.transaction_key, &node.name)?,
+            transport_key: self.keys.pick(TRANSPORT_KEY, &node.transport_key, &node.name)?,
+            witness_key: self.keys.pick(WITNESS_KEY, witness_key, &node.name)?,
+            ..self
         })
     }
 
@@ -215,16 +289,17 @@ impl Opened {
         Ok(Self { directory: directory.to_owned(), file, text, name, genesis })
     }
 
-    /// The node in the genesis file, and its member.
-    fn node(&self) -> Result<(MemberId, &Node), KitError> {
-        let found = self.genesis.genesis.nodes().find(|(_, node)| node.name == self.name);
-        let (member, node) =
-            found.ok_or_else(|| KitError::Unknown { file: self.file.clone(), name: self.name.clone() })?;
-        Ok((member.id.clone(), node))
+    /// The node as the record or the genesis file beside it knows it, and its member.
+    fn node(&self) -> Result<(MemberId, Node), KitError> {
+        let unknown = || KitError::Unknown { file: self.file.clone(), name: self.name.clone() };
+        let (id, _) = self.name.split_once('/').ok_or_else(unknown)?;
+        let member = record::member(&self.directory, &self.genesis, id)?.ok_or_else(unknown)?;
+        let node = member.nodes.into_iter().find(|node| node.name == self.name).ok_or_else(unknown)?;
+        Ok((member.id, node))
     }
 
     fn wrong_role(&self, found: NodeRole, needed: NodeRole) -> KitError {
-        KitError::WrongRole { directory: self.directory.clone(), node: self.name.clone(), found, needed }
+        wrong_role(&self.directory, &self.name, found, needed)
     }
 
     fn replica_config(&self) -> Result<ReplicaConfig, KitError> {
@@ -245,4 +320,8 @@ impl Opened {
             Some((setting, range)) => Err(KitError::Setting { file: self.file.clone(), setting, range }),
         }
     }
+}
+
+fn wrong_role(directory: &Path, node: &str, found: NodeRole, needed: NodeRole) -> KitError {
+    KitError::WrongRole { directory: directory.to_owned(), node: node.to_owned(), found, needed }
 }

@@ -2,6 +2,7 @@
 
 mod loading;
 mod provisioning;
+mod sites;
 mod writing;
 
 use std::path::Path;

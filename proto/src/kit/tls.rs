@@ -4,12 +4,14 @@ use std::{fmt, path::Path, time::Duration};
 
 use fedledger_ledger::{PublicKey, SecretKey};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use zeroize::Zeroizing;
 
 use super::{
     certificates::{CertificateError, certified_key_of_pem},
     error::KitError,
     files::read_text,
-    keys::{load_pem, to_pem},
+    keys::{self, to_pem},
+    passphrase::Passphrase,
 };
 
 /// The key of a TLS client or server, in PEM.
@@ -27,7 +29,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Key, certificate and trusted authority of one side of the API.
 #[derive(Clone)]
 pub struct TlsIdentity {
-    key_pem: String,
+    key_pem: Zeroizing<String>,
     certificate_pem: String,
     authority_pem: String,
     public_key: PublicKey,
@@ -45,10 +47,11 @@ impl TlsIdentity {
     }
 
     /// Loads the three files of a folder.
-    pub(super) fn load(folder: &Path) -> Result<Self, KitError> {
+    pub(super) fn load(folder: &Path, passphrase: Option<&Passphrase>) -> Result<Self, KitError> {
         let (key_file, certificate_file) = (folder.join(API_KEY), folder.join(API_CERTIFICATE));
         let authority_file = folder.join(AUTHORITY_CERTIFICATE);
-        let (key_pem, public_key) = load_pem(&key_file)?;
+        let key = keys::read(&key_file, passphrase)?;
+        let public_key = key.public();
         let certificate_pem = read_text(&certificate_file)?;
         let authority_pem = read_text(&authority_file)?;
         let certified = |pem: &str, file: &Path| {
@@ -58,6 +61,7 @@ impl TlsIdentity {
         if certified(&certificate_pem, &certificate_file)? != public_key {
             return Err(KitError::ForeignCertificate { certificate: certificate_file, key: key_file });
         }
+        let key_pem = to_pem(&key).map_err(|source| KitError::Certificate { file: key_file, source })?;
         Ok(Self { key_pem, certificate_pem, authority_pem, public_key })
     }
 
@@ -79,7 +83,7 @@ impl TlsIdentity {
     /// For a server that admits only clients with a certificate by the authority.
     pub fn server_config(&self) -> ServerTlsConfig {
         ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
+            .identity(Identity::from_pem(&self.certificate_pem, self.key_pem.as_str()))
             .client_ca_root(Certificate::from_pem(&self.authority_pem))
             .timeout(HANDSHAKE_TIMEOUT)
     }
@@ -87,7 +91,7 @@ impl TlsIdentity {
     /// For a client that trusts only servers with a certificate by the authority.
     pub fn client_config(&self) -> ClientTlsConfig {
         ClientTlsConfig::new()
-            .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
+            .identity(Identity::from_pem(&self.certificate_pem, self.key_pem.as_str()))
             .ca_certificate(Certificate::from_pem(&self.authority_pem))
             .timeout(HANDSHAKE_TIMEOUT)
     }

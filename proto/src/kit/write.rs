@@ -1,9 +1,9 @@
-//! Writing kits to disk.
+//! Writing kits and other files to disk.
 //!
 //! A marker is the first file written and the last one removed, so that an interrupted run is noticed by the next one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -46,6 +46,18 @@ pub enum WriteError {
         /// The directory.
         directory: PathBuf,
     },
+    /// A directory in which only some of its files were written.
+    #[error("an earlier command was interrupted while it wrote {}: remove it and begin again", directory.display())]
+    Incomplete {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A directory that must be new.
+    #[error("{} is not empty: give a new directory", directory.display())]
+    NotNew {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot write {}: {source}", path.display())]
     Io {
@@ -65,11 +77,58 @@ pub enum WriteError {
 pub fn write_kits(provisioned: &Provisioned, out: &Path, force: bool) -> Result<(), WriteError> {
     make_folder(out)?;
     clear(provisioned, out, force)?;
+    write_all(&provisioned.files, out)
+}
+
+/// Writes files into a directory that must be new or empty.
+///
+/// # Errors
+///
+/// [`WriteError`], which names the path.
+pub fn write_new(files: &BTreeMap<PathBuf, KitFile>, out: &Path) -> Result<(), WriteError> {
+    make_folder(out)?;
+    check_complete(out)?;
+    let at = |source| WriteError::Io { path: out.to_owned(), source };
+    if fs::read_dir(out).map_err(at)?.next().is_some() {
+        return Err(WriteError::NotNew { directory: out.to_owned() });
+    }
+    write_all(files, out)
+}
+
+/// Refuses a directory that was not written to its end.
+pub(super) fn check_complete(directory: &Path) -> Result<(), WriteError> {
+    let directory = directory.to_owned();
+    if exists(&directory.join(MARKER_FILE))? { Err(WriteError::Incomplete { directory }) } else { Ok(()) }
+}
+
+/// Puts a file in the place of another one at once: whoever looks finds the old one or the new one.
+pub(super) fn replace_file(path: &Path, file: &KitFile) -> Result<(), WriteError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".unfinished");
+    let unfinished = PathBuf::from(name);
+    make_folder(folder_of(path))?;
+    remove(&unfinished)?;
+    write_file(&unfinished, file)?;
+    rename(&unfinished, path)
+}
+
+/// Gives a file its name at once, in the place of whatever has it.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
+    fs::rename(from, to).map_err(|source| WriteError::Io { path: to.to_owned(), source })?;
+    sync_folder(folder_of(to))
+}
+
+/// The folder of a file, which a relative path may not name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_all(files: &BTreeMap<PathBuf, KitFile>, out: &Path) -> Result<(), WriteError> {
     let marker = out.join(MARKER_FILE);
     if !exists(&marker)? {
         write_file(&marker, &KitFile { bytes: Vec::new(), secret: false })?;
     }
-    for (path, file) in &provisioned.files {
+    for (path, file) in files {
         let path = out.join(path);
         make_folder(path.parent().unwrap_or(out))?;
         write_file(&path, file)?;

@@ -43,11 +43,11 @@ async fn answer(request: InboundRequest, blobs: Blobs) {
         RequestKind::Submit(submit, responder) => {
             responder.send(SubmitResponse::Outcome { index: 7, leaf: submit.envelope }).await.ok();
         }
-        RequestKind::Checkpoint(CheckpointRequest::Latest, responder) => {
-            responder.send(CheckpointResponse::Latest { note: Some("note".into()) }).await.ok();
+        RequestKind::Checkpoint(CheckpointRequest::Latest { .. }, responder) => {
+            responder.send(CheckpointResponse::Latest { note: Some("note".into()), consistency: None }).await.ok();
         }
         RequestKind::Checkpoint(CheckpointRequest::Offer { .. }, responder) => {
-            responder.send(CheckpointResponse::Taken).await.ok();
+            responder.send(CheckpointResponse::Taken { note: None }).await.ok();
         }
         RequestKind::Events(EventsRequest { from }, responder) => {
             let Ok(mut sender) = responder.accept(from + LEAVES).await else { return };

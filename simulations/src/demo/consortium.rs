@@ -120,7 +120,8 @@ impl Consortium {
         participants.into_iter().chain(replicas).collect()
     }
 
-    /// Waits until every replica has all entries of this log, and all files that its versions name.
+    /// Waits until every replica has all entries of this log and knows them to be final, and has all files that its
+    /// versions name.
     pub(super) async fn settle(&self, log: &Log<Federation>) -> Result<(), DemoError> {
         let files: Vec<Digest> = log
             .machine()
@@ -134,14 +135,16 @@ impl Consortium {
         for (name, replica) in &self.replicas {
             let mut size = replica.handle().log_size();
             let mut added = replica.blobs().added();
+            let mut finalized = replica.handle().finalized();
             let complete = async {
                 let _ = size.wait_for(|size| *size >= log.size()).await;
+                let _ = finalized.wait_for(|finalized| finalized.final_size >= log.size()).await;
                 while !files.iter().all(|digest| replica.blobs().has(digest)) {
                     let _ = added.changed().await;
                 }
             };
             if timeout(SETTLED_AFTER, complete).await.is_err() {
-                let what = format!("the replica of {name} to have everything");
+                let what = format!("the replica of {name} to have everything, and enough co-signatures");
                 return Err(DemoError::Stalled { what, seconds: SETTLED_AFTER.as_secs() });
             }
         }
@@ -301,13 +304,14 @@ impl std::fmt::Display for Node {
 struct Ports {
     listens: Vec<SocketAddr>,
     apis: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
 }
 
 impl Ports {
-    /// Ports for `count` replicas: one for TCP and UDP alike, one for the API.
+    /// Ports for `count` replicas: one for TCP and UDP alike, one for the API, one for HTTP.
     fn find(count: usize) -> io::Result<Self> {
         // All are held until all are found, so that none is given twice.
-        let (mut held, mut listens, mut apis) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut held, mut listens) = (Vec::new(), Vec::new());
         while listens.len() < count {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let address = tcp.local_addr()?;
@@ -316,26 +320,30 @@ impl Ports {
                 held.push((tcp, Some(udp)));
             }
         }
-        while apis.len() < count {
+        let mut find = || {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            apis.push(tcp.local_addr()?);
+            let address = tcp.local_addr()?;
             held.push((tcp, None));
-        }
-        Ok(Self { listens, apis })
+            Ok::<_, io::Error>(address)
+        };
+        let apis = (0..count).map(|_| find()).collect::<Result<_, _>>()?;
+        let https = (0..count).map(|_| find()).collect::<Result<_, _>>()?;
+        Ok(Self { listens, apis, https })
     }
 }
 
 fn describe(ports: &Ports) -> ConsortiumDescription {
     let mut members: Vec<MemberDescription> = SITES
         .iter()
-        .zip(ports.listens.iter().zip(&ports.apis))
-        .map(|(site, (listen, api))| MemberDescription {
+        .zip(ports.listens.iter().zip(&ports.apis).zip(&ports.https))
+        .map(|(site, ((listen, api), http))| MemberDescription {
             id: (*site).to_owned(),
             name: None,
             roles: [Role::Replica, Role::Participant].into(),
             replica: Some(ReplicaDescription {
                 listen: Some(*listen),
                 api: Some(*api),
+                http: Some(*http),
                 ..ReplicaDescription::default()
             }),
             participant: Some(ParticipantDescription {

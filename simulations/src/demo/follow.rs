@@ -31,12 +31,16 @@ pub(super) struct Follower {
     /// When the attempt that led to each version was opened.
     opened: BTreeMap<u64, Instant>,
     durations: BTreeMap<VersionId, Duration>,
+    /// Index of the entry that attested each version.
+    attested: BTreeMap<VersionId, u64>,
+    /// Entries that were final when this was last looked at.
+    final_size: u64,
 }
 
 impl Follower {
     pub(super) fn new(genesis: &[u8]) -> Result<Self, DemoError> {
         let (log, _) = Log::genesis(genesis).map_err(DemoError::Follow)?;
-        Ok(Self { log, opened: BTreeMap::new(), durations: BTreeMap::new() })
+        Ok(Self { log, opened: BTreeMap::new(), durations: BTreeMap::new(), attested: BTreeMap::new(), final_size: 0 })
     }
 
     /// Waits until every hospital has consented.
@@ -85,11 +89,14 @@ impl Follower {
         }
     }
 
-    /// The round's summary, once its version is attested and every hospital that runs has evaluated it.
+    /// The round's summary, once its version is final and every hospital that runs has evaluated it.
     fn complete(&self, consortium: &Consortium, plan: &Digest, round: u64) -> Option<RoundSummary> {
         let state = self.log.machine();
         let mut versions = state.attested().filter(|(_, _, record)| record.manifest.plan == *plan);
         let (_, id, record) = versions.find(|(_, _, record)| record.manifest.round == round)?;
+        if self.attested.get(id).is_none_or(|index| *index >= self.final_size) {
+            return None;
+        }
         let accuracy: BTreeMap<String, f64> = state
             .evaluations(id)
             .filter_map(|(site, evaluation)| Some((site.clone(), *evaluation.metrics.get("accuracy")? as f64 / 1e6)))
@@ -112,7 +119,7 @@ impl Follower {
         })
     }
 
-    /// Waits for the next entry and applies it.
+    /// Waits for the next entry and applies it, or until more entries are final.
     async fn next(&mut self, consortium: &Consortium, what: &str) -> Result<(), DemoError> {
         let until = Instant::now() + STALLED_AFTER;
         let size = self.log.size();
@@ -120,9 +127,15 @@ impl Follower {
             let Some(handle) = consortium.handle() else {
                 return Err(DemoError::Follow("no replica runs".to_owned()));
             };
-            let mut known = handle.log_size();
-            let grown = timeout(LOOK_AGAIN, known.wait_for(|known| *known > size)).await;
-            if matches!(grown, Ok(Ok(_))) {
+            let (mut known, mut finalized) = (handle.log_size(), handle.finalized());
+            let grown = tokio::select! {
+                grown = timeout(LOOK_AGAIN, known.wait_for(|known| *known > size)) => matches!(grown, Ok(Ok(_))),
+                Ok(more) = finalized.wait_for(|finalized| finalized.final_size > self.final_size) => {
+                    self.final_size = more.final_size;
+                    return Ok(());
+                }
+            };
+            if grown {
                 let leaf =
                     read_leaf(&**handle.storage(), size).map_err(|error| DemoError::Follow(error.to_string()))?;
                 return self.apply(&leaf);
@@ -138,6 +151,7 @@ impl Follower {
                 self.opened.insert(key.round, Instant::now());
             }
             Some(Ok(Event::VersionAttested { version, .. })) => {
+                self.attested.insert(version, entry.leaf.index);
                 let round = self.log.machine().versions().get(&version).map(|record| record.manifest.round);
                 if let Some(opened) = round.and_then(|round| self.opened.get(&round)) {
                     self.durations.insert(version, opened.elapsed());

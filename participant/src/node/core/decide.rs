@@ -88,7 +88,7 @@ impl Core {
     pub(super) fn declined_reason(&self, key: &RoundKey) -> Option<String> {
         match self.participation(key)? {
             Participation::Declined { reason } => Some(reason.clone()),
-            Participation::Joined | Participation::Contributed { .. } => None,
+            Participation::Joined | Participation::Contributed { .. } | Participation::Revoked => None,
         }
     }
 
@@ -149,7 +149,7 @@ impl Core {
                     Err(objection) => self.decline(key, &objection.to_string()),
                 },
                 Some(Participation::Joined) => self.decide_work(key),
-                Some(Participation::Declined { .. } | Participation::Contributed { .. }) => {}
+                Some(Participation::Declined { .. } | Participation::Contributed { .. } | Participation::Revoked) => {}
             }
         }
     }
@@ -344,7 +344,7 @@ impl Core {
             );
             let updates = recent.filter_map(|(key, _)| match self.participation(key)? {
                 Participation::Contributed { contribution, .. } => Some(contribution.update),
-                Participation::Joined | Participation::Declined { .. } => None,
+                Participation::Joined | Participation::Declined { .. } | Participation::Revoked => None,
             });
             kept.updates.extend(updates);
         }

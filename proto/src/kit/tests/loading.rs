@@ -150,7 +150,10 @@ fn damaged_and_foreign_keys_are_refused() {
     }
     fs::copy(at("budapest/replica/keys/transaction.key"), &key).unwrap();
     let error = load(&at("cleveland/replica")).unwrap_err().to_string();
-    assert!(error.contains("is not the one that the genesis file names for cleveland/replica"), "{error}");
+    assert!(
+        error.contains("is not the one that the genesis file or the ledger names for cleveland/replica"),
+        "{error}"
+    );
     fs::write(&key, good).unwrap();
 
     // TLS: a key without its certificate, and a pair of another member.

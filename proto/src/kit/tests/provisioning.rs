@@ -1,6 +1,7 @@
 //! What a description becomes.
 
-use fedledger_federation::member::{Genesis, GenesisError, NodeKind, Role};
+use fedledger_federation::member::{Genesis, GenesisError, MemberError, NodeKind, Role};
+use fedledger_ledger::{Digest, limits::LEAF_SIZE_BYTES_MAX};
 
 use super::*;
 
@@ -92,8 +93,14 @@ fn default_ports_count_up() {
         "name = 'heart'\n[[members]]\nid = 'a'\nroles = ['replica']\n[[members]]\nid = 'b'\nroles = ['replica']";
     let provisioned = provisioned(&ConsortiumDescription::from_toml(description).unwrap()).unwrap();
     let text = |path: &str| String::from_utf8(provisioned.files[Path::new(path)].bytes.clone()).unwrap();
-    assert!(text("a/replica/node.toml").contains("listen = \"127.0.0.1:7001\"\napi = \"127.0.0.1:7101\"\n"));
-    assert!(text("b/replica/node.toml").contains("listen = \"127.0.0.1:7002\"\napi = \"127.0.0.1:7102\"\n"));
+    assert!(
+        text("a/replica/node.toml")
+            .contains("listen = \"127.0.0.1:7001\"\napi = \"127.0.0.1:7101\"\nhttp = \"127.0.0.1:7201\"\n")
+    );
+    assert!(
+        text("b/replica/node.toml")
+            .contains("listen = \"127.0.0.1:7002\"\napi = \"127.0.0.1:7102\"\nhttp = \"127.0.0.1:7202\"\n")
+    );
     let connect = "connect = [\"https://127.0.0.1:7101\", \"https://127.0.0.1:7102\"]\n";
     assert!(text("fedledger.toml").contains(connect), "{}", text("fedledger.toml"));
 }
@@ -127,7 +134,7 @@ fn impossible_consortia_are_refused() {
     assert_eq!(refused(&twice), ProvisionError::Genesis(GenesisError::Order("a".into())));
     assert_eq!(refused(&member("ca", "roles = ['replica']")), ProvisionError::ReservedId("ca".into()));
     let outside = member("../a", "roles = ['replica']");
-    assert_eq!(refused(&outside), ProvisionError::Genesis(GenesisError::Name("../a".into())));
+    assert_eq!(refused(&outside), ProvisionError::Genesis(GenesisError::Member(MemberError::Name("../a".into()))));
     let everywhere = refused(&member("a", "replica = { listen = '0.0.0.0:7001' }"));
     assert!(matches!(everywhere, ProvisionError::Unreachable { setting: "address", .. }), "{everywhere}");
     let everywhere = refused(&member("a", "replica = { api = '[::]:7101' }"));
@@ -139,6 +146,24 @@ fn impossible_consortia_are_refused() {
     let same = member("a", "roles = ['replica']") + &member("b", "replica = { listen = '127.0.0.1:7101' }");
     let same = refused(&same).to_string();
     assert_eq!(same, "the API of a and the replica of b are both at 127.0.0.1:7101: give one of them another port");
+    let same = refused(&member("a", "replica = { http = '127.0.0.1:7101' }")).to_string();
+    let expected = "the API of a and the HTTP server of a are both at 127.0.0.1:7101: give one of them another port";
+    assert_eq!(same, expected);
+}
+
+#[test]
+fn a_consortium_begins_with_as_many_members_as_the_genesis_file_takes() {
+    let described = |count: u32| {
+        let members = (1..=count)
+            .map(|number| format!("[[members]]\nid = 'hospital-{number}'\nroles = ['replica', 'participant']\n"));
+        ConsortiumDescription::from_toml(&format!("name = 'heart'\n{}", members.collect::<String>())).unwrap()
+    };
+    let mut randomness = (0_u64..).map(|drawn| *Digest::of(&drawn.to_be_bytes()).as_bytes());
+    let mut provision = |count| provision(&described(count), &mut || randomness.next().unwrap());
+    let genesis = provision(100).unwrap().genesis.to_bytes();
+    assert!(genesis.len() <= LEAF_SIZE_BYTES_MAX, "{} bytes", genesis.len());
+    let refused = provision(200).unwrap_err();
+    assert!(matches!(refused, ProvisionError::Genesis(GenesisError::TooLarge(_))), "{refused}");
 }
 
 #[test]

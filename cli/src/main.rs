@@ -7,8 +7,10 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod finality;
 mod follow;
 mod graph;
+mod heads;
 mod logging;
 mod names;
 mod output;
@@ -18,6 +20,7 @@ mod random;
 mod remote;
 mod rounds;
 mod source;
+mod utc;
 mod writing;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use fedledger_federation::{Event, Federation, member::Members};
+use fedledger_federation::{Event, Federation, VersionId, member::Members};
 use fedledger_ledger::{Digest, log::Entry};
 use tokio::sync::watch;
 
@@ -73,18 +73,15 @@ impl SharedView {
         let events = entries.iter().filter_map(|entry| entry.result.as_ref()?.as_ref().ok());
         for event in events {
             match event {
-                Event::VersionAttested { version, .. } => {
-                    let Some(record) = state.versions().get(version) else { continue };
-                    let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
-                }
+                Event::VersionAttested { version, .. } => self.publish(state, version),
                 Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
                     let sizes = expected_sizes(state);
                     let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
                     view.expected_sizes = sizes;
                     view.rounds_opened = state.rounds().len() as u64;
                 }
-                Event::Executed { .. } => {
+                Event::Executed { consequences, .. } => {
+                    consequences.attested.iter().for_each(|version| self.publish(state, version));
                     let members = state.members().clone();
                     self.0.write().unwrap_or_else(PoisonError::into_inner).members = members;
                     self.1.send_modify(|changes| *changes += 1);
@@ -92,6 +89,13 @@ impl SharedView {
                 _ => {}
             }
         }
+    }
+
+    /// Lets every member read the files of a version.
+    fn publish(&self, state: &Federation, version: &VersionId) {
+        let Some(record) = state.versions().get(version) else { return };
+        let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
     }
 }
 

@@ -120,8 +120,8 @@ pub enum KitError {
     },
     /// A key other than the one that the consortium knows.
     #[error(
-        "key {key} in {} is not the one that the genesis file or the ledger names for {owner}: restore the right file, or use the \
-         directory of the node that the key belongs to",
+        "key {key} in {} is not the one that the genesis file or the ledger names for {owner}: \
+         restore the right file, or use the directory of the node that the key belongs to",
         file.display()
     )]
     ForeignKey {

@@ -51,7 +51,7 @@ pub struct ScryptCost {
 }
 
 impl Default for ScryptCost {
-    /// 16 MiB in five passes, as OWASP recommends for this much memory; more memory would be too much for OpenSSL, which
+    /// 16 MiB in five passes, as OWASP recommends for this much memory; much more would be too much for OpenSSL, which
     /// allows 32 MiB.
     fn default() -> Self {
         Self { log_n: 14, r: 8, p: 5 }

@@ -50,7 +50,10 @@ pub struct Site {
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// A directory without the description of a site.
-    #[error("{} holds no keys made on site, it has no {SITE_FILE}: make them with `fedledger identity new`", directory.display())]
+    #[error(
+        "{} holds no keys made on site, it has no {SITE_FILE}: make them with `fedledger identity new`",
+        directory.display()
+    )]
     NotASite {
         /// The directory.
         directory: PathBuf,

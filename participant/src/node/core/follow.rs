@@ -189,6 +189,10 @@ impl Core {
                 }
             }
             Event::VersionAttested { version, moved: true, .. } if current => self.enqueue_evaluation(*version),
+            Event::Executed { consequences, .. } if current => {
+                // Fewer replicas may be enough for a version that was a candidate before.
+                consequences.attested.iter().for_each(|version| self.enqueue_evaluation(*version));
+            }
             Event::RoundJoined { key, member } if *member == self.site.member && current => {
                 self.report(NodeEvent::Joined { key: *key });
             }

@@ -66,7 +66,7 @@ impl InstalledSite {
             };
             let genesis = GenesisFile::of_kit(&kit)?;
             let member = record::member(&kit, &genesis, &id)?;
-            let member = member.ok_or_else(|| KitError::Unknown { file: kit, name: id })?;
+            let member = member.ok_or(KitError::Unknown { file: kit, name: id })?;
             return Ok(Self { directory: directory.to_owned(), genesis, member });
         }
         Err(SiteError::NotInstalled { directory: directory.to_owned() })

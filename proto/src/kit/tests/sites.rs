@@ -124,10 +124,13 @@ fn requests_that_do_not_fit_the_description_are_refused() {
     assert_eq!(twice, ProvisionError::TwoRequests("budapest".into()));
     let mut fewer = described();
     fewer.members.remove(1);
-    assert_eq!(provisioned(&fewer, &[request.clone()]), ProvisionError::RequestOfStranger("budapest".into()));
+    assert_eq!(
+        provisioned(&fewer, std::slice::from_ref(&request)),
+        ProvisionError::RequestOfStranger("budapest".into())
+    );
     let mut other = described();
     other.members[1].roles.insert(fedledger_federation::member::Role::Operator);
-    assert_eq!(provisioned(&other, &[request.clone()]), ProvisionError::RequestedRoles("budapest".into()));
+    assert_eq!(provisioned(&other, std::slice::from_ref(&request)), ProvisionError::RequestedRoles("budapest".into()));
     let changed = MemberRequest { name: "Somebody".into(), ..request };
     assert!(matches!(provisioned(&described(), &[changed]), ProvisionError::Request { .. }));
 }

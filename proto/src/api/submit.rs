@@ -54,7 +54,6 @@ impl Submitted {
 
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Submission {
     /// A replica has promised to bring it onto the ledger. Whose key has signed is for the caller to check.
     Accepted(IntakeReceipt),

@@ -21,6 +21,7 @@ pub mod findings;
 mod gossip;
 pub mod http;
 pub mod intake;
+mod membership;
 pub mod node;
 mod proofs;
 pub mod replica;

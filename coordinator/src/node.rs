@@ -37,6 +37,7 @@ use crate::{
     gossip,
     http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
     intake::Intake,
+    membership,
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
     shared::SharedView,
@@ -127,9 +128,13 @@ impl ReplicaNode {
     /// [`NodeError`].
     pub async fn start_kit(kit: ReplicaKit) -> Result<Self, NodeError> {
         let name = kit.config.name.clone();
-        let peers = peers_of(&kit);
         let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
-        let replica = open_replica(&kit, &peers, &storage)?;
+        let mut replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+        let (kit, changed) = membership::current(kit, replica.log().machine())?;
+        if changed {
+            replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+        }
+        let peers = membership::peers_of(&kit, Some(replica.log().machine()));
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
         let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;
@@ -275,7 +280,7 @@ impl Assembly {
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
         workers.record(evidence);
-        tasks.spawn(keep_admitted(endpoint.clone(), view.clone()));
+        tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone()));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
@@ -342,11 +347,6 @@ impl Assembly {
     }
 }
 
-fn peers_of(kit: &ReplicaKit) -> Peers {
-    let replicas = kit.genesis.genesis.replicas();
-    Peers::new(replicas.filter_map(|(_, node)| Some((ReplicaId(node.replica_number()?), node.transport_key))))
-}
-
 fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
     let mut boot = [0; 8];
     let randomness_failed =
@@ -386,18 +386,6 @@ fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointC
         dial: dial.collect(),
         admitted,
         transports: Transports::default(),
-    }
-}
-
-/// Admits the nodes of the members as these change.
-async fn keep_admitted(endpoint: Endpoint, view: SharedView) {
-    let mut changes = view.membership();
-    while changes.changed().await.is_ok() {
-        let admitted = view.read().members.nodes().map(|(_, node)| node.transport_key).collect();
-        if let Err(error) = endpoint.set_admitted(admitted).await {
-            tracing::error!(%error, "the changed membership does not take effect on connections");
-            return;
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use fedledger_federation::{
     VersionId,
-    history::{Keep, ProveError, Proofs, Wanted},
+    history::{Keep, Proofs, ProveError, Wanted},
     subject::Subject,
 };
 use fedledger_ledger::PublicKey;
@@ -31,9 +31,8 @@ pub(super) fn run(context: &Context, args: &ProveArgs, out: &Path) -> Result<(),
     let record = subject.as_ref().map(Subject::record_key);
     let wanted = Wanted { entry: args.entry, record };
     if wanted == Wanted::default() {
-        return Err(Failure::new(Exit::Usage, "nothing is given to prove").next(
-            "give the index of an entry, or --branch, --tag, --version, --member or --revoked-key",
-        ));
+        return Err(Failure::new(Exit::Usage, "nothing is given to prove")
+            .next("give the index of an entry, or --branch, --tag, --version, --member or --revoked-key"));
     }
     let source = context.source()?;
     let progress = context.output.progress("reading the ledger");

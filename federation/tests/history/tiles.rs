@@ -77,7 +77,7 @@ fn tiles_end_with_the_largest_checkpoint_of_this_log() {
         ("porto/replica", Checkpoint::new("fedledger/hearts", 1, root).unwrap().to_note_text()),
         ("turin/replica", "no checkpoint\n".to_owned()),
     ] {
-        put_note(&mut batch, signer, &sign_note(&text, signer, &key("any")).unwrap());
+        put_note(&mut batch, signer, &sign_note(&text, signer, &key("any")).unwrap().to_string());
     }
     storage.write(&batch, true).unwrap();
     let (noted, tree) = made(&consortium.source_over(storage), None).unwrap();

@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands;
+use crate::{commands, finality::LevelArg};
 
 /// A federation of hospitals and its ledger, from the command line.
 #[derive(Debug, Parser)]
@@ -26,12 +26,16 @@ pub(crate) struct GlobalArgs {
     /// A replica's directory or an exported bundle to read [env: FEDLEDGER_LEDGER]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Ledger")]
     pub ledger: Option<PathBuf>,
-    /// URL of a replica's API [env: FEDLEDGER_CONNECT]
-    #[arg(long, global = true, value_name = "URL", help_heading = "Ledger")]
-    pub connect: Option<String>,
+    /// URLs of replicas' APIs, separated by commas: the first that answers is asked, the others where it stalls
+    /// [env: FEDLEDGER_CONNECT]
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',', help_heading = "Ledger")]
+    pub connect: Vec<String>,
     /// Directory of the identity to connect and sign with [env: FEDLEDGER_IDENTITY]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Ledger")]
     pub identity: Option<PathBuf>,
+    /// How sure a written entry must be before a command returns
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", default_value_t, help_heading = "Ledger")]
+    pub wait_for: LevelArg,
     /// File with the passphrase of encrypted keys, on one line [env: FEDLEDGER_PASSPHRASE, the passphrase itself]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Keys")]
     pub passphrase_file: Option<PathBuf>,

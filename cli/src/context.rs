@@ -4,14 +4,15 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use fedledger_federation::history::{History, Keep};
 use fedledger_proto::{
-    api::{ApiClient, ApiError},
-    kit::{Identity, KitError, Passphrase},
+    api::{ApiClient, ApiError, Level, SeenHead, Vouched},
+    kit::{Identity, KitError, Passphrase, SeenHeads},
 };
 use tokio::runtime::Runtime;
 
 use crate::{
     args::GlobalArgs,
     error::{Exit, Failure},
+    heads,
     output::Output,
     passphrase,
     places::Places,
@@ -76,35 +77,67 @@ impl Context {
 
     /// A connection to the replica that was named, which commands that write or watch need.
     pub fn client(&self) -> Result<(ApiClient, Identity), Failure> {
-        let url = Places::find(&self.global)?.connect.ok_or_else(|| {
-            Failure::new(Exit::Usage, "this command needs a running replica, and none is given").next(
+        let urls = Places::find(&self.global)?.connect;
+        if urls.is_empty() {
+            let failure = Failure::new(Exit::Usage, "this command needs a running replica, and none is given");
+            return Err(failure.next(
                 "name one with --connect URL or FEDLEDGER_CONNECT, or run the command below a folder with \
                  fedledger.toml",
-            )
-        })?;
+            ));
+        }
         let identity = self.identity()?;
-        let client = self.block_on(ApiClient::connect(&url, &identity))?;
+        let client = self.block_on(ApiClient::connect_any(&urls, &identity))?;
+        self.check_head(&client, &identity)?;
         Ok((client, identity))
+    }
+
+    /// The level that written entries must reach.
+    pub fn wait_for(&self) -> Level {
+        self.global.wait_for.into()
+    }
+
+    /// Compares the replica's newest head with the last one that the identity has seen, and remembers the newer one.
+    fn check_head(&self, client: &ApiClient, identity: &Identity) -> Result<(), Failure> {
+        let seen = SeenHeads::of(&identity.directory);
+        let known = seen.last()?;
+        let head = self.block_on(client.check_head(&identity.genesis, known.as_ref()));
+        let head = head.map_err(|error| heads::failure(error, &seen))?;
+        let SeenHead::Consistent { note, vouched } = head else { return Ok(()) };
+        if let Vouched::EpochChanged { epoch, cosigned } = vouched {
+            self.output.remark(&format!(
+                "the replicas have changed since the genesis file (epoch {epoch}): of those that it names {cosigned} have \
+                 co-signed the newest head; `fedledger verify` checks every change"
+            ));
+        }
+        if known.as_ref() != Some(&note)
+            && let Err(error) = seen.remember(&note)
+        {
+            let directory = identity.directory.display();
+            self.output.remark(&format!("the newest head of the log cannot be remembered in {directory}: {error}"));
+        }
+        Ok(())
     }
 
     /// The ledger that was named: of a replica if one was named and answers, else in a directory or bundle.
     pub fn source(&self) -> Result<Source, Failure> {
         let Places { ledger, connect, .. } = Places::find(&self.global)?;
-        match (connect, ledger) {
-            (None, None) => Err(Failure::new(Exit::Usage, "no ledger is given to read").next(
+        match (connect.as_slice(), ledger) {
+            ([], None) => Err(Failure::new(Exit::Usage, "no ledger is given to read").next(
                 "name a replica's directory or a bundle with --ledger PATH, or a running replica with --connect URL \
                  and --identity DIR, or run the command below a folder with fedledger.toml",
             )),
-            (None, Some(path)) => Ok(Source::open(&path)?),
-            (Some(url), ledger) => {
+            ([], Some(path)) => Ok(Source::open(&path)?),
+            (urls @ [url, others @ ..], ledger) => {
                 let identity = self.identity()?;
-                match (self.block_on(ApiClient::connect(&url, &identity)), ledger) {
+                match (self.block_on(ApiClient::connect_any(urls, &identity)), ledger) {
                     (Ok(client), _) => {
+                        self.check_head(&client, &identity)?;
                         let replica = RemoteSource::new(client, self.runtime.handle().clone());
                         Ok(Source::Replica(Box::new(replica)))
                     }
                     (Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }), Some(path)) => {
-                        self.output.remark(&format!("{url} does not answer, so {} is read", path.display()));
+                        let others = if others.is_empty() { "" } else { ", nor do the others" };
+                        self.output.remark(&format!("{url} does not answer{others}, so {} is read", path.display()));
                         Ok(Source::open(&path)?)
                     }
                     (Err(error), _) => Err(error.into()),

@@ -137,7 +137,10 @@ impl From<&ApiError> for Failure {
             ApiError::TimedOut { .. } => Exit::TimedOut,
             ApiError::Refused(refused) => match refused.code {
                 ApiCode::Unauthenticated | ApiCode::UnknownMember | ApiCode::NotPermitted => Exit::Refused,
-                ApiCode::NoLeader | ApiCode::Busy | ApiCode::TimedOut | ApiCode::Stopping => Exit::TimedOut,
+                ApiCode::NoLeader | ApiCode::Busy | ApiCode::TimedOut | ApiCode::NotFinal | ApiCode::Stopping => {
+                    Exit::TimedOut
+                }
+                ApiCode::Contradicts => Exit::Mismatch,
                 _ => Exit::Failed,
             },
             ApiError::Url { .. } => Exit::Usage,

@@ -2,7 +2,7 @@
 
 use fedledger_federation::{Federation, history::EntryView};
 use fedledger_ledger::log::Log;
-use fedledger_proto::api::{ApiClient, EntriesStream};
+use fedledger_proto::api::{ApiClient, EntriesStream, Level};
 
 use crate::error::{Exit, Failure};
 
@@ -16,10 +16,15 @@ pub(crate) struct Follower {
 impl Follower {
     /// Begins with the genesis file.
     pub async fn start(client: &ApiClient) -> Result<Self, Failure> {
+        Self::at(client, Level::Committed).await
+    }
+
+    /// Begins with the genesis file, and gets every entry once it has reached a level.
+    pub async fn at(client: &ApiClient, level: Level) -> Result<Self, Failure> {
         let genesis = client.genesis().await?;
         let (log, _) = Log::genesis(&genesis)
             .map_err(|error| Failure::because(Exit::Mismatch, "the genesis file is not valid", error))?;
-        Ok(Self { log, entries: client.entries(1, true) })
+        Ok(Self { log, entries: client.entries_at(1, true, level) })
     }
 
     /// Begins, and reads what the replica has by now.

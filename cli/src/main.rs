@@ -7,8 +7,10 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod finality;
 mod follow;
 mod graph;
+mod heads;
 mod logging;
 mod names;
 mod output;
@@ -19,6 +21,7 @@ mod remote;
 mod rounds;
 mod source;
 mod trust;
+mod utc;
 mod writing;
 
 use std::process::ExitCode;

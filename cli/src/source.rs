@@ -18,7 +18,6 @@ use fedledger_ledger::{
     log::Log,
     storage::{StorageError, rocks::RocksStorage},
 };
-use fedledger_proto::api::ApiError;
 
 use crate::remote::RemoteSource;
 
@@ -105,18 +104,6 @@ impl Source {
         let file = path.to_owned();
         let open: OpenBundle = Box::new(move || File::open(&file));
         BundleSource::new(open).map(Self::Bundle).map_err(io_error)
-    }
-
-    /// Entries that are final, as far as that is known: only a running replica says so.
-    ///
-    /// # Errors
-    ///
-    /// [`ApiError`].
-    pub(crate) fn final_entries(&self) -> Result<u64, ApiError> {
-        match self {
-            Self::Replica(replica) => Ok(replica.status()?.final_size),
-            Self::Node(_) | Self::Bundle(_) => Ok(0),
-        }
     }
 
     fn open_directory(path: &Path) -> Result<Self, OpenError> {

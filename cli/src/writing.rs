@@ -1,9 +1,12 @@
 //! Writing to the ledger: signing a command with the organisation's key and bringing it to a replica.
 
 use fedledger_federation::Command;
-use fedledger_ledger::transaction::{Nonce, Transaction};
+use fedledger_ledger::{
+    intake::IntakeReceipt,
+    transaction::{Nonce, Transaction},
+};
 use fedledger_proto::{
-    api::{ApiClient, ApiError, Submitted},
+    api::{ApiClient, ApiError, Level, Submission, Submitted},
     kit::Identity,
 };
 use serde::Serialize;
@@ -31,10 +34,18 @@ pub(crate) struct Writer {
 /// What became of a transaction, for programs.
 #[derive(Debug, Serialize)]
 struct Receipt<'a> {
-    index: u64,
+    /// None while it is only promised to be on the ledger.
+    index: Option<u64>,
     kind: &'static str,
-    outcome: &'a str,
+    outcome: Option<&'a str>,
     author: &'a str,
+    level: Level,
+    /// Index by which it is promised to be on the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_index: Option<u64>,
+    /// The replica's signed promise, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intake_receipt: Option<String>,
     #[serde(flatten)]
     about: serde_json::Value,
 }
@@ -46,17 +57,23 @@ impl Writer {
         Ok(Self { client, identity })
     }
 
-    /// Signs a command, submits it, and waits until it has been accepted.
-    pub fn submit(&self, context: &Context, command: &Command) -> Result<Submitted, Failure> {
+    /// Signs a command, submits it, and waits until it has been accepted and has reached the level asked for.
+    pub fn submit(&self, context: &Context, command: &Command) -> Result<Submission, Failure> {
         self.try_submit(context, command)?.map_err(|error| self.refused(command, error))
     }
 
     /// The same, with what the replica or the ledger says against it.
-    pub fn try_submit(&self, context: &Context, command: &Command) -> Result<Result<Submitted, ApiError>, Failure> {
+    pub fn try_submit(&self, context: &Context, command: &Command) -> Result<Result<Submission, ApiError>, Failure> {
         let mut nonce = [0; 16];
         let random = getrandom::fill(&mut nonce);
         random.map_err(|error| Failure::because(Exit::Failed, "the system gives no random numbers", error))?;
-        let progress = context.output.progress("waiting until a majority of the replicas has the transaction");
+        let level = context.wait_for();
+        let progress = context.output.progress(match level {
+            Level::Accepted => "waiting until a replica has taken the transaction",
+            Level::Committed => "waiting until a majority of the replicas has the transaction",
+            Level::Final => "waiting until enough replicas have co-signed the transaction",
+            Level::Unanimous => "waiting until every replica has co-signed the transaction",
+        });
         let submitted = context.block_on(async {
             let size = self.client.status().await?.log_size;
             let transaction = Transaction {
@@ -68,10 +85,27 @@ impl Writer {
                 payload: command.payload(),
             };
             let envelope = transaction.sign(&self.identity.organisation_key);
-            self.client.submit(&envelope.to_bytes()).await?.accepted()
+            Ok(match self.client.submit_until(&envelope.to_bytes(), level).await? {
+                Submission::Recorded(submitted) => Submission::Recorded(submitted.accepted()?),
+                accepted @ Submission::Accepted(_) => accepted,
+            })
         });
         drop(progress);
+        if let Ok(Submission::Accepted(receipt)) = &submitted {
+            self.remark_on(context, receipt);
+        }
         Ok(submitted)
+    }
+
+    /// A promise is worth something only by a replica.
+    fn remark_on(&self, context: &Context, receipt: &IntakeReceipt) {
+        if self.identity.genesis.genesis.epoch().replica_of_author(&receipt.replica).is_none() {
+            context.output.remark(&format!(
+                "the promise is signed with the key {}, which is no replica's in the genesis file: `fedledger member list` \
+                 shows whether it is one's now",
+                receipt.replica
+            ));
+        }
     }
 
     /// Shows what was submitted: an object with `about` in it, or the text.
@@ -79,18 +113,41 @@ impl Writer {
         &self,
         context: &Context,
         command: &Command,
-        submitted: &Submitted,
+        submission: &Submission,
         about: serde_json::Value,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let receipt = Receipt {
-            index: submitted.index,
-            kind: command.kind(),
-            outcome: submitted.leaf.outcome.code(),
-            author: &self.identity.member,
-            about,
+        let (kind, author) = (command.kind(), self.identity.member.as_str());
+        let receipt = match submission {
+            Submission::Recorded(Submitted { index, leaf, level, .. }) => Receipt {
+                index: Some(*index),
+                kind,
+                outcome: Some(leaf.outcome.code()),
+                author,
+                level: *level,
+                by_index: None,
+                intake_receipt: None,
+                about,
+            },
+            Submission::Accepted(receipt) => Receipt {
+                index: None,
+                kind,
+                outcome: None,
+                author,
+                level: Level::Accepted,
+                by_index: Some(receipt.by_index),
+                intake_receipt: Some(hex::encode(receipt.to_bytes())),
+                about,
+            },
         };
-        context.output.object(SUBMITTED_SCHEMA, &receipt, || format!("{} (entry {})", text(), submitted.index))
+        context.output.object(SUBMITTED_SCHEMA, &receipt, || match submission {
+            Submission::Recorded(submitted) => {
+                format!("{} (entry {}, {})", text(), submitted.index, submitted.level)
+            }
+            Submission::Accepted(receipt) => {
+                format!("not committed yet, promised to be on the ledger by entry {}: {}", receipt.by_index, text())
+            }
+        })
     }
 
     /// What to tell people of a command that did not get through.

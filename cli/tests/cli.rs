@@ -69,6 +69,8 @@ fn wrong_usage_exits_with_2() {
         &["rollback", "--to", "v1"],
         &["tag", "best"],
         &["completions", "teletype"],
+        &["plan", "start", "heart", "--wait-for", "certain"],
+        &["events", "--level", "certain"],
     ] {
         assert_says(&failure(&fedledger(folder.path(), arguments), 2), &["error: ", "--help"]);
     }
@@ -170,6 +172,28 @@ fn a_replica_that_does_not_answer_is_named() {
     assert_says(&failure(&fedledger(folder.path(), &arguments), 2), &["no API address"]);
     let arguments = ["status", "--connect", "https://127.0.0.1:1", "--identity", "kits/cleveland"];
     assert_says(&failure(&fedledger(folder.path(), &arguments), 1), &["kits/cleveland is no identity"]);
+}
+
+#[test]
+fn of_several_replicas_each_is_tried() {
+    let folder = provisioned();
+    let identity = "kits/cleveland/identity";
+    // Nothing listens on these ports.
+    let urls = "https://127.0.0.1:1,https://127.0.0.1:2";
+    let arguments = ["status", "--connect", urls, "--identity", identity];
+    assert_says(&failure(&fedledger(folder.path(), &arguments), 1), &["cannot reach https://127.0.0.1:1"]);
+    let arguments = ["status", "--connect", "https://127.0.0.1:1", "--connect", "ftp://b", "--identity", identity];
+    assert_says(&failure(&fedledger(folder.path(), &arguments), 2), &["no API address"]);
+    // The defaults name every replica.
+    let defaults = fs::read_to_string(folder.path().join("kits/fedledger.toml")).unwrap();
+    assert_says(&defaults, &["connect = [\"https://127.0.0.1:7101\"]"]);
+}
+
+#[test]
+fn a_rollback_that_waits_needs_an_entry_to_wait_for() {
+    let folder = provisioned();
+    let arguments = ["rollback", "--to", "v1", "--reason", "late", "--wait", "--wait-for", "accepted"];
+    assert_says(&failure(&fedledger(folder.path(), &arguments), 2), &["--wait-for accepted", "next:", "committed"]);
 }
 
 #[test]

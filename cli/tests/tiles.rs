@@ -80,7 +80,7 @@ impl Replica {
     fn sign(&self, storage: &RocksStorage, checkpoint: &Checkpoint) {
         let note = sign_note(&checkpoint.to_note_text(), "cleveland/replica", &SecretKey::from_seed([1; 32])).unwrap();
         let mut batch = Default::default();
-        put_note(&mut batch, "cleveland/replica", &note);
+        put_note(&mut batch, "cleveland/replica", &note.to_string());
         storage.write(&batch, true).unwrap();
     }
 

@@ -11,7 +11,7 @@ mod blobs;
 mod connections;
 mod ledger;
 mod limits;
-mod quota;
+pub(crate) mod quota;
 mod refusal;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -29,7 +29,7 @@ use tonic::{
 };
 use v1::{blobs_server::BlobsServer, ledger_server::LedgerServer};
 
-pub use self::backend::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome};
+pub use self::backend::{Backend, Blob, Caller, ReadError, Recorded, StateAnswer, SubmitError, SubmitOutcome};
 pub(crate) use self::connections::{Connection, ConnectionLimits, Connections};
 use self::{access::Access, blobs::BlobsService, ledger::LedgerService};
 

@@ -3,26 +3,33 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use fedledger_federation::{Federation, member::MemberId};
 use fedledger_ledger::{
     Digest, PublicKey,
-    consensus::Role,
+    checkpoint::Checkpoint,
+    consensus::{Role, Status},
+    cosigners::Cosigners,
+    epoch::Epoch,
     log::{read_leaf, read_node},
     merkle::{self, ProofError},
-    replica::SubmitError as CoreError,
-    storage::LogStorage,
+    note::SignedNote,
+    replica::{Replica, SubmitError as CoreError},
+    storage::{LogStorage, notes::read_note},
 };
 use fedledger_proto::{
-    api::{NodeStatus, PeerStatus, RaftRole},
+    api::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
     endpoint::Endpoint,
 };
 use tokio::sync::watch;
 
 use crate::{
-    api::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome},
+    api::{Backend, Blob, Caller, ReadError, Recorded, StateAnswer, SubmitError, SubmitOutcome},
     blobs::BlobStore,
-    checkpoints::{CheckpointFailure, Checkpoints},
+    checkpoints::{CheckpointFailure, Checkpoints, Latest},
     http::{Condition, TileBackend},
-    replica::{Handle, Peers, SubmitFailure},
+    intake::{Intake, Taken},
+    proofs,
+    replica::{Finalized, Handle, LEVEL_TIMEOUT, Peers, SubmitFailure, Submitted},
     shared::SharedView,
 };
 
@@ -36,6 +43,8 @@ pub struct ReplicaBackend {
     pub handle: Handle,
     /// Heads of the log.
     pub checkpoints: Checkpoints,
+    /// Takes transactions whose authors do not wait.
+    pub intake: Intake,
     /// Where files are kept.
     pub blobs: BlobStore,
     /// Who is who.
@@ -46,39 +55,90 @@ pub struct ReplicaBackend {
     pub endpoint: Endpoint,
 }
 
+/// What the replica's task knows for a status.
+struct Standing {
+    status: Status,
+    consortium: String,
+    chain: Digest,
+    size: u64,
+    root: Digest,
+    checkpoint: String,
+    epoch: Epoch,
+    seal: Option<SealStatus>,
+    cosigned_size: u64,
+    /// Size of the largest head that each replica has co-signed.
+    cosigned: BTreeMap<String, u64>,
+}
+
+impl Standing {
+    fn of(replica: &Replica<Federation>) -> Self {
+        let log = replica.log();
+        let sealed = log.sealed();
+        let nodes = sealed.epoch.replicas.keys();
+        let cosigned = nodes.filter_map(|node| Some((node.clone(), replica.finality().cosigned_size(node)?))).collect();
+        let seal = SealStatus { number: sealed.number, index: sealed.index, time_ms: sealed.time_ms };
+        Self {
+            status: replica.status(),
+            consortium: log.machine().consortium().consortium.clone(),
+            chain: *log.chain(),
+            size: log.size(),
+            root: log.root(),
+            checkpoint: replica.checkpoint().to_owned(),
+            epoch: sealed.epoch.clone(),
+            seal: (sealed.number > 0).then_some(seal),
+            cosigned_size: replica.cosigned().size,
+            cosigned,
+        }
+    }
+}
+
+impl ReplicaBackend {
+    /// The trusted time of the final head on the disk, which may be older than this process and its epoch.
+    fn stored_time_s(&self, epoch: &Epoch) -> Result<Option<u64>, ReadError> {
+        let Some(note) = read_note(&**self.handle.storage(), "final")? else { return Ok(None) };
+        let Some((note, head)) = parse_head(&note) else { return Ok(None) };
+        Ok(Cosigners::of(&note, head.origin(), epoch).ok().and_then(|cosigners| cosigners.time_s()))
+    }
+}
+
+fn parse_head(note: &str) -> Option<(SignedNote, Checkpoint)> {
+    let note = SignedNote::parse(note).ok()?;
+    let head = Checkpoint::parse(note.text()).ok()?;
+    Some((note, head))
+}
+
+fn submit_error(failure: SubmitFailure) -> SubmitError {
+    match failure {
+        SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
+        SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
+        SubmitFailure::NoLeader => SubmitError::NoLeader,
+        SubmitFailure::TimedOut => SubmitError::TimedOut,
+        SubmitFailure::ExpiresTooSoon { not_after_index, by_index } => {
+            SubmitError::ExpiresTooSoon { not_after_index, by_index }
+        }
+        SubmitFailure::Storage(_) | SubmitFailure::Stopping => SubmitError::Stopping,
+    }
+}
+
 impl Backend for ReplicaBackend {
-    async fn submit(&self, envelope: Bytes) -> Result<SubmitOutcome, SubmitError> {
-        let submitted = self.handle.submit(envelope.to_vec()).await.map_err(|failure| match failure {
-            SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
-            SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
-            SubmitFailure::NoLeader => SubmitError::NoLeader,
-            SubmitFailure::TimedOut => SubmitError::TimedOut,
-            SubmitFailure::Storage(_) | SubmitFailure::Stopping => SubmitError::Stopping,
-        })?;
-        Ok(SubmitOutcome { index: submitted.index, leaf: submitted.leaf.into(), reason: submitted.reason })
+    async fn submit(&self, envelope: Bytes, wait: Level, member: &MemberId) -> Result<SubmitOutcome, SubmitError> {
+        if wait == Level::Accepted
+            && let Taken::Promised(receipt) = self.intake.take(member, envelope.to_vec()).await.map_err(submit_error)?
+        {
+            return Ok(SubmitOutcome::Accepted(receipt));
+        }
+        let Submitted { index, leaf, reason } = self.handle.submit(envelope.to_vec()).await.map_err(submit_error)?;
+        if !self.handle.reach(index, wait).await {
+            return Err(SubmitError::NotFinal { index, level: wait, after: LEVEL_TIMEOUT });
+        }
+        let level = self.handle.finalized().borrow().level_of(index);
+        Ok(SubmitOutcome::Recorded(Recorded { index, leaf: leaf.into(), reason, level }))
     }
 
     async fn status(&self) -> Result<NodeStatus, ReadError> {
-        let asked = self.handle.query(|replica| {
-            let consortium = replica.log().machine().consortium().consortium.clone();
-            let log = replica.log();
-            let threshold = log.sealed().epoch.threshold;
-            let nodes = log.sealed().epoch.replicas.keys();
-            let cosigned: BTreeMap<_, _> =
-                nodes.filter_map(|node| Some((node.clone(), replica.finality().cosigned_size(node)?))).collect();
-            (
-                replica.status(),
-                consortium,
-                threshold,
-                *log.chain(),
-                log.size(),
-                log.root(),
-                replica.checkpoint().to_owned(),
-                cosigned,
-            )
-        });
-        let (status, consortium, finality_threshold, chain, log_size, root, checkpoint, cosigned) =
-            asked.await.ok_or(ReadError::Stopping)?;
+        let asked = self.handle.query(Standing::of).await.ok_or(ReadError::Stopping)?;
+        let Standing { status, consortium, chain, size, root, checkpoint, epoch, seal, cosigned_size, cosigned } =
+            asked;
         let connected = self.endpoint.connected().borrow().clone();
         let name = |key: &PublicKey| {
             let view = self.view.read();
@@ -92,6 +152,7 @@ impl Backend for ReplicaBackend {
             let cosigned_size = cosigned.get(&node).copied();
             Some(PeerStatus { node, connected, matched_index, cosigned_size })
         });
+        let finalized = *self.handle.finalized().borrow();
         Ok(NodeStatus {
             node: self.node.clone(),
             software: concat!("fedledger ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -107,12 +168,20 @@ impl Backend for ReplicaBackend {
             committed_index: status.commit,
             applied_index: status.applied,
             last_index: status.last,
-            log_size,
+            log_size: size,
             root,
-            final_size: self.handle.finalized().borrow().final_size,
-            finality_threshold,
+            final_size: finalized.final_size,
+            finality_threshold: epoch.threshold,
             checkpoint: Some(checkpoint),
             peers: peers.collect(),
+            unanimous_size: finalized.unanimous_size,
+            cosigned_size,
+            epoch: epoch.number,
+            seal,
+            trusted_time_s: match finalized.time_s {
+                Some(time_s) => Some(time_s),
+                None => self.stored_time_s(&epoch)?,
+            },
         })
     }
 
@@ -127,18 +196,26 @@ impl Backend for ReplicaBackend {
         self.handle.log_size()
     }
 
+    fn finality_changes(&self) -> watch::Receiver<Finalized> {
+        self.handle.finalized()
+    }
+
     fn genesis(&self) -> Bytes {
         self.genesis.clone()
     }
 
-    async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
-        let latest = self.checkpoints.latest(None).await.map_err(|failure| match failure {
-            CheckpointFailure::Storage(error) => ReadError::Storage(error),
-            CheckpointFailure::Stopping | CheckpointFailure::Offer(_) | CheckpointFailure::Contradicts { .. } => {
-                ReadError::Stopping
-            }
-        })?;
-        Ok(latest.map(|latest| latest.note))
+    async fn checkpoint(&self, known: Option<String>) -> Result<Option<Latest>, CheckpointFailure> {
+        self.checkpoints.latest(known.as_deref()).await
+    }
+
+    async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ReadError> {
+        let log_size = *self.handle.log_size().borrow();
+        let proof = self.checkpoints.consistency(old_size, new_size)?;
+        proof.ok_or(ReadError::NoConsistency { old_size, new_size, log_size })
+    }
+
+    async fn state_proof(&self, key: Bytes) -> Result<StateAnswer, ReadError> {
+        proofs::prove(&self.handle, key).await
     }
 
     async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ReadError> {
@@ -176,7 +253,11 @@ impl Backend for ReplicaBackend {
 
 impl TileBackend for ReplicaBackend {
     async fn head(&self) -> Result<Option<String>, ReadError> {
-        self.checkpoint().await
+        match self.checkpoints.latest(None).await {
+            Ok(latest) => Ok(latest.map(|latest| latest.note)),
+            Err(CheckpointFailure::Storage(error)) => Err(error.into()),
+            Err(_) => Err(ReadError::Stopping),
+        }
     }
 
     fn storage(&self) -> Arc<dyn LogStorage> {

@@ -9,7 +9,7 @@ use fedledger_ledger::{
     evidence::{Evidence, Prefix},
     finality::{Cosignature, OfferError, Offered},
     log::read_node,
-    merkle::{self, root_at},
+    merkle::{self, ProofError, root_at},
     note::SignedNote,
     storage::{StorageError, notes::read_note},
 };
@@ -80,15 +80,18 @@ impl Checkpoints {
             // The last final head may be older than this process.
             Err(head) => read_note(&**self.handle.storage(), "final")?.unwrap_or(head),
         };
-        let size = size_of(&note).unwrap_or_default();
+        let own = parse(&note)?;
+        let size = own.size();
         self.written(size).await?;
         let known = match known {
-            Some(known) => Some(self.check(known).await?),
+            Some(known) => Some(self.check(known, own.origin()).await?),
             None => None,
         };
-        let storage = Arc::clone(self.handle.storage());
-        let proof = |from| merkle::consistency_proof(from, size, |node| read_node(&*storage, node)).ok();
-        Ok(Some(Latest { consistency: known.filter(|known| *known <= size).and_then(proof), note }))
+        let consistency = match known {
+            Some(known) => self.consistency(known, size)?,
+            None => None,
+        };
+        Ok(Some(Latest { note, consistency }))
     }
 
     /// Takes a co-signed head that somebody hands over.
@@ -111,11 +114,23 @@ impl Checkpoints {
         }
     }
 
-    /// The size of a head that somebody knows, after comparing it with the log.
-    async fn check(&self, known: &str) -> Result<u64, CheckpointFailure> {
-        let note = SignedNote::parse(known).map_err(OfferError::from)?;
-        let checkpoint = Checkpoint::parse(note.text()).map_err(OfferError::from)?;
-        self.compare(&checkpoint, known, &[]).await?;
+    /// The size of a head that somebody knows, after comparing it with the log. Where it contradicts the log, whoever has
+    /// co-signed it is convicted.
+    async fn check(&self, known: &str, origin: &str) -> Result<u64, CheckpointFailure> {
+        let checkpoint = parse(known)?;
+        if checkpoint.origin() != origin {
+            let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());
+            return Err(OfferError::Origin { expected, found }.into());
+        }
+        let compared = self.compare(&checkpoint, known, &[]).await;
+        if let Err(CheckpointFailure::Contradicts { .. }) = &compared {
+            match self.offer(known.to_owned()).await {
+                // What it says is that it contradicts the log, which is known; or who signed it is not.
+                Ok(()) | Err(CheckpointFailure::Contradicts { .. } | CheckpointFailure::Offer(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        compared?;
         Ok(checkpoint.size())
     }
 
@@ -156,6 +171,24 @@ impl Checkpoints {
         }
     }
 
+    /// The proof that the log of `new_size` entries begins with that of `old_size`; `None` where there is no such log yet, or
+    /// it is the smaller one.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn consistency(&self, old_size: u64, new_size: u64) -> Result<Option<Vec<Digest>>, StorageError> {
+        if new_size > *self.handle.log_size().borrow() {
+            return Ok(None);
+        }
+        let storage = Arc::clone(self.handle.storage());
+        match merkle::consistency_proof(old_size, new_size, |node| read_node(&*storage, node)) {
+            Ok(proof) => Ok(Some(proof)),
+            Err(ProofError::Fetch(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Waits until entries below `size` can be read.
     async fn written(&self, size: u64) -> Result<(), CheckpointFailure> {
         let mut written = self.handle.log_size();
@@ -164,6 +197,7 @@ impl Checkpoints {
     }
 }
 
-fn size_of(note: &str) -> Option<u64> {
-    Some(Checkpoint::parse(SignedNote::parse(note).ok()?.text()).ok()?.size())
+/// The head that a note is about.
+fn parse(note: &str) -> Result<Checkpoint, OfferError> {
+    Ok(Checkpoint::parse(SignedNote::parse(note)?.text())?)
 }

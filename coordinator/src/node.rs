@@ -36,6 +36,7 @@ use crate::{
     findings::Findings,
     gossip,
     http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
+    intake::Intake,
     membership,
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
@@ -254,8 +255,11 @@ impl Assembly {
         let view = SharedView::new(replica.log().machine());
         let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
         let finality = replica.finality();
-        let (finalized, finalized_seen) =
-            watch::channel(Finalized { final_size: finality.final_size(), unanimous_size: finality.unanimous_size() });
+        let (finalized, finalized_seen) = watch::channel(Finalized {
+            final_size: finality.final_size(),
+            unanimous_size: finality.unanimous_size(),
+            time_s: None,
+        });
         let (notes, notes_seen) = watch::channel(None);
         let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
         let (findings, evidence) = Findings::new(kit.directory.join("evidence"));
@@ -285,6 +289,7 @@ impl Assembly {
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
             checkpoints,
+            intake: Intake::new(kit.transaction_key.clone(), handle.clone(), tasks.clone()),
             blobs,
             view: view.clone(),
             peers: peers.clone(),

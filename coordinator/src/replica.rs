@@ -34,7 +34,7 @@ const SUBMIT_TIMEOUT: Duration = Duration::from_secs(20);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the co-signatures of an entry are waited for.
-const LEVEL_TIMEOUT: Duration = Duration::from_secs(20);
+pub const LEVEL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a change of leadership is waited for before looking again.
 const LEADER_WAIT: Duration = Duration::from_millis(50);
@@ -95,6 +95,31 @@ pub struct Finalized {
     pub final_size: u64,
     /// Entries under a head that all replicas have co-signed.
     pub unanimous_size: u64,
+    /// Trusted time of the final head, in seconds since the Unix epoch; none until a head becomes final in this process.
+    pub time_s: Option<u64>,
+}
+
+impl Finalized {
+    /// Entries that have reached a level; of `size` in the log.
+    pub fn size_at(&self, level: Level, size: u64) -> u64 {
+        // Co-signatures of others may be here before the own disk has the entries.
+        match level {
+            Level::Accepted | Level::Committed => size,
+            Level::Final => size.min(self.final_size),
+            Level::Unanimous => size.min(self.unanimous_size),
+        }
+    }
+
+    /// The highest level that an entry of the log has reached.
+    pub const fn level_of(&self, index: u64) -> Level {
+        if self.unanimous_size > index {
+            Level::Unanimous
+        } else if self.final_size > index {
+            Level::Final
+        } else {
+            Level::Committed
+        }
+    }
 }
 
 /// How a submission goes on.
@@ -136,12 +161,34 @@ pub enum SubmitFailure {
     /// It was proposed but not committed in time.
     #[error("not committed within {} s: its fate is unknown; submitting the same transaction again is safe", SUBMIT_TIMEOUT.as_secs())]
     TimedOut,
+    /// It may expire before it must be on the ledger by promise.
+    #[error(
+        "the transaction may expire at log index {not_after_index}, before index {by_index} by which it would be promised to \
+         be on the log: sign it anew with a later expiry, or wait until it is committed"
+    )]
+    ExpiresTooSoon {
+        /// Its expiry.
+        not_after_index: u64,
+        /// Index of the promise.
+        by_index: u64,
+    },
     /// Reading the leaf failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The node stops.
     #[error("the replica is stopping")]
     Stopping,
+}
+
+impl SubmitFailure {
+    /// Whether submitting the same transaction again may help.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(error) => !matches!(error, SubmitError::Refused(_) | SubmitError::Seal),
+            Self::NoLeader | Self::TimedOut => true,
+            Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Stopping => false,
+        }
+    }
 }
 
 /// Talks to the replica's task. Clones talk to the same one.
@@ -275,11 +322,7 @@ impl Handle {
 
     /// Waits until the entry at `index` has reached a level; false if it did not in time, or the node stops.
     pub async fn reach(&self, index: u64, level: Level) -> bool {
-        let reached = |finalized: &Finalized| match level {
-            Level::Accepted | Level::Committed => true,
-            Level::Final => finalized.final_size > index,
-            Level::Unanimous => finalized.unanimous_size > index,
-        };
+        let reached = |finalized: &Finalized| finalized.level_of(index) >= level;
         let mut finalized = self.finalized.clone();
         matches!(timeout(LEVEL_TIMEOUT, finalized.wait_for(reached)).await, Ok(Ok(_)))
     }

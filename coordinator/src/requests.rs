@@ -113,6 +113,7 @@ impl Inner {
                     SubmitFailure::Refused(_) => "refused",
                     SubmitFailure::NoLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
+                    SubmitFailure::ExpiresTooSoon { .. } => "expired",
                     SubmitFailure::Storage(_) => "storage",
                     SubmitFailure::Stopping => "stopping",
                 };

@@ -9,17 +9,22 @@ mod convert;
 mod download;
 mod entries;
 mod error;
+mod heads;
 pub mod limits;
+mod submit;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{ApiClient, Submitted};
+pub use client::{ApiClient, ProvenRecord};
 pub use code::{ApiCode, Refused};
+pub use convert::{InvalidField, level};
 pub use entries::{EntriesStream, LogEntry};
 pub use error::ApiError;
-pub use types::{Level, NodeStatus, PeerStatus, RaftRole};
+pub use heads::{Conflict, HeadError, SeenHead, Vouched};
+pub use submit::{Submission, Submitted};
+pub use types::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus};
 
 /// The code generated from `api.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]

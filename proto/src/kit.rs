@@ -36,6 +36,7 @@ mod record;
 mod request;
 mod rotation;
 mod secrets;
+mod seen;
 mod site;
 mod tls;
 mod write;
@@ -63,6 +64,7 @@ pub use protection::{Protection, ProtectionError, ScryptCost};
 pub use provision::{KitFile, ProvisionError, Provisioned, provision, provision_with_requests};
 pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestError, RequestedNode};
 pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};
+pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
 pub use tls::TlsIdentity;
 pub use write::{WriteError, write_kits, write_new};
@@ -75,6 +77,8 @@ pub const POLICY_FILE: &str = "policy.toml";
 pub const GENESIS_FILE: &str = "genesis.cbor";
 /// Name of the file that makes a directory an identity.
 pub const IDENTITY_FILE: &str = "identity.toml";
+/// Name of the file in an identity's directory with the last head of the log that its people have seen.
+pub const SEEN_HEAD_FILE: &str = "checkpoint";
 /// Name of the file with the command line's defaults.
 pub const DEFAULTS_FILE: &str = "fedledger.toml";
 

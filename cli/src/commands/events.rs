@@ -2,8 +2,15 @@
 
 use clap::Args;
 use fedledger_federation::history::{EntryView, Keep};
+use fedledger_proto::api::Level;
 
-use crate::{context::Context, error::Failure, follow::Follower, names::short_digest};
+use crate::{
+    context::Context,
+    error::Failure,
+    finality::{LevelArg, Sizes},
+    follow::Follower,
+    names::short_digest,
+};
 
 /// Characters of an event that are shown to people; the rest is there as JSON.
 const DETAIL_LENGTH_MAX: usize = 160;
@@ -17,15 +24,20 @@ pub(crate) struct EventsArgs {
     /// Go on with new entries, until interrupted; as JSON, one object per line
     #[arg(long)]
     follow: bool,
+    /// Only entries that have reached this level; with --follow, each comes once it has
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
+    level: LevelArg,
 }
 
 /// Shows entries.
 pub(crate) fn run(context: &Context, args: &EventsArgs) -> Result<(), Failure> {
     if args.follow {
-        return follow(context, args.from);
+        return follow(context, args);
     }
-    let (_, mut history) = context.history(Keep::Entries)?;
-    history.entries.retain(|entry| entry.index >= args.from);
+    let (source, mut history) = context.history(Keep::Entries)?;
+    let (level, size) = (Level::from(args.level), history.log.size());
+    let size = if level > Level::Committed { Sizes::of(&source, &history)?.at(level, size) } else { size };
+    history.entries.retain(|entry| (args.from..size).contains(&entry.index));
     let entries = history.entries;
     context.output.array(&entries, || {
         let lines: Vec<String> = entries.iter().map(|entry| line(context, entry)).collect();
@@ -33,12 +45,12 @@ pub(crate) fn run(context: &Context, args: &EventsArgs) -> Result<(), Failure> {
     })
 }
 
-fn follow(context: &Context, from: u64) -> Result<(), Failure> {
+fn follow(context: &Context, args: &EventsArgs) -> Result<(), Failure> {
     let (client, _) = context.client()?;
-    let mut follower = context.block_on(Follower::start(&client))?;
+    let mut follower = context.block_on(Follower::at(&client, args.level.into()))?;
     loop {
         let entry = context.block_on(follower.next())?;
-        if entry.index >= from {
+        if entry.index >= args.from {
             context.output.line(&entry, || line(context, &entry))?;
         }
     }

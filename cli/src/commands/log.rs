@@ -10,6 +10,7 @@ use fedledger_federation::{
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    finality::Sizes,
     graph::Graph,
     names::Short,
     output::{list, metrics},
@@ -31,7 +32,7 @@ pub(crate) struct LogArgs {
 /// Shows versions.
 pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::Entries)?;
-    let finality = Finality { attested: &history.attested, final_entries: source.final_entries()? };
+    let finality = Finality { attested: &history.attested, final_entries: Sizes::of(&source, &history)?.final_size };
     let mut rows = match &args.branch {
         Some(branch) => branch_log(history.state(), branch, finality).map_err(|error| {
             let branches = list(history.state().branches().iter().map(|(name, _)| name));
@@ -65,12 +66,13 @@ fn line(context: &Context, row: &VersionRow, state: &Federation, short: &Short) 
     let state_word = serde_json::to_value(row.state).ok();
     let state_word = state_word.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let state_word = if row.revoked { context.output.bad(&state_word) } else { state_word };
+    let is_final = if row.is_final { ", final" } else { "" };
     let mut names = row.branch_heads.clone();
     names.extend(row.tags.iter().map(|tag| format!("tag:{tag}")));
     let names = if names.is_empty() { String::new() } else { context.output.good(&format!(" ({})", names.join(", "))) };
     let plan = state.plans().get(&row.plan).map_or("-", |record| record.plan.name.as_str());
     format!(
-        "{}{names} {}  {plan} round {}  {}  {state_word}  by {}  {}",
+        "{}{names} {}  {plan} round {}  {}  {state_word}{is_final}  by {}  {}",
         context.output.heading(&short.number(&row.version)),
         short.version(&row.version),
         row.round,

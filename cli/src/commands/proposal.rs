@@ -6,6 +6,7 @@ mod view;
 use clap::{Args, Subcommand};
 use fedledger_federation::{Command, Federation, governance::Vote, history::Keep};
 use fedledger_ledger::Digest;
+use fedledger_proto::api::{Submission, Submitted};
 use serde_json::json;
 
 pub(crate) use self::new::{ProposeArgs, admit_member, revoke_member, rotate_keys};
@@ -117,7 +118,7 @@ fn vote(context: &Context, args: &VoteArgs) -> Result<(), Failure> {
     let approve = args.choice.approve;
     let command = Command::Vote(Vote { proposal, approve });
     let submitted = writer.submit(context, &command)?;
-    let status = status_after(context, &mut follower, &proposal, submitted.index)?;
+    let status = status_after(context, &mut follower, &proposal, &submitted)?;
     let about = json!({ "proposal": proposal, "approve": approve, "status": status });
     writer.show(context, &command, &submitted, about, || {
         let voted = if approve { "voted for" } else { "voted against" };
@@ -131,13 +132,14 @@ fn find<'a>(state: &'a Federation, size: u64, id: &Digest) -> Result<ProposalVie
     Ok(ProposalView::of(state, size, *id, record))
 }
 
-/// Where a proposal stands after the entry at `index`.
+/// Where a proposal stands after what was submitted; while that is only promised to be on the ledger, nobody knows.
 fn status_after(
     context: &Context,
     follower: &mut Follower,
     proposal: &Digest,
-    index: u64,
+    submission: &Submission,
 ) -> Result<&'static str, Failure> {
-    context.block_on(follower.until(index))?;
+    let Submission::Recorded(Submitted { index, .. }) = submission else { return Ok("unrecorded") };
+    context.block_on(follower.until(*index))?;
     Ok(find(follower.state(), follower.size(), proposal)?.status)
 }

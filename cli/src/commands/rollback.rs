@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use fedledger_federation::{Command, Event, Federation, VersionId, command::MoveBranch, records::PlanStatus};
 use fedledger_ledger::Digest;
-use fedledger_proto::api::{ApiError, Submitted};
+use fedledger_proto::api::{ApiError, Level, Submission, Submitted};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -49,17 +49,23 @@ pub(crate) struct RollbackArgs {
 
 /// Moves the branch.
 pub(crate) fn run(context: &Context, args: RollbackArgs) -> Result<(), Failure> {
+    if args.wait && context.wait_for() == Level::Accepted {
+        let failure = Failure::new(Exit::Usage, "--wait waits for more than --wait-for accepted allows");
+        return Err(failure.next("leave one of them out, or say --wait-for committed, final or unanimous"));
+    }
     let writer = Writer::connect(context)?;
     let mut follower = context.block_on(Follower::current(&writer.client))?;
     let to = names::version(follower.state(), &args.to)?;
     let (command, from, submitted) = submit(context, &writer, &mut follower, &args, to)?;
-    let next_round = if args.wait {
+    let next_round = if args.wait
+        && let Submission::Recorded(Submitted { index, .. }) = &submitted
+    {
         let progress = context.output.progress("waiting until the branch has moved and training goes on from there");
         let limit = Duration::from_secs(args.wait_seconds);
-        let waiting = async { timeout(limit, wait(&mut follower, submitted.index, &args.branch, &to)).await };
+        let waiting = async { timeout(limit, wait(&mut follower, *index, &args.branch, &to)).await };
         let waited = context.block_on(waiting);
         drop(progress);
-        waited.unwrap_or_else(|_| Err(late(&args.branch, submitted.index)))?
+        waited.unwrap_or_else(|_| Err(late(&args.branch, *index)))?
     } else {
         None
     };
@@ -78,7 +84,7 @@ fn submit(
     follower: &mut Follower,
     args: &RollbackArgs,
     to: VersionId,
-) -> Result<(Command, VersionId, Submitted), Failure> {
+) -> Result<(Command, VersionId, Submission), Failure> {
     let mut attempts = 1;
     loop {
         let from = check(follower.state(), args, &to)?;

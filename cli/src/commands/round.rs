@@ -2,10 +2,12 @@
 
 use clap::{Args, Subcommand};
 use fedledger_federation::{Event, Federation, command::RoundKey, history::Keep};
+use serde::Serialize;
 
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    finality::Sizes,
     follow::Follower,
     names::{self, Short},
     output::{Table, list},
@@ -89,25 +91,39 @@ fn table(state: &Federation, rows: &[RoundRow]) -> Table {
     table
 }
 
+/// One round.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    row: &'a RoundRow,
+    /// Whether the entry that attests its version is final.
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
 fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
-    let (_, history) = context.history(Keep::State)?;
+    let (source, history) = context.history(Keep::State)?;
     let mut rows = rows_of(history.state(), args.plan.as_deref())?;
     rows.retain(|row| row.round == args.round && args.attempt.is_none_or(|attempt| row.attempt == attempt));
     let row = rows.last().ok_or_else(|| {
         Failure::new(Exit::Failed, format!("there is no such round {}", args.round))
             .next("`fedledger round list` shows the rounds that there are")
     })?;
-    context.output.object(ROUND_SCHEMA, row, || text(row, &Short::of(history.state())))
+    let attested = row.version.as_ref().and_then(|version| history.attested.get(version));
+    let final_size = Sizes::of(&source, &history)?.final_size;
+    let view = View { row, is_final: attested.is_some_and(|index| *index < final_size) };
+    context.output.object(ROUND_SCHEMA, &view, || text(&view, &Short::of(history.state())))
 }
 
-fn text(row: &RoundRow, short: &Short) -> String {
+fn text(view: &View<'_>, short: &Short) -> String {
+    let View { row, is_final } = view;
     let reasons = |reasons: &mut dyn Iterator<Item = (&String, &str)>| {
         list(reasons.map(|(member, reason)| format!("{member} ({reason})")))
     };
     let mut lines = vec![
         format!("plan         {} {}", row.plan_name, short.plan(&row.plan)),
         format!("round        {}, attempt {}", row.round, row.attempt),
-        format!("phase        {}", row.phase),
+        format!("phase        {}{}", row.phase, if *is_final { ", final" } else { "" }),
         format!("base         {} {}", short.number(&row.base), short.version(&row.base)),
         format!("cohort       {}", list(&row.cohort)),
         format!("joined       {}", list(&row.joined)),

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    finality::Sizes,
     names::{self, Short},
     output::{list, metrics},
 };
@@ -44,7 +45,7 @@ pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::State)?;
     let state = history.state();
     let id = names::version(state, &args.version)?;
-    let finality = Finality { attested: &history.attested, final_entries: source.final_entries()? };
+    let finality = Finality { attested: &history.attested, final_entries: Sizes::of(&source, &history)?.final_size };
     let rows = version_rows(state, finality);
     let (Some(row), Some(record)) = (rows.iter().find(|row| row.version == id), state.versions().get(&id)) else {
         return Err(Failure::new(Exit::Failed, format!("there is no version {id}")));

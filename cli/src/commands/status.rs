@@ -12,18 +12,20 @@ use fedledger_federation::{
     records::PlanStatus,
 };
 use fedledger_ledger::Digest;
-use fedledger_proto::api::{ApiClient, NodeStatus, RaftRole};
+use fedledger_proto::api::{ApiClient, NodeStatus, RaftRole, SealStatus};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::{
     context::Context,
     error::Failure,
+    finality::Sizes,
     follow::Follower,
     names::Short,
     output::{Table, list},
     rounds::RoundRow,
     source::Source,
+    utc::utc,
 };
 
 /// The form of the status as JSON.
@@ -67,7 +69,15 @@ struct LogView {
     root: Digest,
     #[serde(rename = "final")]
     final_size: u64,
+    /// Entries that every replica has co-signed.
+    unanimous: u64,
     finality_threshold: u64,
+    /// Number of the epoch in force.
+    epoch: u64,
+    /// The last seal, final or not.
+    seal: Option<SealStatus>,
+    /// Trusted time of the final head, in seconds since the Unix epoch.
+    trusted_time_s: Option<u64>,
     committed_index: Option<u64>,
     applied_index: Option<u64>,
     last_index: Option<u64>,
@@ -82,7 +92,10 @@ struct ReplicaView {
     matched_index: Option<u64>,
     /// Raft entries that it lacks, as far as the replica that was asked knows.
     lag: Option<u64>,
+    /// Size of the last head that it has co-signed.
     cosigned_size: Option<u64>,
+    /// Entries of the log that it has not co-signed.
+    cosigned_lag: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,7 +126,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::State)?;
     let view = match &source {
         Source::Replica(replica) => View::live(history.state(), &replica.status()?),
-        Source::Node(_) | Source::Bundle(_) => View::offline(&history),
+        Source::Node(_) | Source::Bundle(_) => View::offline(&history, Sizes::of(&source, &history)?),
     };
     if context.output.is_json() {
         return context.output.json_value(&view);
@@ -157,7 +170,8 @@ impl View {
             connected: true,
             matched_index: Some(status.last_index),
             lag: None,
-            cosigned_size: None,
+            cosigned_size: Some(status.cosigned_size),
+            cosigned_lag: Some(status.log_size.saturating_sub(status.cosigned_size)),
         };
         let others = status.peers.iter().map(|peer| ReplicaView {
             node: peer.node.clone(),
@@ -166,6 +180,7 @@ impl View {
             matched_index: peer.matched_index,
             lag: peer.matched_index.map(|matched| status.last_index.saturating_sub(matched)),
             cosigned_size: peer.cosigned_size,
+            cosigned_lag: peer.cosigned_size.map(|size| status.log_size.saturating_sub(size)),
         });
         let mut replicas: Vec<ReplicaView> = std::iter::once(own).chain(others).collect();
         replicas.sort_by(|a, b| a.node.cmp(&b.node));
@@ -182,7 +197,11 @@ impl View {
                 size: status.log_size,
                 root: status.root,
                 final_size: status.final_size,
+                unanimous: status.unanimous_size,
                 finality_threshold: status.finality_threshold,
+                epoch: status.epoch,
+                seal: status.seal,
+                trusted_time_s: status.trusted_time_s,
                 committed_index: Some(status.committed_index),
                 applied_index: Some(status.applied_index),
                 last_index: Some(status.last_index),
@@ -193,8 +212,10 @@ impl View {
         }
     }
 
-    fn offline(history: &History) -> Self {
+    fn offline(history: &History, sizes: Sizes) -> Self {
         let state = history.state();
+        let sealed = history.log.sealed();
+        let seal = SealStatus { number: sealed.number, index: sealed.index, time_ms: sealed.time_ms };
         Self {
             schema: STATUS_SCHEMA,
             live: false,
@@ -207,8 +228,12 @@ impl View {
             log: LogView {
                 size: history.log.size(),
                 root: history.log.root(),
-                final_size: 0,
-                finality_threshold: state.epoch().threshold,
+                final_size: sizes.final_size,
+                unanimous: sizes.unanimous_size,
+                finality_threshold: sealed.epoch.threshold,
+                epoch: sealed.epoch.number,
+                seal: (sealed.number > 0).then_some(seal),
+                trusted_time_s: sizes.time_s,
                 committed_index: None,
                 applied_index: None,
                 last_index: None,
@@ -229,8 +254,7 @@ impl View {
             }
             _ => lines.push("read from files; no replica was asked".to_owned()),
         }
-        let log = &self.log;
-        lines.push(format!("log of {} entries, {} final, root {}", log.size, log.final_size, log.root));
+        lines.extend(self.log.lines());
         if !self.replicas.is_empty() {
             lines.push(String::new());
             lines.push(context.output.table(&self.replica_table()));
@@ -246,7 +270,8 @@ impl View {
 
     fn replica_table(&self) -> Table {
         let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-        let mut table = Table::new(&["replica", "role", "connected", "matched", "lag", "co-signed"]);
+        let headings = ["replica", "role", "connected", "matched", "lag", "co-signed", "not co-signed"];
+        let mut table = Table::new(&headings);
         for replica in &self.replicas {
             table.row(vec![
                 replica.node.clone(),
@@ -255,9 +280,24 @@ impl View {
                 known(replica.matched_index),
                 known(replica.lag),
                 known(replica.cosigned_size),
+                known(replica.cosigned_lag),
             ]);
         }
         table
+    }
+}
+
+impl LogView {
+    fn lines(&self) -> Vec<String> {
+        let finality = format!("{} final, {} unanimous", self.final_size, self.unanimous);
+        let mut lines = vec![format!("log of {} entries, {finality}, root {}", self.size, self.root)];
+        if let Some(seal) = &self.seal {
+            let epoch =
+                format!("epoch {}, in which {} co-signatures make it final", self.epoch, self.finality_threshold);
+            lines.push(format!("last seal {} (entry {}), {epoch}", seal.number, seal.index));
+        }
+        lines.extend(self.trusted_time_s.map(|time_s| format!("trusted time of the final head {}", utc(time_s))));
+        lines
     }
 }
 

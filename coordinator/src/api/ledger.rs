@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fedledger_ledger::limits::ENVELOPE_SIZE_BYTES_MAX;
 use fedledger_proto::api::{
-    ApiCode, Refused,
+    ApiCode, Level, Refused, level,
+    limits::STATE_KEY_SIZE_BYTES_MAX,
     v1::{self, ledger_server::Ledger},
 };
 use futures::{
@@ -17,9 +18,10 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::{Access, Admitted, stopping},
-    backend::Backend,
+    backend::{Backend, Caller, Recorded, StateAnswer, SubmitOutcome},
     limits::ENTRIES_PER_CHECK,
 };
+use crate::replica::Finalized;
 
 /// Answers from a replica.
 pub(super) struct LedgerService<B> {
@@ -32,13 +34,22 @@ impl<B: Backend> LedgerService<B> {
         Self { access }
     }
 
-    async fn submitted(&self, envelope: Bytes) -> Result<v1::SubmitResponse, Refused> {
+    async fn submitted(&self, request: v1::SubmitRequest, caller: &Caller) -> Result<v1::SubmitResponse, Refused> {
+        let (envelope, wait) = (request.envelope, level(request.wait).map_err(malformed)?);
         if envelope.len() > ENVELOPE_SIZE_BYTES_MAX {
             let message = format!("a transaction of {} bytes: at most {ENVELOPE_SIZE_BYTES_MAX}", envelope.len());
             return Err(Refused::new(ApiCode::TooLarge, message));
         }
-        let outcome = self.access.backend.submit(envelope).await?;
-        Ok(v1::SubmitResponse { index: outcome.index, leaf: outcome.leaf, reason: outcome.reason })
+        Ok(match self.access.backend.submit(envelope, wait, &caller.member).await? {
+            SubmitOutcome::Recorded(Recorded { index, leaf, reason, level }) => {
+                v1::SubmitResponse { index, leaf, reason, level: v1::Level::from(level).into(), intake_receipt: None }
+            }
+            SubmitOutcome::Accepted(receipt) => v1::SubmitResponse {
+                level: v1::Level::Accepted.into(),
+                intake_receipt: Some(receipt.to_bytes().into()),
+                ..v1::SubmitResponse::default()
+            },
+        })
     }
 }
 
@@ -47,8 +58,8 @@ impl<B: Backend> Ledger for LedgerService<B> {
     type EntriesStream = BoxStream<'static, Result<v1::Entry, Status>>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let _call = self.access.call(&request)?;
-        Ok(Response::new(self.submitted(request.into_inner().envelope).await?))
+        let call = self.access.call(&request)?;
+        Ok(Response::new(self.submitted(request.into_inner(), &call.caller).await?))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
@@ -59,7 +70,7 @@ impl<B: Backend> Ledger for LedgerService<B> {
 
     async fn entries(&self, request: Request<v1::EntriesRequest>) -> Result<Response<Self::EntriesStream>, Status> {
         let admitted = self.access.stream(&request)?;
-        let entries = Entries::new(self.access.clone(), admitted, request.get_ref());
+        let entries = Entries::new(self.access.clone(), admitted, request.get_ref())?;
         let stream = stream::try_unfold(entries, |mut entries| async {
             Ok(entries.next().await?.map(|entry| (entry, entries)))
         });
@@ -76,8 +87,10 @@ impl<B: Backend> Ledger for LedgerService<B> {
         request: Request<v1::CheckpointRequest>,
     ) -> Result<Response<v1::CheckpointResponse>, Status> {
         let _call = self.access.call(&request)?;
-        let note = self.access.backend.checkpoint().await.map_err(Refused::from)?;
-        Ok(Response::new(v1::CheckpointResponse { note }))
+        let latest = self.access.backend.checkpoint(request.into_inner().known).await.map_err(Refused::from)?;
+        let (note, consistency) = latest.map_or((None, None), |latest| (Some(latest.note), latest.consistency));
+        let consistency = consistency.map(|proof| proof.as_slice().into());
+        Ok(Response::new(v1::CheckpointResponse { note, consistency }))
     }
 
     async fn inclusion_proof(
@@ -90,6 +103,35 @@ impl<B: Backend> Ledger for LedgerService<B> {
         let hashes = proof.iter().map(|digest| Bytes::copy_from_slice(digest.as_bytes())).collect();
         Ok(Response::new(v1::InclusionProofResponse { hashes }))
     }
+
+    async fn consistency_proof(
+        &self,
+        request: Request<v1::ConsistencyProofRequest>,
+    ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
+        let _call = self.access.call(&request)?;
+        let v1::ConsistencyProofRequest { old_size, new_size } = request.into_inner();
+        let proof = self.access.backend.consistency_proof(old_size, new_size).await.map_err(Refused::from)?;
+        Ok(Response::new(proof.as_slice().into()))
+    }
+
+    async fn state_proof(
+        &self,
+        request: Request<v1::StateProofRequest>,
+    ) -> Result<Response<v1::StateProofResponse>, Status> {
+        let _call = self.access.call(&request)?;
+        let key = request.into_inner().key;
+        if key.len() > STATE_KEY_SIZE_BYTES_MAX {
+            let message = format!("a key of {} bytes: at most {STATE_KEY_SIZE_BYTES_MAX}", key.len());
+            return Err(Refused::new(ApiCode::TooLarge, message).into());
+        }
+        let StateAnswer { seal_index, proof, value } =
+            self.access.backend.state_proof(key).await.map_err(Refused::from)?;
+        Ok(Response::new(v1::StateProofResponse { seal_index, proof, value }))
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> Refused {
+    Refused::new(ApiCode::Malformed, error)
 }
 
 /// A stream of entries. It holds at most one, and reads the next when the client has room for it.
@@ -97,6 +139,9 @@ struct Entries<B> {
     access: Arc<Access<B>>,
     admitted: Admitted,
     sizes: watch::Receiver<u64>,
+    finality: watch::Receiver<Finalized>,
+    /// What every entry must have reached.
+    level: Level,
     /// Index of the next entry.
     next: u64,
     /// Index of the first entry that is no longer wanted.
@@ -104,10 +149,18 @@ struct Entries<B> {
 }
 
 impl<B: Backend> Entries<B> {
-    fn new(access: Arc<Access<B>>, admitted: Admitted, request: &v1::EntriesRequest) -> Self {
-        let sizes = access.backend.size_changes();
-        let size = *sizes.borrow();
-        Self { access, admitted, sizes, next: request.from, end: (!request.follow).then_some(size) }
+    fn new(access: Arc<Access<B>>, admitted: Admitted, request: &v1::EntriesRequest) -> Result<Self, Refused> {
+        let (sizes, finality) = (access.backend.size_changes(), access.backend.finality_changes());
+        let level = level(request.level).map_err(malformed)?;
+        let mut entries = Self { access, admitted, sizes, finality, level, next: request.from, end: None };
+        entries.end = (!request.follow).then(|| entries.size());
+        Ok(entries)
+    }
+
+    /// Entries that have reached the level.
+    fn size(&mut self) -> u64 {
+        let size = *self.sizes.borrow_and_update();
+        self.finality.borrow_and_update().size_at(self.level, size)
     }
 
     async fn next(&mut self) -> Result<Option<v1::Entry>, Refused> {
@@ -117,7 +170,7 @@ impl<B: Backend> Entries<B> {
         if self.next.is_multiple_of(ENTRIES_PER_CHECK) {
             self.check_member()?;
         }
-        while *self.sizes.borrow_and_update() <= self.next {
+        while self.size() <= self.next {
             self.wait().await?;
         }
         if self.access.stopping.is_cancelled() {
@@ -137,6 +190,7 @@ impl<B: Backend> Entries<B> {
         tokio::select! {
             () = self.access.stopping.cancelled() => return Err(stopping()),
             changed = self.sizes.changed() => changed.map_err(|_| stopping())?,
+            changed = self.finality.changed(), if self.level > Level::Committed => changed.map_err(|_| stopping())?,
         }
         // The new entry may have revoked the key.
         self.check_member()

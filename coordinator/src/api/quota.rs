@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Hands out permits, so many in total and so many per key.
-pub(super) struct Quota<K> {
+pub(crate) struct Quota<K> {
     total_max: usize,
     per_key_max: usize,
     taken: Mutex<Taken<K>>,
@@ -20,7 +20,7 @@ struct Taken<K> {
 }
 
 /// One of the permits of a [`Quota`], given back when it is dropped.
-pub(super) struct Permit<K: Eq + Hash> {
+pub(crate) struct Permit<K: Eq + Hash> {
     quota: Arc<Quota<K>>,
     key: K,
 }

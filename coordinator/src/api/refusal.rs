@@ -4,6 +4,7 @@ use fedledger_ledger::{codec::CodecError, log::Refusal, transaction::EnvelopeErr
 use fedledger_proto::api::{ApiCode, Refused};
 
 use super::backend::{ReadError, SubmitError};
+use crate::checkpoints::CheckpointFailure;
 
 impl From<SubmitError> for Refused {
     fn from(error: SubmitError) -> Self {
@@ -12,6 +13,8 @@ impl From<SubmitError> for Refused {
             SubmitError::NoLeader => ApiCode::NoLeader,
             SubmitError::Busy => ApiCode::Busy,
             SubmitError::TimedOut => ApiCode::TimedOut,
+            SubmitError::ExpiresTooSoon { .. } => ApiCode::Expired,
+            SubmitError::NotFinal { .. } => ApiCode::NotFinal,
             SubmitError::Stopping => ApiCode::Stopping,
         };
         Self::new(code, error)
@@ -32,14 +35,28 @@ const fn code_of(refusal: &Refusal) -> ApiCode {
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Self {
         match &error {
-            ReadError::NoProof { .. } => Self::new(ApiCode::NotFound, error),
-            ReadError::Busy => Self::new(ApiCode::Busy, error),
+            ReadError::NoProof { .. } | ReadError::NoConsistency { .. } | ReadError::NoFinalState => {
+                Self::new(ApiCode::NotFound, error)
+            }
+            ReadError::RecordTooLarge { .. } => Self::new(ApiCode::TooLarge, error),
+            ReadError::Busy | ReadError::RecordChanges => Self::new(ApiCode::Busy, error),
             ReadError::Stopping => Self::new(ApiCode::Stopping, error),
             // What is wrong with its disk is the business of the replica's own people.
             ReadError::Storage(_) | ReadError::Blob(_) => {
                 tracing::error!(%error, "a question of a client cannot be answered");
                 Self::new(ApiCode::Internal, "this replica cannot read its storage, its log says why: ask another one")
             }
+        }
+    }
+}
+
+impl From<CheckpointFailure> for Refused {
+    fn from(failure: CheckpointFailure) -> Self {
+        match failure {
+            CheckpointFailure::Storage(error) => ReadError::Storage(error).into(),
+            CheckpointFailure::Stopping => ReadError::Stopping.into(),
+            CheckpointFailure::Offer(error) => Self::new(ApiCode::Malformed, error),
+            CheckpointFailure::Contradicts { .. } => Self::new(ApiCode::Contradicts, failure),
         }
     }
 }

@@ -133,7 +133,13 @@ fn not_found() -> Response<Body> {
 /// The error is the business of the replica's own people.
 fn unreadable(cause: &ReadError) -> Response<Body> {
     match cause {
-        ReadError::Busy | ReadError::Stopping | ReadError::NoProof { .. } => {
+        ReadError::Busy
+        | ReadError::Stopping
+        | ReadError::NoProof { .. }
+        | ReadError::NoConsistency { .. }
+        | ReadError::NoFinalState
+        | ReadError::RecordChanges
+        | ReadError::RecordTooLarge { .. } => {
             error(StatusCode::SERVICE_UNAVAILABLE, "this replica cannot answer now: ask another one\n")
         }
         ReadError::Storage(_) | ReadError::Blob(_) => {

@@ -11,7 +11,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{
     consensus::{Outgoing, ReplicaId, Status},
-    finality::{OfferError, Offered},
+    finality::{Finding, OfferError, Offered},
     replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
 };
 use fedledger_proto::endpoint::{RaftFrame, RaftSender};
@@ -354,7 +354,14 @@ impl Task {
         if !step.findings.is_empty() {
             let finality = self.parts.replica.finality();
             let (final_size, unanimous_size) = (finality.final_size(), finality.unanimous_size());
-            self.parts.finalized.send_replace(Finalized { final_size, unanimous_size });
+            let newest = step.findings.iter().rev().find_map(|finding| match finding {
+                Finding::Final { time_s, .. } => Some(*time_s),
+                _ => None,
+            });
+            self.parts.finalized.send_modify(|finalized| {
+                let time_s = newest.or(finalized.time_s);
+                *finalized = Finalized { final_size, unanimous_size, time_s };
+            });
             self.parts.findings.keep(step.findings);
         }
         for (ticket, answer) in step.answers {

@@ -120,6 +120,8 @@ async fn a_revoked_key_is_refused_at_once() {
         client.submit(b"after").await.map(drop),
         client.genesis().await.map(drop),
         client.checkpoint().await.map(drop),
+        client.consistency_proof(0, 1).await.map(drop),
+        client.state_proof(b"key").await.map(drop),
         client.inclusion_proof(0, 1).await.map(drop),
         client.has_blobs(&[*client.chain()]).await.map(drop),
         client.fetch(client.chain(), 1).await.map(drop),

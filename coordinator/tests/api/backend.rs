@@ -7,14 +7,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use fedledger_coordinator::api::{Backend, Blob, Caller, ReadError, SubmitError, SubmitOutcome};
-use fedledger_federation::member::Genesis;
+use fedledger_coordinator::{
+    api::{Backend, Blob, Caller, ReadError, Recorded, StateAnswer, SubmitError, SubmitOutcome},
+    checkpoints::{CheckpointFailure, Latest},
+    replica::Finalized,
+};
+use fedledger_federation::member::{Genesis, MemberId};
 use fedledger_ledger::{
-    Digest, PublicKey,
+    Digest, PublicKey, SecretKey,
+    intake::IntakeReceipt,
     leaf::{Leaf, Outcome},
+    map::StateMap,
 };
 use fedledger_proto::{
-    api::{NodeStatus, PeerStatus, RaftRole},
+    api::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
     kit::GenesisFile,
 };
 use tokio::sync::watch;
@@ -25,6 +31,15 @@ pub struct MemoryLedger {
     genesis: GenesisFile,
     leaves: Mutex<Vec<Bytes>>,
     sizes: watch::Sender<u64>,
+    pub finality: watch::Sender<Finalized>,
+    /// Submissions that are left without an answer.
+    pub stalled: Mutex<u64>,
+    /// Heads that were shown to it.
+    pub shown: Mutex<Vec<Option<String>>>,
+    /// The proof that the checkpoint extends what was shown, or nothing for a contradiction.
+    pub consistency: Mutex<Option<Vec<Digest>>>,
+    /// Records of the state.
+    pub records: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
     members: RwLock<HashMap<PublicKey, Caller>>,
     /// Errors to answer the next submissions with.
     refusals: Mutex<VecDeque<SubmitError>>,
@@ -52,6 +67,11 @@ impl MemoryLedger {
         Self {
             leaves: Mutex::new(vec![genesis.bytes.clone().into()]),
             sizes: watch::Sender::new(1),
+            finality: watch::Sender::new(Finalized::default()),
+            stalled: Mutex::default(),
+            shown: Mutex::default(),
+            consistency: Mutex::default(),
+            records: RwLock::default(),
             members: RwLock::new(members.collect()),
             refusals: Mutex::default(),
             rejection: Mutex::default(),
@@ -70,8 +90,18 @@ impl MemoryLedger {
         *self.sizes.borrow()
     }
 
+    /// How many entries there are, as it changes.
+    pub fn sizes(&self) -> watch::Receiver<u64> {
+        self.sizes.subscribe()
+    }
+
+    /// Lets so many entries be final and unanimous.
+    pub fn finalize(&self, final_size: u64, unanimous_size: u64) {
+        self.finality.send_replace(Finalized { final_size, unanimous_size, time_s: Some(1_700_000_000) });
+    }
+
     /// Appends an accepted entry.
-    pub fn append(&self, envelope: &[u8]) -> SubmitOutcome {
+    pub fn append(&self, envelope: &[u8]) -> Recorded {
         let rejection = self.rejection.lock().unwrap().take();
         let mut leaves = self.leaves.lock().unwrap();
         let index = leaves.len() as u64;
@@ -84,7 +114,7 @@ impl MemoryLedger {
         let leaf = Bytes::from(leaf.to_bytes());
         leaves.push(leaf.clone());
         self.sizes.send_replace(index + 1);
-        SubmitOutcome { index, leaf, reason }
+        Recorded { index, leaf, reason, level: Level::Committed }
     }
 
     pub fn refuse_next(&self, errors: impl IntoIterator<Item = SubmitError>) {
@@ -110,11 +140,30 @@ impl MemoryLedger {
 }
 
 impl Backend for MemoryLedger {
-    async fn submit(&self, envelope: Bytes) -> Result<SubmitOutcome, SubmitError> {
+    async fn submit(&self, envelope: Bytes, wait: Level, member: &MemberId) -> Result<SubmitOutcome, SubmitError> {
         if let Some(error) = self.refusals.lock().unwrap().pop_front() {
             return Err(error);
         }
-        Ok(self.append(&envelope))
+        let stalls = {
+            let mut stalled = self.stalled.lock().unwrap();
+            let stalls = *stalled > 0;
+            *stalled = stalled.saturating_sub(1);
+            stalls
+        };
+        if stalls {
+            std::future::pending::<()>().await;
+        }
+        if wait == Level::Accepted {
+            assert_eq!(member, "budapest", "the submission is on the wrong account");
+            let transaction = Digest::of(&envelope);
+            let receipt = IntakeReceipt::sign(self.genesis.chain, transaction, self.size() + 10, &intake_key());
+            return Ok(SubmitOutcome::Accepted(receipt));
+        }
+        let recorded = self.append(&envelope);
+        let mut finality = self.finality.subscribe();
+        let reached = finality.wait_for(|finality| finality.level_of(recorded.index) >= wait).await;
+        let level = reached.unwrap().level_of(recorded.index);
+        Ok(SubmitOutcome::Recorded(Recorded { level, ..recorded }))
     }
 
     async fn status(&self) -> Result<NodeStatus, ReadError> {
@@ -131,7 +180,7 @@ impl Backend for MemoryLedger {
             last_index: self.size() + 2,
             log_size: self.size(),
             root: Digest::of(b"root"),
-            final_size: self.size(),
+            final_size: self.finality.borrow().final_size,
             finality_threshold: 1,
             checkpoint: self.checkpoint.lock().unwrap().clone(),
             peers: vec![PeerStatus {
@@ -140,6 +189,11 @@ impl Backend for MemoryLedger {
                 matched_index: Some(0),
                 cosigned_size: None,
             }],
+            unanimous_size: self.finality.borrow().unanimous_size,
+            cosigned_size: 1,
+            epoch: 0,
+            seal: Some(SealStatus { number: 1, index: 1, time_ms: 1_700_000_000_500 }),
+            trusted_time_s: self.finality.borrow().time_s,
         })
     }
 
@@ -151,12 +205,44 @@ impl Backend for MemoryLedger {
         self.sizes.subscribe()
     }
 
+    fn finality_changes(&self) -> watch::Receiver<Finalized> {
+        self.finality.subscribe()
+    }
+
     fn genesis(&self) -> Bytes {
         self.genesis.bytes.clone().into()
     }
 
-    async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
-        Ok(self.checkpoint.lock().unwrap().clone())
+    async fn checkpoint(&self, known: Option<String>) -> Result<Option<Latest>, CheckpointFailure> {
+        let Some(note) = self.checkpoint.lock().unwrap().clone() else { return Ok(None) };
+        let consistency = match &known {
+            Some(_) => Some(self.consistency.lock().unwrap().clone().ok_or(CheckpointFailure::Contradicts {
+                size: 1,
+                theirs: Digest::of(b"theirs"),
+                ours: Digest::of(b"ours"),
+            })?),
+            None => None,
+        };
+        self.shown.lock().unwrap().push(known);
+        Ok(Some(Latest { note, consistency }))
+    }
+
+    async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ReadError> {
+        let log_size = self.size();
+        if old_size > new_size || new_size > log_size {
+            return Err(ReadError::NoConsistency { old_size, new_size, log_size });
+        }
+        Ok(vec![Digest::of(&old_size.to_be_bytes()), Digest::of(&new_size.to_be_bytes())])
+    }
+
+    async fn state_proof(&self, key: Bytes) -> Result<StateAnswer, ReadError> {
+        let records = self.records.read().unwrap();
+        if records.is_empty() {
+            return Err(ReadError::NoFinalState);
+        }
+        let proof = state_of(&records).prove(&key).to_bytes().into();
+        let value = records.get(key.as_ref()).cloned().map(Bytes::from);
+        Ok(StateAnswer { seal_index: self.size() - 1, proof, value })
     }
 
     async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ReadError> {
@@ -183,4 +269,16 @@ impl Backend for MemoryLedger {
     fn is_raw_update(&self, digest: &Digest) -> bool {
         self.raw_updates.read().unwrap().contains(digest)
     }
+}
+
+/// The map over these records.
+pub fn state_of(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> StateMap {
+    let mut state = StateMap::default();
+    state.apply(records.iter().map(|(key, value)| (key, Some(value))));
+    state
+}
+
+/// Signs the ledger's promises.
+pub fn intake_key() -> SecretKey {
+    SecretKey::from_seed([77; 32])
 }

@@ -100,6 +100,10 @@ impl Fixture {
         ApiConfig { listen, tls: kit.tls, reflection: false }
     }
 
+    pub fn replica_kit(&self) -> ReplicaKit {
+        ReplicaKit::load(&self.replica_directory()).unwrap()
+    }
+
     fn replica_directory(&self) -> std::path::PathBuf {
         Path::new(self.kits.path()).join("cleveland/replica")
     }

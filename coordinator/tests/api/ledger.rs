@@ -1,6 +1,5 @@
 //! Submitting, reading and following the log.
 
-use bytes::Bytes;
 use fedledger_coordinator::api::SubmitError;
 use fedledger_ledger::{
     Digest, SecretKey, codec::CodecError, keys::BadSignature, leaf::Outcome, limits::ENVELOPE_SIZE_BYTES_MAX,
@@ -74,7 +73,7 @@ async fn a_transient_refusal_is_overcome_by_submitting_again() {
     ] {
         let message = error.to_string();
         fixture.ledger.refuse_next([error]);
-        let status = raw.submit(v1::SubmitRequest { envelope: Bytes::new() }).await.unwrap_err();
+        let status = raw.submit(v1::SubmitRequest::default()).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (grpc, message.as_str()));
         assert_eq!(status.metadata().get("fedledger-code").unwrap(), code);
     }
@@ -90,7 +89,7 @@ async fn an_oversized_transaction_is_refused_by_both_sides() {
     assert_eq!(client.submit(&larger).await.unwrap_err().code(), "too_large");
     let mut raw = fixture.raw_ledger("budapest").await;
     for size in [ENVELOPE_SIZE_BYTES_MAX + 1, 2 * ENVELOPE_SIZE_BYTES_MAX, 3 * 1024 * 1024] {
-        let request = v1::SubmitRequest { envelope: vec![7; size].into() };
+        let request = v1::SubmitRequest { envelope: vec![7; size].into(), wait: 0 };
         let status = raw.submit(request).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{size}: {status}");
     }

@@ -29,7 +29,7 @@ async fn a_port_in_use_is_named() {
 async fn stopping_ends_streams_and_closes_connections() {
     let fixture = Fixture::new().await;
     let mut raw = fixture.raw_ledger("budapest").await;
-    let mut entries = raw.entries(v1::EntriesRequest { from: 0, follow: true }).await.unwrap().into_inner();
+    let mut entries = raw.entries(v1::EntriesRequest { from: 0, follow: true, level: 0 }).await.unwrap().into_inner();
     assert_eq!(entries.message().await.unwrap().unwrap().index, 0);
     let ledger = Arc::downgrade(&fixture.ledger);
     drop(fixture.ledger);
@@ -67,7 +67,7 @@ async fn gone<T>(ledger: &std::sync::Weak<T>) {
 async fn one_member_cannot_take_the_streams_of_another() {
     let fixture = Fixture::new().await;
     let mut raw = fixture.raw_ledger("budapest").await;
-    let request = v1::EntriesRequest { from: 0, follow: true };
+    let request = v1::EntriesRequest { from: 0, follow: true, level: 0 };
     let mut streams = Vec::new();
     for _ in 0..STREAMS_PER_MEMBER {
         streams.push(raw.entries(request).await.unwrap());

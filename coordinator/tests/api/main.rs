@@ -5,6 +5,8 @@
 mod access;
 mod backend;
 mod blobs;
+mod finality;
 mod fixture;
+mod heads;
 mod ledger;
 mod lifecycle;

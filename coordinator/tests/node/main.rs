@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod finality;
 mod http;
+mod levels;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Identity, Replica, Step};
+use super::{Fault, Identity, Replica, Step, proven::ProvenStates};
 use crate::{
     checkpoint::Checkpoint,
     codec,
@@ -105,6 +105,8 @@ pub(super) struct Sealing {
     unsigned: Option<(u64, String)>,
     /// The epoch in force.
     epoch: Arc<Epoch>,
+    /// The states that recent seals fix.
+    pub proven: ProvenStates,
     /// Why this replica must stop.
     pub fault: Option<Fault>,
 }
@@ -161,6 +163,7 @@ impl Sealing {
             heads: Vec::new(),
             unsigned: None,
             epoch,
+            proven: ProvenStates::open(log, final_size),
             fault: None,
         })
     }
@@ -169,6 +172,7 @@ impl Sealing {
     pub fn applied<M: StateMachine>(&mut self, leaf: &Leaf, log: &Log<M>) {
         let Some(seal) = &leaf.seal else { return };
         self.under_way = false;
+        self.proven.sealed(log);
         let sealed = log.sealed();
         if self.epoch.number != sealed.head_epoch().number {
             self.epoch = Arc::new(sealed.head_epoch().clone());
@@ -263,6 +267,7 @@ impl Sealing {
                     self.fault = Some(Fault::RootDiverged { size, own, theirs, signers });
                 }
                 Finding::Final { size, note, .. } => {
+                    self.proven.settled(*size);
                     put_note(batch, FINAL_NOTE, note);
                     self.final_time_ms = self.times.get(size).copied().unwrap_or(self.final_time_ms);
                     self.times = self.times.split_off(size);

@@ -1,40 +1,29 @@
 //! The client of a replica's API.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fedledger_ledger::{
-    Digest,
-    leaf::{Leaf, Outcome},
-    limits::ENVELOPE_SIZE_BYTES_MAX,
-    note::SignedNote,
-};
-use tokio::time::{Instant, sleep};
+use fedledger_ledger::{Digest, map::StateProof, note::SignedNote};
 use tonic::{
     Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
 use super::{
-    code::{ApiCode, Refused},
     convert::InvalidField,
     entries::EntriesStream,
     error::{ApiError, reason},
     limits::{
-        BLOB_CHUNK_SIZE_BYTES, CONNECT_TIMEOUT, HAS_DIGESTS_MAX, READ_TIMEOUT, REASON_LENGTH_MAX,
-        REQUEST_SIZE_BYTES_MAX, RESPONSE_SIZE_BYTES_MAX, SUBMIT_TIMEOUT,
+        BLOB_CHUNK_SIZE_BYTES, CONNECT_TIMEOUT, HAS_DIGESTS_MAX, READ_TIMEOUT, REPLICAS_MAX, REQUEST_SIZE_BYTES_MAX,
+        RESPONSE_SIZE_BYTES_MAX, STATE_VALUE_SIZE_BYTES_MAX,
     },
-    types::NodeStatus,
+    types::{Level, NodeStatus},
     v1::{self, blobs_client::BlobsClient, ledger_client::LedgerClient},
 };
 use crate::kit::{Identity, TlsIdentity};
 
 /// How often an idle connection is probed, and how long the probe may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// First pause before a call is tried again; it doubles each time.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause before a call is tried again.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A connection to the API of one replica, which is made anew when it breaks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,33 +32,26 @@ pub struct ApiClient {
     chain: Digest,
     ledger: LedgerClient<Channel>,
     blobs: BlobsClient<Channel>,
+    others: Arc<Others>,
 }
 
-/// A transaction that is on the ledger.
+/// Replicas to turn to if this one does not answer.
+#[derive(Debug)]
+struct Others {
+    urls: Vec<String>,
+    tls: TlsIdentity,
+}
+
+/// What the last final seal says of a record. Nothing of it is believed before [`ProvenRecord::proof`] has been verified
+/// with the state root in the seal's leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    /// Its place in the log.
-    pub index: u64,
-    /// The transaction and its outcome, as hashed into the log.
-    pub leaf: Leaf,
-    /// Why it was rejected, for people, if the replica said so; not part of the ledger.
-    pub reason: Option<String>,
-}
-
-impl Submitted {
-    /// The transaction, if it took effect.
-    ///
-    /// # Errors
-    ///
-    /// [`ApiError::Rejected`] if the ledger recorded a rejection.
-    pub fn accepted(self) -> Result<Self, ApiError> {
-        match &self.leaf.outcome {
-            Outcome::Accepted => Ok(self),
-            Outcome::Rejected(code) => {
-                Err(ApiError::Rejected { index: self.index, code: code.clone(), reason: self.reason })
-            }
-        }
-    }
+pub struct ProvenRecord {
+    /// Index of the seal.
+    pub seal_index: u64,
+    /// The proof.
+    pub proof: StateProof,
+    /// The record's value, if there is one.
+    pub value: Option<Bytes>,
 }
 
 impl ApiClient {
@@ -88,6 +70,37 @@ impl ApiClient {
     ///
     /// As [`ApiClient::connect`].
     pub async fn connect_with(url: &str, tls: &TlsIdentity, chain: Digest) -> Result<Self, ApiError> {
+        Self::connect_beside(url, tls, chain, Vec::new()).await
+    }
+
+    /// Connects to the first of several replicas that answers; the others are turned to where it stalls a transaction.
+    /// Only the first [`REPLICAS_MAX`] count.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApiClient::connect`]: what the first said if none answers, or what is wrong with a URL or the identity.
+    pub async fn connect_any(urls: &[String], identity: &Identity) -> Result<Self, ApiError> {
+        let urls = urls.get(..REPLICAS_MAX).unwrap_or(urls);
+        let mut first_error = None;
+        for url in urls {
+            let others = urls.iter().filter(|other| *other != url).cloned().collect();
+            match Self::connect_beside(url, &identity.tls, identity.genesis.chain, others).await {
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(url, %error, "a replica does not answer");
+                    first_error.get_or_insert(error);
+                }
+                connected => return connected,
+            }
+        }
+        Err(first_error.unwrap_or_else(|| ApiError::Url { url: String::new() }))
+    }
+
+    async fn connect_beside(
+        url: &str,
+        tls: &TlsIdentity,
+        chain: Digest,
+        others: Vec<String>,
+    ) -> Result<Self, ApiError> {
         let endpoint = Endpoint::from_shared(url.to_owned()).ok();
         let valid = endpoint.filter(|endpoint| endpoint.uri().scheme_str() == Some("https"));
         let endpoint = valid.ok_or_else(|| ApiError::Url { url: url.to_owned() })?;
@@ -110,6 +123,7 @@ impl ApiClient {
             blobs: BlobsClient::new(channel)
                 .max_encoding_message_size(REQUEST_SIZE_BYTES_MAX)
                 .max_decoding_message_size(BLOB_CHUNK_SIZE_BYTES + REQUEST_SIZE_BYTES_MAX),
+            others: Arc::new(Others { urls: others, tls: tls.clone() }),
         };
         // With TLS 1.3 a refused certificate shows at the first call.
         client.status().await?;
@@ -126,49 +140,6 @@ impl ApiClient {
         &self.chain
     }
 
-    /// Brings a signed transaction onto the ledger and waits until it is committed. Whether it took effect stands in
-    /// the leaf; see [`Submitted::accepted`].
-    ///
-    /// While the replicas elect a leader or the connection is broken, the same bytes are submitted again, for at most
-    /// [`SUBMIT_TIMEOUT`]; they have one outcome. After [`ApiError::TimedOut`] the transaction may still be committed.
-    ///
-    /// # Errors
-    ///
-    /// [`ApiError`].
-    pub async fn submit(&self, envelope: &[u8]) -> Result<Submitted, ApiError> {
-        if envelope.len() > ENVELOPE_SIZE_BYTES_MAX {
-            let message = format!("a transaction of {} bytes: at most {ENVELOPE_SIZE_BYTES_MAX}", envelope.len());
-            return Err(Refused::new(ApiCode::TooLarge, message).into());
-        }
-        let envelope = Bytes::copy_from_slice(envelope);
-        let deadline = Instant::now() + SUBMIT_TIMEOUT;
-        let mut pause = RETRY_PAUSE;
-        loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            match self.submit_once(envelope.clone(), remaining).await {
-                Err(error) if error.is_transient() && Instant::now() + pause < deadline => {
-                    tracing::debug!(%error, "submitting again");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                }
-                // The last attempt had only what the others had left of the time.
-                Err(ApiError::TimedOut { url, .. }) => return Err(ApiError::TimedOut { url, after: SUBMIT_TIMEOUT }),
-                result => return result,
-            }
-        }
-    }
-
-    async fn submit_once(&self, envelope: Bytes, timeout: Duration) -> Result<Submitted, ApiError> {
-        let request = self.request(v1::SubmitRequest { envelope: envelope.clone() }, timeout);
-        let response = self.answer(self.ledger.clone().submit(request).await, timeout)?;
-        let leaf = Leaf::from_bytes(&response.leaf).map_err(|_| self.invalid("the leaf is malformed"))?;
-        if leaf.index != response.index || leaf.envelope != envelope {
-            return Err(self.invalid("the leaf is not that of the submitted transaction"));
-        }
-        let reason = response.reason.filter(|reason| reason.len() <= REASON_LENGTH_MAX);
-        Ok(Submitted { index: response.index, leaf, reason })
-    }
-
     /// Where the replica stands.
     ///
     /// # Errors
@@ -176,7 +147,7 @@ impl ApiClient {
     /// [`ApiError`].
     pub async fn status(&self) -> Result<NodeStatus, ApiError> {
         let request = self.request(v1::StatusRequest {}, READ_TIMEOUT);
-        let response = self.answer(self.ledger.clone().status(request).await, READ_TIMEOUT)?;
+        let response = self.answer(self.ledger().status(request).await, READ_TIMEOUT)?;
         let status: NodeStatus = self.valid(response.try_into())?;
         self.check_chain(status.chain)?;
         Ok(status)
@@ -185,12 +156,23 @@ impl ApiClient {
     /// The entries of the log from index `from` on, each once, in order and without gaps. With `follow`, the stream
     /// goes on with new entries and survives broken connections; otherwise it ends with the entry that is last now.
     pub fn entries(&self, from: u64, follow: bool) -> EntriesStream {
-        EntriesStream::new(self.clone(), from, follow)
+        self.entries_at(from, follow, Level::Committed)
     }
 
-    pub(super) async fn open_entries(&self, from: u64, follow: bool) -> Result<tonic::Streaming<v1::Entry>, ApiError> {
-        let request = self.request(v1::EntriesRequest { from, follow }, READ_TIMEOUT);
-        self.answer(self.ledger.clone().entries(request).await, READ_TIMEOUT)
+    /// [`ApiClient::entries`], but only those that have reached a level: with `follow`, each comes once it has.
+    pub fn entries_at(&self, from: u64, follow: bool, level: Level) -> EntriesStream {
+        EntriesStream::new(self.clone(), from, follow, level)
+    }
+
+    pub(super) async fn open_entries(
+        &self,
+        from: u64,
+        follow: bool,
+        level: Level,
+    ) -> Result<tonic::Streaming<v1::Entry>, ApiError> {
+        let level = v1::Level::from(level).into();
+        let request = self.request(v1::EntriesRequest { from, follow, level }, READ_TIMEOUT);
+        self.answer(self.ledger().entries(request).await, READ_TIMEOUT)
     }
 
     /// The genesis file, which is that of the expected chain.
@@ -200,21 +182,68 @@ impl ApiClient {
     /// [`ApiError`].
     pub async fn genesis(&self) -> Result<Vec<u8>, ApiError> {
         let request = self.request(v1::GenesisRequest {}, READ_TIMEOUT);
-        let response = self.answer(self.ledger.clone().genesis(request).await, READ_TIMEOUT)?;
+        let response = self.answer(self.ledger().genesis(request).await, READ_TIMEOUT)?;
         self.check_chain(Digest::of(&response.genesis))?;
         Ok(response.genesis.into())
     }
 
-    /// The latest signed head of the log, if there is one. Its signatures have not been verified.
+    /// The latest final head of the log, or the latest signed one where none is final yet. Its signatures have not been
+    /// verified.
     ///
     /// # Errors
     ///
     /// [`ApiError`].
     pub async fn checkpoint(&self) -> Result<Option<SignedNote>, ApiError> {
-        let request = self.request(v1::CheckpointRequest {}, READ_TIMEOUT);
-        let response = self.answer(self.ledger.clone().checkpoint(request).await, READ_TIMEOUT)?;
+        Ok(self.checkpoint_since(None).await?.0)
+    }
+
+    /// The same, with the proof that it extends `known`, for
+    /// [`verify_consistency`](fedledger_ledger::merkle::verify_consistency); no proof where `known` is of more entries. See
+    /// [`ApiClient::check_head`], which verifies both.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`]; a refusal with [`ApiCode::Contradicts`](super::ApiCode::Contradicts) if the log does not begin with
+    /// `known`.
+    pub async fn checkpoint_since(
+        &self,
+        known: Option<&SignedNote>,
+    ) -> Result<(Option<SignedNote>, Option<Vec<Digest>>), ApiError> {
+        let known = known.map(ToString::to_string);
+        let request = self.request(v1::CheckpointRequest { known }, READ_TIMEOUT);
+        let response = self.answer(self.ledger().checkpoint(request).await, READ_TIMEOUT)?;
         let note = response.note.map(|note| SignedNote::parse(&note)).transpose();
-        note.map_err(|_| self.invalid("the checkpoint is no signed note"))
+        let note = note.map_err(|_| self.invalid("the checkpoint is no signed note"))?;
+        let proof = response.consistency.map(|proof| proof.digests()).transpose();
+        Ok((note, self.valid(proof)?))
+    }
+
+    /// The proof that the log of `new_size` entries begins with that of `old_size`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ApiError> {
+        let request = self.request(v1::ConsistencyProofRequest { old_size, new_size }, READ_TIMEOUT);
+        let response = self.answer(self.ledger().consistency_proof(request).await, READ_TIMEOUT)?;
+        self.valid(response.digests())
+    }
+
+    /// What the last final seal says of the record under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn state_proof(&self, key: &[u8]) -> Result<ProvenRecord, ApiError> {
+        let request = v1::StateProofRequest { key: Bytes::copy_from_slice(key) };
+        let request = self.request(request, READ_TIMEOUT);
+        let response = self.answer(self.ledger().state_proof(request).await, READ_TIMEOUT)?;
+        if response.value.as_ref().is_some_and(|value| value.len() > STATE_VALUE_SIZE_BYTES_MAX) {
+            return Err(self.invalid("a record is larger than it may be here"));
+        }
+        let proof =
+            StateProof::from_bytes(&response.proof).map_err(|_| self.invalid("the state proof is malformed"))?;
+        Ok(ProvenRecord { seal_index: response.seal_index, proof, value: response.value })
     }
 
     /// The audit path of entry `index` in the log of `size` entries, for
@@ -225,7 +254,7 @@ impl ApiClient {
     /// [`ApiError`].
     pub async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ApiError> {
         let request = self.request(v1::InclusionProofRequest { index, size }, READ_TIMEOUT);
-        let response = self.answer(self.ledger.clone().inclusion_proof(request).await, READ_TIMEOUT)?;
+        let response = self.answer(self.ledger().inclusion_proof(request).await, READ_TIMEOUT)?;
         self.valid(response.digests())
     }
 
@@ -254,17 +283,31 @@ impl ApiClient {
         self.answer(self.blobs.clone().get(request).await, READ_TIMEOUT)
     }
 
-    fn request<T>(&self, message: T, timeout: Duration) -> Request<T> {
+    /// URLs of the other replicas that this client knows of.
+    pub(super) fn other_urls(&self) -> impl Iterator<Item = &str> {
+        self.others.urls.iter().map(String::as_str)
+    }
+
+    /// A connection to another replica, as the same member.
+    pub(super) async fn elsewhere(&self, url: &str) -> Result<Self, ApiError> {
+        Self::connect_with(url, &self.others.tls, self.chain).await
+    }
+
+    pub(super) fn ledger(&self) -> LedgerClient<Channel> {
+        self.ledger.clone()
+    }
+
+    pub(super) fn request<T>(&self, message: T, timeout: Duration) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(timeout);
         request
     }
 
-    fn answer<T>(&self, result: Result<Response<T>, Status>, timeout: Duration) -> Result<T, ApiError> {
+    pub(super) fn answer<T>(&self, result: Result<Response<T>, Status>, timeout: Duration) -> Result<T, ApiError> {
         result.map(Response::into_inner).map_err(|status| self.failed(&status, timeout))
     }
 
-    fn valid<T>(&self, result: Result<T, InvalidField>) -> Result<T, ApiError> {
+    pub(super) fn valid<T>(&self, result: Result<T, InvalidField>) -> Result<T, ApiError> {
         result.map_err(|InvalidField(what)| self.invalid(what))
     }
 

@@ -36,6 +36,10 @@ pub enum ApiCode {
     Busy,
     /// The replica could not do it in time; a submitted transaction may still be committed. Try again.
     TimedOut,
+    /// The transaction is committed, but has not reached the level asked for in time. It need not be submitted again.
+    NotFinal,
+    /// The checkpoint that the caller knows is of another history than this replica's log.
+    Contradicts,
     /// There is no such entry, checkpoint or blob here.
     NotFound,
     /// The replica is shutting down, or has stopped taking work. Try another one.
@@ -45,7 +49,7 @@ pub enum ApiCode {
 }
 
 /// Every code, for looking them up by text.
-pub(super) const CODES: [ApiCode; 15] = [
+pub(super) const CODES: [ApiCode; 17] = [
     ApiCode::Unauthenticated,
     ApiCode::UnknownMember,
     ApiCode::NotPermitted,
@@ -58,6 +62,8 @@ pub(super) const CODES: [ApiCode; 15] = [
     ApiCode::NoLeader,
     ApiCode::Busy,
     ApiCode::TimedOut,
+    ApiCode::NotFinal,
+    ApiCode::Contradicts,
     ApiCode::NotFound,
     ApiCode::Stopping,
     ApiCode::Internal,
@@ -79,6 +85,8 @@ impl ApiCode {
             Self::NoLeader => "no_leader",
             Self::Busy => "busy",
             Self::TimedOut => "timed_out",
+            Self::NotFinal => "not_final",
+            Self::Contradicts => "contradicts",
             Self::NotFound => "not_found",
             Self::Stopping => "stopping",
             Self::Internal => "internal",
@@ -100,10 +108,10 @@ impl ApiCode {
             Self::NotPermitted => Code::PermissionDenied,
             Self::Malformed | Self::BadSignature | Self::WrongChain | Self::ExpiryTooFar => Code::InvalidArgument,
             Self::TooLarge => Code::OutOfRange,
-            Self::Expired => Code::FailedPrecondition,
+            Self::Expired | Self::Contradicts => Code::FailedPrecondition,
             Self::NoLeader | Self::Stopping => Code::Unavailable,
             Self::Busy => Code::ResourceExhausted,
-            Self::TimedOut => Code::DeadlineExceeded,
+            Self::TimedOut | Self::NotFinal => Code::DeadlineExceeded,
             Self::NotFound => Code::NotFound,
             Self::Internal => Code::Internal,
         }

@@ -1,10 +1,11 @@
 //! Conversions between the wire and what it means, each check made once.
 
+use bytes::Bytes;
 use fedledger_ledger::{Digest, consensus};
 
 use super::{
-    limits::{HAS_DIGESTS_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
-    types::{NodeStatus, PeerStatus, RaftRole},
+    limits::{CONSISTENCY_PROOF_LENGTH_MAX, HAS_DIGESTS_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
+    types::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
     v1,
 };
 
@@ -59,6 +60,64 @@ impl v1::InclusionProofResponse {
             return Err(InvalidField("the proof is longer than any tree is deep"));
         }
         self.hashes.iter().map(|bytes| digest(bytes)).collect()
+    }
+}
+
+impl v1::ConsistencyProofResponse {
+    /// The digests of the proof.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`]: too many, or one of another length.
+    pub fn digests(&self) -> Result<Vec<Digest>, InvalidField> {
+        if self.hashes.len() > CONSISTENCY_PROOF_LENGTH_MAX {
+            return Err(InvalidField("the proof is longer than any of two trees can be"));
+        }
+        self.hashes.iter().map(|bytes| digest(bytes)).collect()
+    }
+}
+
+impl From<&[Digest]> for v1::ConsistencyProofResponse {
+    fn from(digests: &[Digest]) -> Self {
+        Self { hashes: digests.iter().map(|digest| Bytes::copy_from_slice(digest.as_bytes())).collect() }
+    }
+}
+
+/// The level that a number on the wire stands for; committed where none is given.
+///
+/// # Errors
+///
+/// [`InvalidField`] for a level that this software does not know.
+pub fn level(number: i32) -> Result<Level, InvalidField> {
+    match v1::Level::try_from(number) {
+        Ok(v1::Level::Accepted) => Ok(Level::Accepted),
+        Ok(v1::Level::Unspecified | v1::Level::Committed) => Ok(Level::Committed),
+        Ok(v1::Level::Final) => Ok(Level::Final),
+        Ok(v1::Level::Unanimous) => Ok(Level::Unanimous),
+        Err(_) => Err(InvalidField("the level is unknown")),
+    }
+}
+
+impl From<Level> for v1::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Accepted => Self::Accepted,
+            Level::Committed => Self::Committed,
+            Level::Final => Self::Final,
+            Level::Unanimous => Self::Unanimous,
+        }
+    }
+}
+
+impl From<SealStatus> for v1::Seal {
+    fn from(SealStatus { number, index, time_ms }: SealStatus) -> Self {
+        Self { number, index, time_ms }
+    }
+}
+
+impl From<v1::Seal> for SealStatus {
+    fn from(v1::Seal { number, index, time_ms }: v1::Seal) -> Self {
+        Self { number, index, time_ms }
     }
 }
 
@@ -117,6 +176,11 @@ impl From<NodeStatus> for v1::StatusResponse {
             finality_threshold: status.finality_threshold,
             checkpoint: status.checkpoint,
             peers: status.peers.into_iter().map(Into::into).collect(),
+            unanimous_size: status.unanimous_size,
+            cosigned_size: status.cosigned_size,
+            epoch: status.epoch,
+            seal: status.seal.map(Into::into),
+            trusted_time_s: status.trusted_time_s,
         }
     }
 }
@@ -145,6 +209,11 @@ impl TryFrom<v1::StatusResponse> for NodeStatus {
             finality_threshold: status.finality_threshold,
             checkpoint: status.checkpoint,
             peers: status.peers.into_iter().map(Into::into).collect(),
+            unanimous_size: status.unanimous_size,
+            cosigned_size: status.cosigned_size,
+            epoch: status.epoch,
+            seal: status.seal.map(Into::into),
+            trusted_time_s: status.trusted_time_s,
         })
     }
 }

@@ -7,7 +7,7 @@ use fedledger_ledger::leaf::Leaf;
 use futures::{Stream, stream};
 use tokio::time::sleep;
 
-use super::{ApiClient, ApiError, limits::READ_TIMEOUT, v1};
+use super::{ApiClient, ApiError, Level, limits::READ_TIMEOUT, v1};
 
 /// How often in a row a broken stream is opened again before its error is reported.
 const REOPENED_MAX: u32 = 8;
@@ -34,12 +34,14 @@ pub struct EntriesStream {
     /// Index of the entry that comes next.
     next: u64,
     follow: bool,
+    /// What every entry has reached.
+    level: Level,
     open: Option<tonic::Streaming<v1::Entry>>,
 }
 
 impl EntriesStream {
-    pub(super) const fn new(client: ApiClient, from: u64, follow: bool) -> Self {
-        Self { client, next: from, follow, open: None }
+    pub(super) const fn new(client: ApiClient, from: u64, follow: bool, level: Level) -> Self {
+        Self { client, next: from, follow, level, open: None }
     }
 
     /// The next entry; `None` at the end. A stream that follows the log has no end and waits for new entries.
@@ -72,7 +74,7 @@ impl EntriesStream {
     async fn receive(&mut self) -> Result<Option<LogEntry>, ApiError> {
         let streaming = match &mut self.open {
             Some(streaming) => streaming,
-            closed => closed.insert(self.client.open_entries(self.next, self.follow).await?),
+            closed => closed.insert(self.client.open_entries(self.next, self.follow, self.level).await?),
         };
         let received = streaming.message().await.map_err(|status| self.client.failed(&status, READ_TIMEOUT));
         let result = match received {

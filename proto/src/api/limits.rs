@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fedledger_ledger::{
     limits::{ENVELOPE_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
+    map::STATE_PROOF_SIZE_BYTES_MAX,
     note::NOTE_SIZE_BYTES_MAX,
 };
 
@@ -13,8 +14,8 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 /// Most digests in one question about blobs.
 pub const HAS_DIGESTS_MAX: usize = 1024;
 
-/// Largest request, in bytes: an envelope, or [`HAS_DIGESTS_MAX`] digests of 34 encoded bytes.
-pub const REQUEST_SIZE_BYTES_MAX: usize = ENVELOPE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
+/// Largest request, in bytes: a signed note; an envelope and [`HAS_DIGESTS_MAX`] digests of 34 encoded bytes are smaller.
+pub const REQUEST_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
 
 /// What a peer takes in a status, in bytes: its name and some numbers.
 const PEER_SIZE_BYTES: usize = 256;
@@ -37,6 +38,21 @@ pub const PEERS_MAX: usize = 1024;
 /// Most digests in an inclusion proof: the depth of a tree of 2^64 leaves.
 pub const PROOF_LENGTH_MAX: usize = 64;
 
+/// Most digests in a consistency proof: one more than the depth of a tree of 2^64 leaves.
+pub const CONSISTENCY_PROOF_LENGTH_MAX: usize = PROOF_LENGTH_MAX + 1;
+
+/// Longest key of a record of the replicated state that may be asked for, in bytes.
+pub const STATE_KEY_SIZE_BYTES_MAX: usize = 1024;
+
+/// Largest value of a record of the replicated state that a client takes, in bytes.
+pub const STATE_VALUE_SIZE_BYTES_MAX: usize = 256 * 1024;
+
+/// Most replicas that a client tries.
+pub const REPLICAS_MAX: usize = 32;
+
+/// How long a client waits for the answer to a submission before it submits the same bytes to the next replica as well.
+pub const SUBMIT_STALL: Duration = Duration::from_secs(3);
+
 /// How long a client waits for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,5 +62,8 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client waits for a transaction to be committed, attempts at several leaders included.
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
+const _: () = assert!(ENVELOPE_SIZE_BYTES_MAX < REQUEST_SIZE_BYTES_MAX);
+const _: () =
+    assert!(STATE_VALUE_SIZE_BYTES_MAX + STATE_PROOF_SIZE_BYTES_MAX + OVERHEAD_BYTES <= RESPONSE_SIZE_BYTES_MAX);
 const _: () = assert!(HAS_DIGESTS_MAX * 34 < REQUEST_SIZE_BYTES_MAX);
 const _: () = assert!(LEAF_SIZE_BYTES_MAX < RESPONSE_SIZE_BYTES_MAX);

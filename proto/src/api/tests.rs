@@ -4,7 +4,7 @@ use fedledger_ledger::Digest;
 use tonic::{Code, Status};
 
 use super::{
-    limits::{HAS_DIGESTS_MAX, MESSAGE_LENGTH_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
+    limits::{CONSISTENCY_PROOF_LENGTH_MAX, HAS_DIGESTS_MAX, MESSAGE_LENGTH_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
     *,
 };
 
@@ -31,6 +31,11 @@ fn status() -> NodeStatus {
             matched_index: Some(11),
             cosigned_size: None,
         }],
+        unanimous_size: 5,
+        cosigned_size: 8,
+        epoch: 2,
+        seal: Some(SealStatus { number: 4, index: 7, time_ms: 1_700_000_000_123 }),
+        trusted_time_s: Some(1_700_000_000),
     }
 }
 
@@ -103,5 +108,17 @@ fn malformed_messages_are_refused() {
     assert!(v1::HasBlobsRequest { digests: vec![digest.clone(); HAS_DIGESTS_MAX] }.digests().is_ok());
     assert!(v1::HasBlobsRequest { digests: vec![digest.clone(); HAS_DIGESTS_MAX + 1] }.digests().is_err());
     assert!(v1::HasBlobsRequest { digests: vec![digest.clone(), short] }.digests().is_err());
-    assert!(v1::InclusionProofResponse { hashes: vec![digest; PROOF_LENGTH_MAX + 1] }.digests().is_err());
+    assert!(v1::InclusionProofResponse { hashes: vec![digest.clone(); PROOF_LENGTH_MAX + 1] }.digests().is_err());
+    let consistency = |length| v1::ConsistencyProofResponse { hashes: vec![digest.clone(); length] }.digests();
+    assert!(consistency(CONSISTENCY_PROOF_LENGTH_MAX).is_ok());
+    assert!(consistency(CONSISTENCY_PROOF_LENGTH_MAX + 1).is_err());
+}
+
+#[test]
+fn levels_survive_the_wire_and_older_software_means_committed() {
+    for each in [Level::Accepted, Level::Committed, Level::Final, Level::Unanimous] {
+        assert_eq!(level(v1::Level::from(each).into()), Ok(each));
+    }
+    assert_eq!(level(0), Ok(Level::Committed));
+    assert!(level(5).is_err() && level(-1).is_err());
 }

@@ -1,5 +1,7 @@
 //! What a replica says of itself.
 
+use std::fmt;
+
 use fedledger_ledger::Digest;
 use serde::Serialize;
 
@@ -38,6 +40,27 @@ pub struct NodeStatus {
     pub checkpoint: Option<String>,
     /// The other replicas.
     pub peers: Vec<PeerStatus>,
+    /// Entries under a head that every replica has co-signed.
+    pub unanimous_size: u64,
+    /// Entries under the last head that this replica has co-signed.
+    pub cosigned_size: u64,
+    /// Number of the epoch in force: which replicas make heads final.
+    pub epoch: u64,
+    /// The last seal, final or not.
+    pub seal: Option<SealStatus>,
+    /// Trusted time of the final head, in seconds since the Unix epoch; none before the first.
+    pub trusted_time_s: Option<u64>,
+}
+
+/// A seal of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SealStatus {
+    /// Seals are counted from 1.
+    pub number: u64,
+    /// Its place in the log.
+    pub index: u64,
+    /// The leader's time, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
 }
 
 /// What a replica knows of another one.
@@ -66,6 +89,24 @@ pub enum Level {
     Final,
     /// Every replica has co-signed a head over it.
     Unanimous,
+}
+
+impl Level {
+    /// The level as text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Committed => "committed",
+            Self::Final => "final",
+            Self::Unanimous => "unanimous",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A replica's role in Raft.

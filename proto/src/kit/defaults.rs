@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     DEFAULTS_FILE,
@@ -17,12 +17,26 @@ pub struct CliDefaults {
     /// A node's directory, or an exported bundle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<PathBuf>,
-    /// URL of a replica's API.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<String>,
+    /// URLs of replicas' APIs, the first to be asked first. In the file, a list or a single one.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub connect: Vec<String>,
     /// Directory of an identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(url) => vec![url],
+        OneOrMany::Many(urls) => urls,
+    })
 }
 
 impl CliDefaults {

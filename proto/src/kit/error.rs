@@ -174,6 +174,16 @@ pub enum KitError {
         /// What is wrong with it.
         source: GenesisError,
     },
+    /// The last head that was seen, damaged.
+    #[error(
+        "{} is no signed checkpoint: restore it from a backup, or remove it, and with it the memory of what replicas have \
+         shown before",
+        file.display()
+    )]
+    SeenHead {
+        /// The file.
+        file: PathBuf,
+    },
     /// A record of a member that is none.
     #[error("{}: {source}", file.display())]
     Record {

@@ -354,15 +354,17 @@ fn consortium_files(
     ]))
 }
 
-/// The command line works as the first operator, or the first member, with its own replica or the first one.
+/// The command line works as the first operator, or the first member, with its own replica or the first one, and turns to
+/// the others where that one does not answer.
 fn defaults(places: &[Place], enrolled: &[Enrolled]) -> CliDefaults {
     let members = || enrolled.iter().map(|enrolled| &enrolled.description);
     let member = members().find(|member| has_role(member, Role::Operator)).or(members().next());
     let own = places.iter().find(|place| member.is_some_and(|member| member.id == place.member));
     let place = own.or(places.first());
+    let others = places.iter().filter(|other| place.is_none_or(|place| place.member != other.member));
     CliDefaults {
         ledger: place.map(|place| PathBuf::from(&place.member).join(REPLICA_FOLDER)),
-        connect: place.map(|place| format!("https://{}", place.api_address)),
+        connect: place.into_iter().chain(others).map(|place| format!("https://{}", place.api_address)).collect(),
         identity: member.map(|member| PathBuf::from(&member.id).join(IDENTITY_FOLDER)),
     }
 }

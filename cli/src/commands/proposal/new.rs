@@ -155,7 +155,7 @@ fn propose(
     let (proposal, name) = (content.id(&writer.identity.member), content.action.name());
     let command = Command::Propose(content);
     let submitted = writer.submit(context, &command)?;
-    let status = status_after(context, &mut follower, &proposal, submitted.index)?;
+    let status = status_after(context, &mut follower, &proposal, &submitted)?;
     let about = json!({ "proposal": proposal, "action": name, "against": against, "status": status });
     writer
         .show(context, &command, &submitted, about, || format!("proposed {name} as {proposal}, which is {status}"))?;

@@ -1,5 +1,7 @@
 //! Requests that are believed, and every way in which one is not.
 
+use fedledger_federation::member::MemberError;
+
 use super::*;
 
 /// Keys that are none but for a test.
@@ -25,6 +27,7 @@ fn unsigned() -> MemberRequest {
             api: Some("0.0.0.0:7101".parse().unwrap()),
             address: Some("ledger.va.example:7001".into()),
             api_address: Some("ledger.va.example:7101".into()),
+            http: None,
             settings: Some(Default::default()),
         }),
         nodes: vec![
@@ -122,14 +125,14 @@ fn every_changed_character_is_noticed() {
 fn what_is_no_member_is_refused() {
     let refused = |request: MemberRequest| request.prove(&all_keys()).check(Some(1)).unwrap_err();
     let error = refused(MemberRequest { roles: [Role::Replica].into(), ..unsigned() });
-    assert_eq!(error, RequestError::Member(GenesisError::RoleWithoutNode("va".into())));
+    assert_eq!(error, RequestError::Member(MemberError::RoleWithoutNode("va".into()).into()));
     let error = refused(MemberRequest { id: "../va".into(), ..unsigned() });
     assert!(matches!(error, RequestError::NodeName { .. }), "{error}");
     let error = refused(MemberRequest { api_key: key(1).public(), ..unsigned() });
-    assert!(matches!(error, RequestError::Member(GenesisError::SharedKey { .. })), "{error}");
+    assert!(matches!(error, RequestError::Member(GenesisError::Member(MemberError::SharedKey { .. }))), "{error}");
     let mut twice = unsigned();
     twice.nodes.push(twice.nodes[1].clone());
-    assert!(matches!(refused(twice), RequestError::Member(GenesisError::SharedKey { .. })));
+    assert!(matches!(refused(twice), RequestError::Member(GenesisError::Member(MemberError::SharedKey { .. }))));
     // The ledger does not know the key of the API, so only the request itself shows that it is used twice.
     let mut shared = unsigned();
     if let RequestedNode::Replica { server_key, .. } = &mut shared.nodes[0] {

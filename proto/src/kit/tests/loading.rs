@@ -224,9 +224,14 @@ fn defaults_are_found_from_below_and_resolved() {
     let found = CliDefaults::find(&folder.path().join("cleveland/replica/keys")).unwrap().unwrap();
     assert_eq!(found.ledger, Some(folder.path().join("cleveland/replica")));
     assert_eq!(found.identity, Some(folder.path().join("cleveland/identity")));
-    assert_eq!(found.connect.as_deref(), Some("https://127.0.0.1:7101"));
+    assert_eq!(found.connect.first().map(String::as_str), Some("https://127.0.0.1:7101"), "its own replica");
+    assert_eq!(found.connect.len(), 2, "and the other one");
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(CliDefaults::find(empty.path()).unwrap(), None);
+    fs::write(empty.path().join("fedledger.toml"), "connect = 'https://a'").unwrap();
+    assert_eq!(CliDefaults::find(empty.path()).unwrap().unwrap().connect, ["https://a"], "a single one");
+    fs::write(empty.path().join("fedledger.toml"), "connect = 7").unwrap();
+    assert!(CliDefaults::find(empty.path()).unwrap_err().to_string().contains("line 1"));
     fs::write(empty.path().join("fedledger.toml"), "conect = 'https://a'").unwrap();
     let error = CliDefaults::find(empty.path()).unwrap_err().to_string();
     assert!(error.contains("conect") && error.contains("line 1"), "{error}");

@@ -101,7 +101,8 @@ fn default_ports_count_up() {
         text("b/replica/node.toml")
             .contains("listen = \"127.0.0.1:7002\"\napi = \"127.0.0.1:7102\"\nhttp = \"127.0.0.1:7202\"\n")
     );
-    assert!(text("fedledger.toml").contains("connect = \"https://127.0.0.1:7101\""));
+    let connect = "connect = [\"https://127.0.0.1:7101\", \"https://127.0.0.1:7102\"]\n";
+    assert!(text("fedledger.toml").contains(connect), "{}", text("fedledger.toml"));
 }
 
 #[test]

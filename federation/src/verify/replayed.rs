@@ -74,12 +74,7 @@ impl Replayed {
 }
 
 impl Entries {
-    fn check<S: Source + ?Sized>(
-        &self,
-        report: &mut Report,
-        source: &S,
-        options: &Options,
-    ) -> Result<(), SourceError> {
+    fn check<S: Source + ?Sized>(&self, report: &mut Report, source: &S, options: &Options) -> Result<(), SourceError> {
         let Self { log, heads, complete, notes } = self;
         let notes = if source.is_at_rest() {
             let notes = source.notes();

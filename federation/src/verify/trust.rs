@@ -68,8 +68,10 @@ pub(super) fn check_known(report: &mut Report, heads: &Heads, chain: &EpochChain
             let missing = known.zip(changes).find(|(known, found)| Some(*known) != *found);
             missing.map(|(known, _)| {
                 let number = known.number;
-                problem(format!("the chain that was given has come to epoch {number}, which is not that of these entries: \
-                                 they are cut off, or of another history"))
+                problem(format!(
+                    "the chain that was given has come to epoch {number}, which is not that of these entries: \
+                                 they are cut off, or of another history"
+                ))
             })
         }
     };

@@ -79,9 +79,7 @@ fn with_checksum(mut forged: Vec<u8>) -> Vec<u8> {
 fn is_noticed(forged: Vec<u8>) -> bool {
     // What is wrong with the form is in the report, see the other tests; it is found without a replay.
     match BundleIndex::scan(forged.as_slice()).unwrap().defect.expect("the checksum is wrong").defect {
-        Defect::Checksum { .. } => {
-            names_a_place(&verify(&open_bundle(&with_checksum(forged)), &options()).unwrap())
-        }
+        Defect::Checksum { .. } => names_a_place(&verify(&open_bundle(&with_checksum(forged)), &options()).unwrap()),
         _ => true,
     }
 }
@@ -202,8 +200,7 @@ fn flipped_bits_of_entries_and_files_are_noticed() {
 #[test]
 fn a_flipped_bit_of_the_checksum_is_noticed() {
     let body = bundle().len() - CHECKSUM_BYTES;
-    let unnoticed = (body * 8..bundle().len() * 8).filter(|bit| {
-        BundleIndex::scan(flipped(*bit).as_slice()).unwrap().defect.is_none()
-    });
+    let unnoticed = (body * 8..bundle().len() * 8)
+        .filter(|bit| BundleIndex::scan(flipped(*bit).as_slice()).unwrap().defect.is_none());
     assert_eq!(unnoticed.count(), 0);
 }

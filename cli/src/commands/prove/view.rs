@@ -6,7 +6,9 @@ use fedledger_federation::{
     history::SealView,
     subject::{Subject, record_as_json},
 };
-use fedledger_ledger::{Digest, PublicKey, leaf::Leaf, policy::Accepted, state_receipt::ShownAt, transaction::Envelope};
+use fedledger_ledger::{
+    Digest, PublicKey, leaf::Leaf, policy::Accepted, state_receipt::ShownAt, transaction::Envelope,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -163,7 +165,8 @@ impl ProofView {
             lines.push(format!("entry       {}", entry.index));
             lines.push(format!("kind        {}", entry.kind));
             if let Some(author) = &entry.author {
-                let who = entry.node.as_ref().or(entry.member.as_ref()).map_or_else(String::new, |who| format!("{who}, "));
+                let who =
+                    entry.node.as_ref().or(entry.member.as_ref()).map_or_else(String::new, |who| format!("{who}, "));
                 lines.push(format!("author      {who}key {author}"));
             }
             lines.push(if entry.accepted {

@@ -10,7 +10,7 @@ use clap::Args;
 
 pub(crate) use self::{
     check::{check_receipt, check_state_receipt},
-    view::{ProofView, report},
+    view::report,
 };
 use crate::{
     context::{Context, read_file},

@@ -41,7 +41,8 @@ pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
     let trust = args.trust.trust.as_deref().map(|path| read_file(path, GENESIS_SIZE_BYTES_MAX as u64)).transpose()?;
     let policy = args.trust.policy.as_deref().map(trust::policy).transpose()?;
-    let options = Options { trust, policy, recompute: !args.no_recompute, threads: context.threads() };
+    let epochs = args.trust.epochs.as_deref().map(trust::chain).transpose()?;
+    let options = Options { trust, policy, epochs, recompute: !args.no_recompute, threads: context.threads() };
     let progress = context.output.progress("verifying");
     let report = check(context, args.path.as_deref(), &options)?;
     drop(progress);

@@ -87,6 +87,9 @@ impl Entries {
         if let Some(policy) = &options.policy {
             checkpoints::check_policy(report, policy, &checked);
         }
+        if let Some(chain) = &options.epochs {
+            trust::check_known(report, heads, chain);
+        }
         if let Some(parts) = source.trust_parts() {
             trust::check(report, heads, &checked, &parts, *complete);
         }

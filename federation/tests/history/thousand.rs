@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::{
     consortium::{Consortium, open_bundle},
+    epochs::{exclude, seal_and_keep},
     rewriting::Parts,
 };
 
@@ -40,6 +41,8 @@ fn bundle() -> &'static [u8] {
         let (mut consortium, plan) = Consortium::ready(2);
         let version = consortium.run_round(&plan);
         consortium.evaluate(&version);
+        exclude(&mut consortium, "turin");
+        seal_and_keep(&mut consortium, "epoch/1", &["basel", "lyon", "porto"]);
         while consortium.log.size() < ENTRIES - 1 {
             let again = Command::ApprovePlan(ApprovePlan { plan: Digest::of(b"no such plan") });
             consortium.submit("basel/participant", &again).unwrap_err();

@@ -111,9 +111,7 @@ fn failure(error: ProveError) -> Failure {
         ProveError::History(error) => error.into(),
         ProveError::NothingFinal | ProveError::NotFinal { .. } => Failure::because(Exit::Failed, what, error)
             .next("wait until enough replicas have co-signed a later head; `fedledger status` shows how far they are"),
-        error @ (ProveError::Note(_) | ProveError::Head(_)) => {
-            Failure::because(Exit::Mismatch, what, error).next(DAMAGE_ADVICE)
-        }
+        error @ ProveError::Unsound(_) => Failure::because(Exit::Mismatch, what, error).next(DAMAGE_ADVICE),
         error => Failure::because(Exit::Failed, what, error),
     }
 }

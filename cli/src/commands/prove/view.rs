@@ -147,7 +147,7 @@ impl ProofView {
         let present = value.is_some();
         let unknown = || format!("the record {}", if present { "is there" } else { "does not exist" });
         self.record = Some(ProvenRecord {
-            statement: subject.as_ref().map_or_else(unknown, |subject| subject.statement(present)),
+            statement: subject.as_ref().map_or_else(unknown, |subject| subject.statement(value)),
             subject,
             key: hex(key),
             present,

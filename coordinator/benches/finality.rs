@@ -1,8 +1,8 @@
-//! How long it takes until a transaction is final, and what co-signing costs: four replicas on loopback with synced disks.
+//! How long it takes until a transaction is final, and what co-signing costs: four replicas on loopback, synced disks.
 //!
-//! `cargo bench --workspace --bench finality`. Without co-signing means without seals: the replicas seal at a pace that never
-//! comes, so the ratio of both throughputs is the whole cost of seals, state roots and co-signatures. Both are measured in
-//! turns, and the ratio is printed.
+//! `cargo bench --workspace --bench finality`. Without co-signing means without seals: the replicas seal at a pace that
+//! never comes, so the ratio of both throughputs is the whole cost of seals, state roots and co-signatures. Both are
+//! measured in turns, and the ratio is printed.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 

@@ -1,6 +1,6 @@
 //! Receipts of a log of 10^9 entries, and proofs of a state of 100,000 records: size, making and verifying.
 //!
-//! `cargo bench --workspace --bench receipts`. What is read from a disk is not measured: the nodes of the tree are computed.
+//! `cargo bench --workspace --bench receipts`. No disk is read: the nodes of the tree are computed.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 

@@ -1,7 +1,8 @@
 //! Load on a cluster, and how long it takes.
 //!
-//! Every transaction has a payload of 256 bytes, is signed, and its signature is verified by every replica. The payload asks
-//! for nothing that the federation knows, so each becomes a leaf with a rejection: the whole path but for the state change.
+//! Every transaction has a payload of 256 bytes, is signed, and its signature is verified by every replica. The payload
+//! asks for nothing that the federation knows, so each becomes a leaf with a rejection: the whole path but for the state
+//! change.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

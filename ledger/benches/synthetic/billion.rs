@@ -1,7 +1,7 @@
-//! A log of 10^9 entries of which only one is there: everything beside its way to the root is made up as it is asked for.
+//! A log of 10^9 entries of which only one is there: all beside its way to the root is made up when it is asked for.
 //!
-//! The leaf's own way is computed from the made-up siblings, so the inclusion proof of the entry is as long as in a real log
-//! and leads to the very root that the checkpoint names. The replicas that sign that checkpoint are real.
+//! The leaf's own way is computed from the made-up siblings, so the inclusion proof of the entry is as long as in a real
+//! log and leads to the very root that the checkpoint names. The signatures of that checkpoint are real.
 
 use std::convert::Infallible;
 
@@ -58,8 +58,8 @@ impl BillionLog {
         log
     }
 
-    /// What a replica does for a caller who wants a receipt: the proof from the nodes of the tree, the head as it is kept,
-    /// and the text of both.
+    /// What a replica does for a caller who wants a receipt: the proof from the nodes of the tree, the head as it is
+    /// kept, and the text of both.
     pub fn receipt(&self) -> String {
         let proof = inclusion_proof(INDEX, ENTRIES, |node| self.fetch(node)).unwrap();
         let note = SignedNote::parse(&self.note).unwrap();

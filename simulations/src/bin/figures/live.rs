@@ -99,7 +99,7 @@ pub async fn co_signing() -> Vec<Figure> {
     vec![Figure::lower("cosigning", what, cost, "%").target(5.0, 3.0)]
 }
 
-/// What a replica keeps for a transaction beyond its payload, once it has stopped. One replica keeps what each of many does.
+/// What a stopped replica keeps for a transaction beyond its payload. One alone keeps what each of many does.
 pub async fn disk() -> Vec<Figure> {
     let mut cluster = Cluster::start(1).await;
     cluster.leader().await;

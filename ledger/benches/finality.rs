@@ -85,7 +85,7 @@ impl Case {
     }
 
     fn finality(&self) -> Finality {
-        Finality::new(ORIGIN.to_owned(), Arc::clone(&self.epoch), 0, 0)
+        Finality::new(ORIGIN.to_owned(), Arc::clone(&self.epoch), Vec::new(), 0, 0)
     }
 
     /// Seals and signs every head as the replica itself does.

@@ -67,6 +67,11 @@ impl Checkpoints {
         self.handle.query(|replica| replica.finality().newest_note()).await?
     }
 
+    /// The head by which the replicas of an epoch are still to vouch for the next one.
+    pub async fn unvouched(&self) -> Option<String> {
+        self.handle.query(|replica| replica.finality().unvouched_note()).await?
+    }
+
     /// The newest final head, or the newest signed one where none is final yet; and how it extends `known`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Keeping what co-signatures bring to light: evidence goes to the disk at once, and onto the ledger.
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -80,6 +80,11 @@ impl Findings {
         if std::fs::read_dir(&self.folder)?.count() >= EVIDENCE_FILES_MAX {
             return Err(io::Error::other(format!("the folder holds {EVIDENCE_FILES_MAX} files already")));
         }
-        std::fs::write(file, bytes)
+        // Whole or not at all: half a file would be taken for evidence that is kept already.
+        let unfinished = file.with_extension("unfinished");
+        let mut written = std::fs::File::create(&unfinished)?;
+        written.write_all(bytes)?;
+        written.sync_all()?;
+        std::fs::rename(unfinished, file)
     }
 }

@@ -61,7 +61,12 @@ impl Teller {
                     Ok(()) => notes.borrow_and_update().clone(),
                     Err(_) => return,
                 },
-                _ = repeat.tick() => self.checkpoints.newest().await,
+                _ = repeat.tick() => {
+                    if let Some(note) = self.checkpoints.unvouched().await {
+                        self.tell(note).await;
+                    }
+                    self.checkpoints.newest().await
+                }
             };
             if let Some(note) = newest.filter(|note| self.told.as_ref() != Some(note)) {
                 self.tell(note).await;

@@ -4,7 +4,7 @@ use fedledger_federation::{
     Federation,
     member::{Members, Node},
 };
-use fedledger_ledger::consensus::ReplicaId;
+use fedledger_ledger::{PublicKey, SecretKey, consensus::ReplicaId};
 use fedledger_proto::{
     endpoint::Endpoint,
     kit::{KitError, ReplicaKit},
@@ -42,18 +42,32 @@ pub(crate) fn current(kit: ReplicaKit, state: &Federation) -> Result<(ReplicaKit
 /// Admits the nodes of the members as these change, and says when this node must be started again.
 pub(crate) async fn follow(kit: ReplicaKit, endpoint: Endpoint, view: SharedView) {
     let mut changes = view.membership();
+    let peers: Vec<_> = {
+        let view = view.read();
+        let replicas = kit.genesis.genesis.replicas().filter(|(_, node)| node.name != kit.config.name);
+        let now = replicas.filter_map(|(_, node)| node_of(&view.members, &node.name));
+        now.map(|node| (node.name.clone(), node.transport_key)).collect()
+    };
     while changes.changed().await.is_ok() {
-        let (admitted, own) = {
+        let (admitted, own, others) = {
             let view = view.read();
+            let others: Vec<_> = peers
+                .iter()
+                .filter(|(name, key)| node_of(&view.members, name).is_some_and(|node| node.transport_key != *key))
+                .map(|(name, _)| name.clone())
+                .collect();
             let admitted = view.members.nodes().map(|(_, node)| node.transport_key).collect();
-            (admitted, node_of(&view.members, &kit.config.name).cloned())
+            (admitted, node_of(&view.members, &kit.config.name).cloned(), others)
         };
         if let Err(error) = endpoint.set_admitted(admitted).await {
             tracing::error!(%error, "the changed membership does not take effect on connections");
             return;
         }
+        if !others.is_empty() {
+            tracing::warn!(?others, "replicas have new transport keys: start this node again, so that it reaches them");
+        }
         match own.map(|node| kit.clone().for_node(&node)) {
-            Some(Ok(now)) if now.transaction_key.public() != kit.transaction_key.public() => {
+            Some(Ok(now)) if keys(&now) != keys(&kit) => {
                 tracing::warn!(
                     "the members have agreed on new keys of this node: start it again, so that it uses them"
                 );
@@ -65,6 +79,10 @@ pub(crate) async fn follow(kit: ReplicaKit, endpoint: Endpoint, view: SharedView
             None => tracing::error!("the members have excluded this node"),
         }
     }
+}
+
+fn keys(kit: &ReplicaKit) -> [PublicKey; 4] {
+    [&kit.transaction_key, &kit.transport_key, &kit.log_key, &kit.cosign_key].map(SecretKey::public)
 }
 
 fn node_of<'a>(members: &'a Members, name: &str) -> Option<&'a Node> {

@@ -171,10 +171,15 @@ pub enum Rejection {
     #[error("no replica would be left")]
     NoReplicaLeft,
     #[error(
-        "{threshold} co-signatures would be needed of {replicas} replicas, which must be a majority and at most all: \
+        "{threshold} co-signatures would be needed of {replicas} replicas, which are too many or too few: \
          change the policy first"
     )]
     ThresholdImpossible { threshold: u64, replicas: u64 },
+    #[error(
+        "of the {all} replicas of the genesis file, which alone vote in Raft, {left} would be left: they must be a majority \
+         of themselves, and at least the {threshold} that make a head final"
+    )]
+    TooFewVoters { left: u64, all: u64, threshold: u64 },
 
     #[error("the evidence shows nothing: {0}")]
     InvalidEvidence(Box<EvidenceError>),
@@ -264,6 +269,7 @@ impl RejectionCode for Rejection {
             Self::NoMemberLeft => "no_member_left",
             Self::NoReplicaLeft => "no_replica_left",
             Self::ThresholdImpossible { .. } => "threshold_impossible",
+            Self::TooFewVoters { .. } => "too_few_voters",
             Self::InvalidEvidence(_) => "invalid_evidence",
             Self::ForeignEvidence => "foreign_evidence",
             Self::EvidenceKnown(_) => "evidence_known",

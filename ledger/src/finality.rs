@@ -307,6 +307,12 @@ impl Finality {
         self.heads.get(&self.final_size)?.note()
     }
 
+    /// The head by which the replicas of an epoch are to vouch for the next one, while they have not: it must reach everybody,
+    /// also after newer heads.
+    pub fn unvouched_note(&self) -> Option<String> {
+        self.heads.get(&self.unvouched.front()?.size)?.note()
+    }
+
     /// The newest head that a node has co-signed, with its co-signature only.
     pub fn note_by(&self, node: &str) -> Option<SignedNote> {
         let head = self.heads.get(self.cosigned.get(node)?)?;

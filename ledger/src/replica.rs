@@ -215,11 +215,7 @@ impl<M: StateMachine> Replica<M> {
                 }
             }
         }
-        // After a leaf that contradicts what was computed, the log in memory is no longer that on the disk.
-        if !step.entries.is_empty() && outcome.is_ok() {
-            self.sign_checkpoint(&mut batch);
-        }
-        // These heads are not co-signed: one peer says that this is the history, not yet the replicas.
+        // Nothing of this is signed: one peer says that this is the history, not yet the replicas.
         self.sealing.register(&mut step.findings);
         self.sealing.record(&step.findings, &mut batch);
         if !step.entries.is_empty() {

@@ -94,6 +94,9 @@ impl Change {
             after.check_keys(before.as_ref(), |key| state.members().owner(key).is_some() || revoked(key))?;
         }
         let epoch = epoch(state.epoch(), before.as_ref(), after.as_ref(), &policy, index)?;
+        if let Some(epoch) = &epoch {
+            check_voters(state, epoch)?;
+        }
         Ok(Self { before, after, policy, epoch })
     }
 
@@ -192,6 +195,17 @@ fn set<T>(value: &mut T, new: Option<T>) {
     if let Some(new) = new {
         *value = new;
     }
+}
+
+/// Raft's voters are the replicas of the genesis file, and only they can run. So they must stay a majority of themselves,
+/// and be enough to make heads final without those that were admitted since.
+fn check_voters(state: &Federation, epoch: &Epoch) -> Result<(), Rejection> {
+    let all = state.consortium().replicas().count() as u64;
+    let left = state.consortium().replicas().filter(|(_, node)| epoch.replicas.contains_key(&node.name)).count() as u64;
+    if left <= all / 2 || left < epoch.threshold {
+        return Err(Rejection::TooFewVoters { left, all, threshold: epoch.threshold });
+    }
+    Ok(())
 }
 
 /// The epoch after a change, if it differs from `newest`.

@@ -46,8 +46,11 @@ pub enum GenesisError {
     /// Replica numbers are not 1, 2, 3, ...
     #[error("the replicas are not numbered from 1 without gaps")]
     ReplicaNumbers,
-    /// The threshold is unreachable or no majority.
-    #[error("a finality threshold of {threshold} does not fit {replicas} replicas: at least a majority, at most all")]
+    /// The threshold is unreachable or too low.
+    #[error(
+        "a finality threshold of {threshold} does not fit {replicas} replicas: at least {}, at most all",
+        default_finality_threshold(*.replicas)
+    )]
     FinalityThreshold {
         /// Threshold asked for.
         threshold: u64,
@@ -72,9 +75,10 @@ pub const fn default_finality_threshold(replicas: u64) -> u64 {
     (replicas + dishonest + 1).div_ceil(2)
 }
 
-/// Whether a threshold can be reached by, and is a majority of, this many replicas.
+/// Whether a threshold can be reached by this many replicas, and keeps a third of them from making two conflicting heads
+/// final: a lower one than the default would break what the README promises.
 pub const fn is_finality_threshold(threshold: u64, replicas: u64) -> bool {
-    threshold <= replicas && threshold > replicas / 2
+    threshold <= replicas && threshold >= default_finality_threshold(replicas)
 }
 
 impl Genesis {

@@ -73,6 +73,9 @@ const SEAL_TIMES_KEPT: usize = 256;
 /// Entries within which a proposed seal must be applied.
 const SEAL_VALIDITY_ENTRIES: u64 = 10_000;
 
+/// Heads that may wait for the disk; beyond it the oldest are not signed.
+const UNSIGNED_MAX: usize = 256;
+
 /// Under which names notes are kept: the newest head that is final, and the newest that every replica has co-signed.
 const FINAL_NOTE: &str = "final";
 const UNANIMOUS_NOTE: &str = "unanimous";
@@ -90,6 +93,14 @@ pub struct Cosigned {
     pub raft_index: u64,
     /// Time of its seal, in milliseconds since the Unix epoch.
     pub time_ms: u64,
+}
+
+/// A head that is to be signed once everything under it is durable.
+#[derive(Debug)]
+struct Unsigned {
+    text: String,
+    /// Whether its seal ends an epoch.
+    is_last_of_epoch: bool,
 }
 
 /// Where a replica stands with seals.
@@ -118,8 +129,8 @@ pub(super) struct Sealing {
     handed_to: ReplicaId,
     /// Seals applied in this step, with their Raft indexes and times.
     heads: Vec<(SealedHead, u64, u64)>,
-    /// The head whose record is being written, and its text.
-    unsigned: Option<(u64, String)>,
+    /// Heads whose records are being written, by size.
+    unsigned: BTreeMap<u64, Unsigned>,
     /// The epoch in force.
     epoch: Arc<Epoch>,
     /// The states that recent seals fix.
@@ -179,7 +190,7 @@ impl Sealing {
             patience_ms: PATIENCE_MS,
             handed_to: id,
             heads: Vec::new(),
-            unsigned: None,
+            unsigned: BTreeMap::new(),
             epoch,
             proven: ProvenStates::open(log, final_size),
             fault: None,
@@ -219,19 +230,28 @@ impl Sealing {
         heads
     }
 
-    /// The size of the newest of these heads that this replica is to co-sign, once `batch` is durable.
+    /// The size of the newest of these heads that this replica is to co-sign, once `batch` is durable; older ones that it is
+    /// to co-sign as well are remembered with it.
     pub fn prepare(
         &mut self,
         heads: Vec<(SealedHead, u64, u64)>,
         identity: &Identity,
         batch: &mut Batch,
     ) -> Option<u64> {
-        let (head, raft_index, time_ms) =
-            heads.into_iter().rev().find(|(head, _, time_ms)| self.may_cosign(identity, head, *time_ms))?;
-        let text = Checkpoint::new(identity.origin.clone(), head.size, head.root).ok()?.to_note_text();
+        let due: Vec<_> = heads.into_iter().filter(|(head, _, time)| self.may_cosign(identity, head, *time)).collect();
+        // Of heads that come at once the newest stands for the others, but for one: by the head of the seal that ends an
+        // epoch its replicas vouch for the next, and no later head does that in its place once keys have changed.
+        for (head, ..) in &due {
+            let is_last_of_epoch = head.epoch.number != head.next_epoch.number;
+            let text = Checkpoint::new(identity.origin.clone(), head.size, head.root).ok()?.to_note_text();
+            self.unsigned.insert(head.size, Unsigned { text, is_last_of_epoch });
+        }
+        let (head, raft_index, time_ms) = due.into_iter().next_back()?;
         self.cosigned = Cosigned { size: head.size, root: head.root, raft_index, time_ms };
         batch.put(Column::Meta, META_COSIGNED, codec::encode(&self.cosigned));
-        self.unsigned = Some((head.size, text));
+        while self.unsigned.len() > UNSIGNED_MAX {
+            self.unsigned.pop_first();
+        }
         Some(head.size)
     }
 
@@ -260,17 +280,28 @@ impl Sealing {
         true
     }
 
-    /// Signs the head of this size, whose record is durable now.
+    /// Signs the newest head of at most this size: everything under it is durable now.
     pub fn sign(&mut self, identity: &Identity, size: u64) -> Result<Vec<Finding>, NoteError> {
         if self.fault.is_some() {
             return Ok(Vec::new());
         }
-        // A later head may be on its way already; then this one is superseded.
-        let Some((_, text)) = self.unsigned.take_if(|(unsigned, _)| *unsigned <= size) else { return Ok(Vec::new()) };
+        let later = self.unsigned.split_off(&size.saturating_add(1));
+        let durable = std::mem::replace(&mut self.unsigned, later);
+        let newest = durable.last_key_value().map(|(size, _)| *size);
+        let mut findings = Vec::new();
+        for (size, Unsigned { text, is_last_of_epoch }) in durable {
+            if is_last_of_epoch || Some(size) == newest {
+                findings.extend(self.sign_head(identity, size, &text)?);
+            }
+        }
+        Ok(findings)
+    }
+
+    fn sign_head(&mut self, identity: &Identity, size: u64, text: &str) -> Result<Vec<Finding>, NoteError> {
         let time_s = self.now_ms / 1000;
         let name = cosigner_name(&identity.origin, &identity.name);
-        let log = NoteSignature::sign(&text, &identity.origin, &identity.log_key)?;
-        let line = NoteSignature::cosign(&text, &name, &identity.cosign_key, time_s)?;
+        let log = NoteSignature::sign(text, &identity.origin, &identity.log_key)?;
+        let line = NoteSignature::cosign(text, &name, &identity.cosign_key, time_s)?;
         let key = identity.cosign_key.public();
         let cosignature = Cosignature { node: identity.name.clone(), is_replica: true, key, time_s, line };
         Ok(self.finality.signed(size, log, cosignature))

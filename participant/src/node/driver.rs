@@ -204,8 +204,11 @@ impl Driver {
             Output::Witness(head) => {
                 let files = Arc::clone(&self.context.files);
                 let note = head.note.clone();
-                self.blocking("storing the witnessed head", move || files.store_witnessed(&head.note)).await;
+                let stored = self.blocking("storing the witnessed head", move || files.store_witnessed(&head.note));
                 // Only what the disk holds is vouched for: this node will never witness another history.
+                if !stored.await {
+                    return Ok(());
+                }
                 self.context.heads.store(note.clone());
                 let (heads, endpoint) = (Arc::clone(&self.context.heads), self.context.endpoint.clone());
                 let replicas = self.context.available(self.heads_turn);
@@ -235,13 +238,14 @@ impl Driver {
         });
     }
 
-    /// Small writes whose order matters. A failure is reported and tried again with the next change.
-    async fn blocking(&self, what: &'static str, work: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    /// Small writes whose order matters. A failure is reported and tried again with the next change; false tells of it.
+    async fn blocking(&self, what: &'static str, work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> bool {
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => tracing::warn!(%error, what, "the disk refuses"),
             Err(error) => tracing::error!(%error, what, "a task failed"),
         }
+        false
     }
 
     fn tell(&self, event: NodeEvent) {

@@ -19,9 +19,10 @@ use fedledger_federation::{
 use fedledger_ledger::{
     Digest, SecretKey,
     checkpoint::Checkpoint,
+    epoch::cosigner_name,
     leaf::Leaf,
     log::{Applied, Log},
-    note::sign_note,
+    note::{NoteSignature, sign_note},
     transaction::{Nonce, Transaction},
 };
 use fedledger_participant::node::{
@@ -321,11 +322,23 @@ impl Ledger {
     }
 }
 
-/// A head signed by a member's replica.
+/// A head signed in the name of the log by a member's replica, and co-signed by all.
 pub fn signed_head(replica: &str, size: u64, root: Digest) -> String {
-    let checkpoint = Checkpoint::new(format!("fedledger/{CONSORTIUM}"), size, root).unwrap();
-    let note = sign_note(&checkpoint.to_note_text(), checkpoint.origin(), &key(replica, Purpose::Log));
-    note.unwrap().to_string()
+    let origin = format!("fedledger/{CONSORTIUM}");
+    let text = Checkpoint::new(origin.clone(), size, root).unwrap().to_note_text();
+    let mut note = sign_note(&text, &origin, &key(replica, Purpose::Log)).unwrap();
+    for member in MEMBERS {
+        let name = cosigner_name(&origin, &format!("{member}/replica"));
+        note.add(NoteSignature::cosign(&text, &name, &key(member, Purpose::Cosign), 1).unwrap()).unwrap();
+    }
+    note.to_string()
+}
+
+/// A head that only one member's replica has signed.
+pub fn lone_head(replica: &str, size: u64, root: Digest) -> String {
+    let origin = format!("fedledger/{CONSORTIUM}");
+    let text = Checkpoint::new(origin.clone(), size, root).unwrap().to_note_text();
+    sign_note(&text, &origin, &key(replica, Purpose::Log)).unwrap().to_string()
 }
 
 /// A core and the ledger entries that it has been given.

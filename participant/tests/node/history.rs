@@ -10,7 +10,7 @@ use fedledger_participant::node::{
     core::{Core, Input, Output},
 };
 
-use crate::fixture::{Ledger, Purpose, Running, core, genesis, key, plan, signed_head, site};
+use crate::fixture::{Ledger, Purpose, Running, core, genesis, key, lone_head, plan, signed_head, site};
 
 /// A ledger with an open round of alpha and beta, and another one that differs from index 3 on.
 fn two_histories() -> (Ledger, Ledger, RoundKey) {
@@ -106,6 +106,19 @@ fn notes_that_are_no_heads_of_this_log_change_nothing() {
         alpha.input(note(replica, text));
         assert_eq!(alpha.take(), []);
     }
+}
+
+#[test]
+fn a_head_that_too_few_replicas_have_co_signed_is_not_held_on_to() {
+    let (honest, ..) = two_histories();
+    let (size, root) = (honest.log.size(), honest.log.root());
+    let mut alpha = Running::start(core(site("alpha")), &honest);
+    alpha.take();
+    let witnessed = |output: &Output| matches!(output, Output::Witness(_));
+    alpha.input(note("beta", lone_head("beta", size, root)));
+    assert!(!alpha.take().iter().any(witnessed), "one replica's word was enough");
+    alpha.input(note("beta", honest.head("beta", size)));
+    assert!(alpha.take().iter().any(witnessed));
 }
 
 #[test]

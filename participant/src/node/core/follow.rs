@@ -7,8 +7,10 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{
     PublicKey,
+    epoch::Epoch,
     log::{Entry, Log, ReplayError},
     machine::RejectionCode,
+    note::SignedNote,
 };
 
 use super::{Core, HEADS_AHEAD_MAX, Output, STALLED_TICKS_MAX};
@@ -90,7 +92,9 @@ impl Core {
 
     fn on_verdict(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Agrees(head) if head.checkpoint.size() > self.witness.stored_size() => {
+            Verdict::Agrees(head)
+                if head.checkpoint.size() > self.witness.stored_size() && self.is_vouched_for(&head.note) =>
+            {
                 let (replica, size) = (head.replica.clone(), head.checkpoint.size());
                 self.witness.store(head.checkpoint.clone());
                 self.outputs.push(Output::Witness(head));
@@ -111,6 +115,15 @@ impl Core {
                 self.exclude(replica, reason, true);
             }
         }
+    }
+
+    /// Whether the replicas have made a head final, as far as this node's own log tells who they are. One replica's word is
+    /// not enough to hold on to a history for good.
+    fn is_vouched_for(&self, note: &str) -> bool {
+        let (origin, sealed) = (origin(self.federation().consortium()), self.log.sealed());
+        let Ok(note) = SignedNote::parse(note) else { return false };
+        let is_final = |epoch: &Epoch| epoch.vouchers(&origin, &note).is_ok_and(|vouchers| vouchers.is_final(epoch));
+        is_final(sealed.head_epoch()) || is_final(&sealed.epoch)
     }
 
     fn on_invalid_leaf(&mut self, error: &ReplayError) {

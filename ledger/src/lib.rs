@@ -2,7 +2,8 @@
 //!
 //! A transaction is a small signed envelope; committed transactions become leaves of an append-only Merkle log
 //! (RFC 6962), replicated with Raft. This crate is pure: time comes in as ticks, randomness as arguments, network and
-//! disk as inputs and outputs. The one exception is `storage::rocks`, the RocksDB side of the storage seam.
+//! disk as inputs and outputs. The one exception is `storage::rocks`, the RocksDB side of the storage seam, which can be
+//! left out with the feature `rocksdb`.
 
 pub mod bundle;
 pub mod checkpoint;

@@ -1,11 +1,13 @@
 //! The storage seam: what a replica keeps, as one ordered key-value space in columns with atomic batches.
 //!
-//! Two real sides: [`rocks::RocksStorage`] on disk, and [`memory::MemoryStorage`], which forgets unsynced batches when it
-//! "crashes" and so stands for a disk in simulations. Everything that one applied batch of transactions changes goes into
-//! one [`Batch`]: leaves, tree nodes, state records, deduplication and the applied position can never disagree.
+//! Two real sides: `rocks::RocksStorage` on disk (feature `rocksdb`, on by default), and [`memory::MemoryStorage`], which
+//! forgets unsynced batches when it "crashes" and so stands for a disk in simulations. Everything that one applied batch
+//! of transactions changes goes into one [`Batch`]: leaves, tree nodes, state records, deduplication and the applied
+//! position can never disagree.
 
 pub mod memory;
 pub mod notes;
+#[cfg(feature = "rocksdb")]
 pub mod rocks;
 
 /// A group of keys with one purpose and one order.

@@ -67,9 +67,8 @@ pub(crate) fn run(context: &Context, args: &ProveArgs) -> Result<(), Failure> {
         }
         None => match &args.out {
             Some(out) => make::run(context, args, out),
-            None => Err(Failure::new(Exit::Usage, "no file is given to write or to check").next(
-                "name what to prove and --out FILE, or --check FILE with --policy FILE or --trust GENESIS",
-            )),
+            None => Err(Failure::new(Exit::Usage, "no file is given to write or to check")
+                .next("name what to prove and --out FILE, or --check FILE with --policy FILE or --trust GENESIS")),
         },
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     error::{Exit, Failure},
     source::Source,
     trust::{self, TrustArgs},
+    utc::utc,
 };
 
 /// Arguments of `fedledger verify`.
@@ -96,7 +97,7 @@ fn text(context: &Context, report: &Report, trust_given: bool) -> String {
     }
     lines.push(format!("seals and epochs    {} and {}", report.seals, report.epochs));
     lines.push(format!("final entries       {}", report.final_entries));
-    lines.extend(report.final_time_s.map(|time_s| format!("  by {time_s} s after the beginning of 1970")));
+    lines.extend(report.final_time_s.map(|time_s| format!("  by {}", utc(time_s))));
     if report.final_entries > 0 && report.pending_entries > 0 {
         lines.push(format!("  {} entries after the last final head are not final yet", report.pending_entries));
     }

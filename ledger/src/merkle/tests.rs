@@ -1,6 +1,8 @@
 //! The tree against published vectors, the RFC's own words as oracles, and every small change of a proof.
 
 mod oracle;
+mod probes;
+mod tlog;
 mod vectors;
 
 use std::{collections::BTreeMap, convert::Infallible};

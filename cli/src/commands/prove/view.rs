@@ -18,6 +18,7 @@ use crate::{
     error::{Exit, Failure},
     output::list,
     trust::Trust,
+    utc::utc,
 };
 
 /// The form of the result as JSON.
@@ -184,7 +185,7 @@ impl ProofView {
         if let Some(head) = &self.head {
             lines.push(format!("log         {}, {} entries", head.origin, head.size));
             lines.push(format!("co-signed   {}", list(&head.cosigned_by)));
-            lines.extend(head.time_s.map(|time_s| format!("in the log  by {time_s} s after the beginning of 1970")));
+            lines.extend(head.time_s.map(|time_s| format!("in the log  by {}", utc(time_s))));
         }
         lines.push(match &self.problem {
             None => output.good("the proof holds"),

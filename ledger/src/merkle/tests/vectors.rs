@@ -6,7 +6,7 @@ use crate::{
     merkle::{consistency_proof, empty_root, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion},
 };
 
-const LEAVES: [&[u8]; 8] = [
+pub(super) const LEAVES: [&[u8]; 8] = [
     b"",
     b"\x00",
     b"\x10",
@@ -18,7 +18,7 @@ const LEAVES: [&[u8]; 8] = [
 ];
 
 /// Roots of the first 0 to 8 leaves.
-const ROOTS: [&str; 9] = [
+pub(super) const ROOTS: [&str; 9] = [
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
     "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
@@ -31,7 +31,7 @@ const ROOTS: [&str; 9] = [
 ];
 
 /// Index, size, audit path.
-const INCLUSION: [(u64, u64, &[&str]); 5] = [
+pub(super) const INCLUSION: [(u64, u64, &[&str]); 5] = [
     (0, 1, &[]),
     (
         0,
@@ -64,7 +64,7 @@ const INCLUSION: [(u64, u64, &[&str]); 5] = [
 ];
 
 /// Old size, new size, proof.
-const CONSISTENCY: [(u64, u64, &[&str]); 4] = [
+pub(super) const CONSISTENCY: [(u64, u64, &[&str]); 5] = [
     (1, 1, &[]),
     (
         1,
@@ -92,17 +92,26 @@ const CONSISTENCY: [(u64, u64, &[&str]); 4] = [
             "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
         ],
     ),
+    (
+        6,
+        7,
+        &[
+            "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+            "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
 ];
 
 fn reference_log() -> Log {
     Log::with(8, |index| leaf_hash(LEAVES[index as usize]))
 }
 
-fn digest(text: &str) -> Digest {
+pub(super) fn digest(text: &str) -> Digest {
     text.parse().unwrap()
 }
 
-fn digests(texts: &[&str]) -> Vec<Digest> {
+pub(super) fn digests(texts: &[&str]) -> Vec<Digest> {
     texts.iter().map(|text| digest(text)).collect()
 }
 

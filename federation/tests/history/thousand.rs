@@ -123,7 +123,7 @@ fn flipped_bits_of_the_structure_are_noticed() {
     let bytes: Vec<usize> = (0..is_structure.len()).filter(|byte| is_structure[*byte]).collect();
     assert!(bytes.len() > usize::try_from(ENTRIES).unwrap() * HEADER_BYTES, "a header for each entry at least");
     // Every bit of what is there once and of every fourth entry's header, and one of each byte of the others.
-    let is_whole = |position: usize| position < HEADERS_BEFORE_ENTRIES || position / HEADER_BYTES % 4 == 0;
+    let is_whole = |position: usize| position < HEADERS_BEFORE_ENTRIES || (position / HEADER_BYTES).is_multiple_of(4);
     let bits: Vec<usize> = bytes
         .iter()
         .enumerate()

@@ -202,8 +202,7 @@ impl Heads {
             let is_final = vouchers.is_final(epoch);
             return Err(HeadError::Root { size, noted: *checkpoint.root(), found: head.root, signers, is_final });
         }
-        let cosigned = !vouchers.replicas.is_empty() || !vouchers.witnesses.is_empty();
-        if cosigned && !head.is_sealed {
+        if !head.is_sealed && vouchers.is_cosigned() {
             return Err(HeadError::NotASeal { size });
         }
         Ok(Judged { size, epoch: Arc::clone(epoch), vouchers })
@@ -223,8 +222,7 @@ impl Heads {
         // Replicas of the next epoch sign from its seal on in the name of the log, but co-sign only later heads.
         let next = self.changes.iter().find(|change| change.seal.saturating_add(1) == size).ok_or(stranger.clone())?;
         let vouchers = next.to.vouchers_strict(&self.origin, note)?;
-        let is_cosigned = !(vouchers.replicas.is_empty() && vouchers.witnesses.is_empty());
-        if is_cosigned { Err(stranger) } else { Ok((&next.to, vouchers)) }
+        if vouchers.is_cosigned() { Err(stranger) } else { Ok((&next.to, vouchers)) }
     }
 
     /// What notes amount to, all of which [`Heads::judge`] has accepted.

@@ -42,6 +42,11 @@ enum Signer<'a> {
 }
 
 impl Vouchers {
+    /// Whether anybody has co-signed, rather than signed in the name of the log.
+    pub fn is_cosigned(&self) -> bool {
+        !self.replicas.is_empty() || !self.witnesses.is_empty()
+    }
+
     /// Whether the replicas that have co-signed make a head of `epoch` final.
     pub fn is_final(&self, epoch: &Epoch) -> bool {
         // An epoch without a threshold would let nobody make everything final.

@@ -102,14 +102,14 @@ impl Context {
         let known = seen.last()?;
         let head = self.block_on(client.check_head(&identity.genesis, known.as_ref()));
         let head = head.map_err(|error| heads::failure(error, &seen))?;
-        let SeenHead::Consistent { note, vouched } = head else { return Ok(()) };
-        if let Vouched::EpochChanged { epoch, cosigned } = vouched {
+        let SeenHead::Consistent { newer, vouched } = head else { return Ok(()) };
+        if let Vouched::Unchecked { epoch } = vouched {
             self.output.remark(&format!(
-                "the replicas have changed since the genesis file (epoch {epoch}): of those that it names {cosigned} have \
-                 co-signed the newest head; `fedledger verify` checks every change"
+                "the newest head is not checked against the changed members: the replica says that epoch {epoch} is in \
+                 force, and too few replicas of the genesis file have co-signed; `fedledger verify` follows every change"
             ));
         }
-        if known.as_ref() != Some(&note)
+        if let Some(note) = newer
             && let Err(error) = seen.remember(&note)
         {
             let directory = identity.directory.display();

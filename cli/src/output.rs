@@ -3,11 +3,13 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal as _, Write as _, stderr, stdout},
+    path::Path,
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use crate::{args::GlobalArgs, error::Failure};
 
@@ -197,8 +199,18 @@ pub(crate) fn metrics<'a>(metrics: impl IntoIterator<Item = (&'a String, &'a f64
 }
 
 /// Output errors of files that commands write.
-pub(crate) fn written<T>(path: &std::path::Path, result: io::Result<T>) -> Result<T, Failure> {
+pub(crate) fn written<T>(path: &Path, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io("write", path, &error))
+}
+
+/// Writes a file as a whole or not at all; one that is there already is replaced.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = written(path, NamedTempFile::new_in(folder))?;
+    written(path, file.write_all(bytes))?;
+    written(path, file.as_file().sync_all())?;
+    written(path, file.persist(path).map_err(|error| error.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use fedledger_ledger::{
     Digest, PublicKey,
     checkpoint::Checkpoint,
     consensus::{Role, Status},
-    cosigners::Cosigners,
     epoch::Epoch,
-    log::{read_leaf, read_node},
+    log::{read_epochs, read_leaf, read_node},
     merkle::{self, ProofError},
     note::SignedNote,
     replica::{Replica, SubmitError as CoreError},
@@ -94,10 +93,15 @@ impl Standing {
 
 impl ReplicaBackend {
     /// The trusted time of the final head on the disk, which may be older than this process and its epoch.
-    fn stored_time_s(&self, epoch: &Epoch) -> Result<Option<u64>, ReadError> {
-        let Some(note) = read_note(&**self.handle.storage(), "final")? else { return Ok(None) };
+    fn stored_time_s(&self) -> Result<Option<u64>, ReadError> {
+        let storage = &**self.handle.storage();
+        let Some(note) = read_note(storage, "final")? else { return Ok(None) };
         let Some((note, head)) = parse_head(&note) else { return Ok(None) };
-        Ok(Cosigners::of(&note, head.origin(), epoch).ok().and_then(|cosigners| cosigners.time_s()))
+        // The head of the seal that puts an epoch into force belongs to the epoch before.
+        let epochs = read_epochs(storage)?;
+        let Some(in_force) = epochs.iter().rev().find(|in_force| in_force.size < head.size()) else { return Ok(None) };
+        let vouchers = in_force.epoch.vouchers(head.origin(), &note).ok();
+        Ok(vouchers.filter(|vouchers| vouchers.is_final(&in_force.epoch)).and_then(|vouchers| vouchers.time_s()))
     }
 }
 
@@ -180,7 +184,7 @@ impl Backend for ReplicaBackend {
             seal,
             trusted_time_s: match finalized.time_s {
                 Some(time_s) => Some(time_s),
-                None => self.stored_time_s(&epoch)?,
+                None => self.stored_time_s()?,
             },
         })
     }

@@ -11,6 +11,7 @@ mod export;
 mod files;
 mod proofs;
 mod replay;
+mod sizes;
 mod storage;
 mod tiles;
 
@@ -22,6 +23,7 @@ use std::{
 use fedledger_ledger::{
     Digest,
     bundle::{BundleError, Malformed},
+    heads::{Heads, noted_size},
     log::{Log, ReplayError},
     storage::StorageError,
 };
@@ -32,6 +34,7 @@ pub use self::{
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
     proofs::{Proofs, ProveError, Wanted},
+    sizes::FinalSizes,
     storage::StorageSource,
     tiles::{NotedCheckpoint, TilesError, write_tiles},
 };
@@ -201,6 +204,8 @@ pub struct History {
     pub entries: Vec<EntryView>,
     /// Index of the entry that made a version attested, for each that is.
     pub attested: BTreeMap<VersionId, u64>,
+    /// How many entries the source's notes show to be final. Those of a running replica show its last head only.
+    pub sizes: FinalSizes,
 }
 
 /// What [`History::read`] keeps beside the state.
@@ -220,9 +225,14 @@ impl History {
     ///
     /// [`HistoryError`]; [`verify`](crate::verify) tells more about a history that is not in order.
     pub fn read<S: Source + ?Sized>(source: &S, keep: Keep, threads: usize) -> Result<Self, HistoryError> {
-        let (mut log, _) = Log::genesis(&source.genesis()?).map_err(HistoryError::Genesis)?;
+        let (mut log, _) = Log::<Federation>::genesis(&source.genesis()?).map_err(HistoryError::Genesis)?;
+        // The notes come first: the history of a running replica grows meanwhile.
+        let notes = source.notes()?;
+        let noted = notes.iter().filter_map(|note| noted_size(&note.text));
+        let mut heads = Heads::new(origin(log.machine().consortium()), &log, noted);
         let (mut entries, mut attested) = (Vec::new(), BTreeMap::new());
         replay(&mut log, source, threads, |log, entry| {
+            heads.visit(log, &entry.leaf);
             match &entry.result {
                 Some(Ok(Event::VersionAttested { version, .. })) => {
                     attested.insert(*version, entry.leaf.index);
@@ -236,7 +246,8 @@ impl History {
                 entries.push(EntryView::of(log.machine(), entry));
             }
         })?;
-        Ok(Self { log, entries, attested })
+        let sizes = FinalSizes::shown_by(&heads, &notes);
+        Ok(Self { log, entries, attested, sizes })
     }
 
     /// The state at the end.

@@ -9,7 +9,6 @@ pub mod bundle;
 pub mod checkpoint;
 pub mod codec;
 pub mod consensus;
-pub mod cosigners;
 pub mod digest;
 pub mod epoch;
 pub mod evidence;

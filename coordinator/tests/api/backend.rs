@@ -46,6 +46,8 @@ pub struct MemoryLedger {
     /// Code and reason to reject the next transaction with.
     rejection: Mutex<Option<(String, String)>>,
     pub checkpoint: Mutex<Option<String>>,
+    /// The epoch that it says is in force.
+    pub epoch: Mutex<u64>,
     pub blobs: RwLock<BTreeMap<Digest, StoredBlob>>,
     pub raw_updates: RwLock<BTreeSet<Digest>>,
 }
@@ -76,6 +78,7 @@ impl MemoryLedger {
             refusals: Mutex::default(),
             rejection: Mutex::default(),
             checkpoint: Mutex::default(),
+            epoch: Mutex::default(),
             blobs: RwLock::default(),
             raw_updates: RwLock::default(),
             genesis,
@@ -191,7 +194,7 @@ impl Backend for MemoryLedger {
             }],
             unanimous_size: self.finality.borrow().unanimous_size,
             cosigned_size: 1,
-            epoch: 0,
+            epoch: *self.epoch.lock().unwrap(),
             seal: Some(SealStatus { number: 1, index: 1, time_ms: 1_700_000_000_500 }),
             trusted_time_s: self.finality.borrow().time_s,
         })

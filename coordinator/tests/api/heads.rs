@@ -38,8 +38,8 @@ fn serve(fixture: &Fixture, note: &SignedNote, consistency: Option<Vec<Digest>>)
     *fixture.ledger.consistency.lock().unwrap() = consistency;
 }
 
-fn seen(note: &SignedNote, vouched: Vouched) -> SeenHead {
-    SeenHead::Consistent { note: note.clone(), vouched }
+fn seen(newer: Option<&SignedNote>, vouched: Vouched) -> SeenHead {
+    SeenHead::Consistent { newer: newer.cloned(), vouched }
 }
 
 #[tokio::test]
@@ -50,15 +50,15 @@ async fn a_head_that_follows_from_the_last_one_takes_its_place() {
     assert_eq!(client.check_head(&genesis, None).await.unwrap(), SeenHead::Nothing);
     let one = head(&fixture, &[b"1"], true);
     serve(&fixture, &one, None);
-    assert_eq!(client.check_head(&genesis, None).await.unwrap(), seen(&one, Vouched::Final));
+    assert_eq!(client.check_head(&genesis, None).await.unwrap(), seen(Some(&one), Vouched::Final));
     let two = head(&fixture, &[b"1", b"2"], true);
     serve(&fixture, &two, Some(vec![leaf_hash(b"2")]));
-    assert_eq!(client.check_head(&genesis, Some(&one)).await.unwrap(), seen(&two, Vouched::Final));
+    assert_eq!(client.check_head(&genesis, Some(&one)).await.unwrap(), seen(Some(&two), Vouched::Final));
     let shown = fixture.ledger.shown.lock().unwrap().pop().unwrap();
     assert_eq!(shown, Some(one.to_string()), "the replica is shown what is known");
     // A replica that lags shows an older head; the newer one is kept.
     serve(&fixture, &one, Some(Vec::new()));
-    assert_eq!(client.check_head(&genesis, Some(&two)).await.unwrap(), seen(&two, Vouched::Final));
+    assert_eq!(client.check_head(&genesis, Some(&two)).await.unwrap(), seen(None, Vouched::Final));
 }
 
 #[tokio::test]
@@ -68,9 +68,31 @@ async fn a_head_for_which_nobody_stands_is_not_remembered() {
     let genesis = fixture.identity("budapest").genesis;
     let alone = head(&fixture, &[b"1", b"2"], false);
     serve(&fixture, &alone, Some(vec![leaf_hash(b"2")]));
-    assert_eq!(client.check_head(&genesis, None).await.unwrap(), SeenHead::Nothing);
+    assert_eq!(client.check_head(&genesis, None).await.unwrap(), seen(None, Vouched::NotYet));
     let one = head(&fixture, &[b"1"], true);
-    assert_eq!(client.check_head(&genesis, Some(&one)).await.unwrap(), seen(&one, Vouched::NotYet));
+    assert_eq!(client.check_head(&genesis, Some(&one)).await.unwrap(), seen(None, Vouched::NotYet));
+}
+
+#[tokio::test]
+async fn no_claim_of_a_later_epoch_lowers_what_is_asked_for() {
+    let fixture = Fixture::new().await;
+    let client = fixture.client("budapest").await;
+    let mut genesis = fixture.identity("budapest").genesis;
+    let (one, two) = (head(&fixture, &[b"1"], true), head(&fixture, &[b"1", b"2"], true));
+    serve(&fixture, &two, Some(vec![leaf_hash(b"2")]));
+    *fixture.ledger.epoch.lock().unwrap() = 7;
+    assert_eq!(client.check_head(&genesis, Some(&one)).await.unwrap(), seen(Some(&two), Vouched::Final));
+    // One replica stands by it, and one is not enough.
+    genesis.genesis.finality_threshold = 2;
+    for known in [None, Some(&one)] {
+        let unchecked = seen(None, Vouched::Unchecked { epoch: 7 });
+        assert_eq!(client.check_head(&genesis, known).await.unwrap(), unchecked);
+    }
+    // Nor is nobody, whatever the genesis file says.
+    genesis.genesis.finality_threshold = 0;
+    serve(&fixture, &head(&fixture, &[b"1", b"2"], false), None);
+    let unchecked = seen(None, Vouched::Unchecked { epoch: 7 });
+    assert_eq!(client.check_head(&genesis, None).await.unwrap(), unchecked);
 }
 
 #[tokio::test]

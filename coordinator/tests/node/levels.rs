@@ -109,10 +109,10 @@ async fn every_replica_shows_the_history_that_another_one_has_shown() {
     let genesis = identity(&cluster).genesis;
     finalize(&mut cluster, &first).await;
     let seen = first.check_head(&genesis, None).await.unwrap();
-    let SeenHead::Consistent { note: known, vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
+    let SeenHead::Consistent { newer: Some(known), vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
     finalize(&mut cluster, &second).await;
     let seen = second.check_head(&genesis, Some(&known)).await.unwrap();
-    let SeenHead::Consistent { note: newer, vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
+    let SeenHead::Consistent { newer: Some(newer), vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
     let (old, new) = (head(&known), head(&newer));
     assert!(new.size() > old.size());
     let proof = second.consistency_proof(old.size(), new.size()).await.unwrap();

@@ -7,7 +7,7 @@ use fedledger_ledger::{
 };
 
 use super::{Problem, ProblemKind, Report};
-use crate::history::EncodedNote;
+use crate::history::{EncodedNote, FinalSizes};
 
 /// The notes that hold, and what they amount to.
 pub(super) struct Checked {
@@ -37,16 +37,15 @@ pub(super) fn check(report: &mut Report, heads: &Heads, encoded: &[EncodedNote])
         }
     }
     let conclusion = heads.conclude(&judged);
-    let size = |note: Option<usize>| note.and_then(|note| judged.get(note)).map_or(0, |judged| judged.size);
+    let FinalSizes { final_size, unanimous_size, time_s } = FinalSizes::of(&judged, &conclusion);
     report.checkpoints = judged.len() as u64;
     report.seals = heads.seals();
     report.epochs = heads.changes().len() as u64 + 1;
-    report.final_entries = size(conclusion.final_note);
-    report.unanimous_entries = size(conclusion.unanimous_note);
+    report.final_entries = final_size;
+    report.unanimous_entries = unanimous_size;
     report.pending_entries = report.entries.saturating_sub(report.final_entries);
-    let checked = Checked { notes, judged, conclusion };
-    report.final_time_s = checked.final_head().and_then(|head| head.vouchers.time_s());
-    checked
+    report.final_time_s = time_s;
+    Checked { notes, judged, conclusion }
 }
 
 /// Checks that the largest final head satisfies a policy that somebody trusts.

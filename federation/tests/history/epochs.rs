@@ -50,7 +50,7 @@ pub fn seal_and_keep(consortium: &mut Consortium, name: &str, replicas: &[&str])
 }
 
 /// A history in which turin is excluded, with the sizes of its last head before and of its head at the end.
-fn two_epochs() -> (Consortium, u64, u64) {
+pub fn two_epochs() -> (Consortium, u64, u64) {
     let mut consortium = Consortium::with_history(2);
     let before = consortium.log.size();
     exclude(&mut consortium, "turin");

@@ -14,6 +14,7 @@ mod properties;
 mod refusals;
 mod rejections;
 mod rewriting;
+mod sizes;
 mod tampering;
 mod thousand;
 mod tiles;

@@ -4,12 +4,7 @@
 //! log begins with that head, or one of the two has signed a history that it does not stand by.
 
 use fedledger_federation::history::origin;
-use fedledger_ledger::{
-    checkpoint::Checkpoint,
-    cosigners::Cosigners,
-    merkle::verify_consistency,
-    note::{NoteError, SignedNote},
-};
+use fedledger_ledger::{checkpoint::Checkpoint, merkle::verify_consistency, note::SignedNote};
 
 use super::{ApiClient, ApiCode, ApiError};
 use crate::kit::GenesisFile;
@@ -19,28 +14,27 @@ use crate::kit::GenesisFile;
 pub enum SeenHead {
     /// It has no head yet.
     Nothing,
-    /// Its newest head is consistent with what was known; `note` is the newer one of both, to be remembered.
+    /// Its newest head is consistent with what was known.
     Consistent {
-        /// The note to be remembered.
-        note: SignedNote,
+        /// The replica's note, if it is to be remembered: it is about more entries than the known one, and final.
+        newer: Option<SignedNote>,
         /// Who vouches for the replica's head.
         vouched: Vouched,
     },
 }
 
-/// Who vouches for a head.
+/// Who vouches for a head, as far as somebody can tell who has the genesis file alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vouched {
     /// As many replicas of the genesis file as make a head final.
     Final,
-    /// No such number: no head is final yet on that replica. It is not remembered.
+    /// No such number: no head is final yet on that replica.
     NotYet,
-    /// The replicas have changed since the genesis file. Only so many of its replicas have co-signed.
-    EpochChanged {
+    /// No such number, and the replica says that members have changed since the genesis file. That makes nothing final by
+    /// itself: whether the head is, only the chain of epochs shows.
+    Unchecked {
         /// Number of the epoch in force, as the replica says.
         epoch: u64,
-        /// Replicas of the genesis file that have co-signed.
-        cosigned: usize,
     },
 }
 
@@ -101,36 +95,26 @@ impl ApiClient {
         };
         let Some(note) = note else { return Ok(SeenHead::Nothing) };
         let served = self.head(&note, genesis)?;
-        let cosigners = Cosigners::of(&note, &origin(&genesis.genesis), &genesis.genesis.epoch())
-            .map_err(|error: NoteError| self.no_head(&error))?;
+        let epoch = genesis.genesis.epoch();
+        let vouchers = epoch.vouchers(served.origin(), &note).map_err(|error| self.no_head(&error))?;
+        let mut is_newer = true;
         if let Some(known_note) = known {
             let known = self.head(known_note, genesis)?;
             check_extension(&known, &served, proof.as_deref())
                 .map_err(|reason| self.conflict(known_note, &known, &note, &served, reason))?;
-            if served.size() <= known.size() {
-                // The replica lags, or nothing has happened.
-                let vouched = self.vouched(&cosigners, genesis).await?;
-                return Ok(SeenHead::Consistent { note: known_note.clone(), vouched });
-            }
+            // The replica may lag, or nothing has happened.
+            is_newer = served.size() > known.size();
         }
-        match self.vouched(&cosigners, genesis).await? {
-            Vouched::NotYet | Vouched::EpochChanged { cosigned: 0, .. } if known.is_none() => Ok(SeenHead::Nothing),
-            vouched @ (Vouched::NotYet | Vouched::EpochChanged { cosigned: 0, .. }) => {
-                // Nobody known stands by it, so it must not push out a head that somebody stands by.
-                Ok(SeenHead::Consistent { note: known.cloned().unwrap_or(note), vouched })
-            }
-            vouched => Ok(SeenHead::Consistent { note, vouched }),
+        if vouchers.is_final(&epoch) {
+            return Ok(SeenHead::Consistent { newer: is_newer.then_some(note), vouched: Vouched::Final });
         }
-    }
-
-    async fn vouched(&self, cosigners: &Cosigners, genesis: &GenesisFile) -> Result<Vouched, HeadError> {
-        if cosigners.suffice(&genesis.genesis.epoch()) {
-            return Ok(Vouched::Final);
-        }
-        Ok(match self.status().await?.epoch {
+        // A head for which too few stand must not push out one for which enough do. What the replica says of its epoch
+        // tells people why, and lowers nothing.
+        let vouched = match self.status().await?.epoch {
             0 => Vouched::NotYet,
-            epoch => Vouched::EpochChanged { epoch, cosigned: cosigners.times_s.len() },
-        })
+            epoch => Vouched::Unchecked { epoch },
+        };
+        Ok(SeenHead::Consistent { newer: None, vouched })
     }
 
     fn head(&self, note: &SignedNote, genesis: &GenesisFile) -> Result<Checkpoint, HeadError> {

@@ -1,18 +1,14 @@
 //! What others need in order to judge receipts: the policy, or the chain of epochs.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fedledger_federation::history::{Proofs, Wanted};
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 use crate::{
     context::Context,
     error::{Exit, Failure},
-    output::written,
+    output::write_file,
 };
 
 /// The form of the result as JSON.
@@ -43,10 +39,10 @@ pub(super) fn run(context: &Context, policy: Option<&Path>, epochs: Option<&Path
     drop(progress);
     let chain = proofs.chain().map_err(failure)?;
     if let Some(path) = policy {
-        write(path, &proofs.policy().map_err(failure)?.to_bytes())?;
+        write_file(path, &proofs.policy().map_err(failure)?.to_bytes())?;
     }
     if let Some(path) = epochs {
-        write(path, &chain.to_bytes())?;
+        write_file(path, &chain.to_bytes())?;
     }
     if !say {
         return Ok(());
@@ -62,13 +58,4 @@ pub(super) fn run(context: &Context, policy: Option<&Path>, epochs: Option<&Path
             [policy, epochs].into_iter().flatten().map(|path| path.display().to_string()).collect();
         format!("{}: {} epochs, {} final entries", files.join(", "), view.epoch_count, view.final_entries)
     })
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = written(path, NamedTempFile::new_in(folder))?;
-    written(path, file.write_all(bytes))?;
-    written(path, file.as_file().sync_all())?;
-    written(path, file.persist(path).map_err(|error| error.error))?;
-    Ok(())
 }

@@ -1,9 +1,6 @@
 //! Making receipts.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fedledger_federation::{
     VersionId,
@@ -11,14 +8,13 @@ use fedledger_federation::{
     subject::Subject,
 };
 use fedledger_ledger::PublicKey;
-use tempfile::NamedTempFile;
 
 use super::ProveArgs;
 use crate::{
     context::Context,
     error::{DAMAGE_ADVICE, Exit, Failure},
     names,
-    output::written,
+    output::write_file,
 };
 
 /// Makes the receipt that is asked for.
@@ -46,10 +42,10 @@ pub(super) fn run(context: &Context, args: &ProveArgs, out: &Path) -> Result<(),
             (receipt.to_string().into_bytes(), apart)
         }
     };
-    write(out, &bytes)?;
+    write_file(out, &bytes)?;
     let leaf = leaf.map(|leaf| {
         let path = leaf_path(out);
-        write(&path, leaf).map(|()| path)
+        write_file(&path, leaf).map(|()| path)
     });
     let leaf = leaf.transpose()?;
     let policy = proofs.policy().map_err(failure)?;
@@ -94,15 +90,6 @@ fn subject(context: &Context, args: &ProveArgs) -> Result<Option<Subject>, Failu
     }
     let (_, history) = context.history(Keep::State)?;
     names::version(history.state(), version).map(Subject::Version).map(Some)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = written(path, NamedTempFile::new_in(folder))?;
-    written(path, file.write_all(bytes))?;
-    written(path, file.as_file().sync_all())?;
-    written(path, file.persist(path).map_err(|error| error.error))?;
-    Ok(())
 }
 
 fn failure(error: ProveError) -> Failure {

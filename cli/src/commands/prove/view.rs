@@ -150,7 +150,7 @@ impl ProofView {
         self.record = Some(ProvenRecord {
             statement: subject.as_ref().map_or_else(unknown, |subject| subject.statement(value)),
             subject,
-            key: hex(key),
+            key: hex::encode(key),
             present,
             value: value.and_then(record_as_json),
             value_digest: value.map(Digest::of),
@@ -203,8 +203,4 @@ pub(crate) fn report(context: &Context, view: &ProofView) -> Result<(), Failure>
         Some(problem) => Err(Failure::because(Exit::Mismatch, format!("{} proves nothing", view.file), problem)
             .next("ask whoever made it for another one, and keep this one as evidence")),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

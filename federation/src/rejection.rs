@@ -176,10 +176,10 @@ pub enum Rejection {
     )]
     ThresholdImpossible { threshold: u64, replicas: u64 },
     #[error(
-        "of the {all} replicas of the genesis file, which alone vote in Raft, {left} would be left: they must be a majority \
-         of themselves, and at least the {threshold} that make a head final"
+        "a head would need {threshold} co-signatures, but only {left} replicas of the genesis file would be left, and no \
+         other can run yet"
     )]
-    TooFewVoters { left: u64, all: u64, threshold: u64 },
+    TooFewVoters { left: u64, threshold: u64 },
 
     #[error("the evidence shows nothing: {0}")]
     InvalidEvidence(Box<EvidenceError>),

@@ -2,9 +2,9 @@
 
 use fedledger_federation::{
     Federation,
-    member::{Members, Node},
+    member::{Members, Node, NodeKind},
 };
-use fedledger_ledger::{PublicKey, SecretKey, consensus::ReplicaId};
+use fedledger_ledger::{SecretKey, consensus::ReplicaId};
 use fedledger_proto::{
     endpoint::Endpoint,
     kit::{KitError, ReplicaKit},
@@ -31,12 +31,10 @@ pub(crate) fn current(kit: ReplicaKit, state: &Federation) -> Result<(ReplicaKit
         tracing::error!(node = kit.config.name, "the members have excluded this node: nobody will listen to it");
         return Ok((kit, false));
     };
-    let before =
-        [kit.transaction_key.public(), kit.transport_key.public(), kit.log_key.public(), kit.cosign_key.public()];
-    let kit = kit.for_node(node)?;
-    let after =
-        [kit.transaction_key.public(), kit.transport_key.public(), kit.log_key.public(), kit.cosign_key.public()];
-    Ok((kit, before != after))
+    if has_keys_of(&kit, node) {
+        return Ok((kit, false));
+    }
+    Ok((kit.for_node(node)?, true))
 }
 
 /// Admits the nodes of the members as these change, and says when this node must be started again.
@@ -66,23 +64,24 @@ pub(crate) async fn follow(kit: ReplicaKit, endpoint: Endpoint, view: SharedView
         if !others.is_empty() {
             tracing::warn!(?others, "replicas have new transport keys: start this node again, so that it reaches them");
         }
-        match own.map(|node| kit.clone().for_node(&node)) {
-            Some(Ok(now)) if keys(&now) != keys(&kit) => {
+        match own {
+            Some(node) if has_keys_of(&kit, &node) => {}
+            Some(_) => {
                 tracing::warn!(
                     "the members have agreed on new keys of this node: start it again, so that it uses them"
                 );
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                tracing::error!(%error, "the members have agreed on a key that this node does not have")
             }
             None => tracing::error!("the members have excluded this node"),
         }
     }
 }
 
-fn keys(kit: &ReplicaKit) -> [PublicKey; 4] {
-    [&kit.transaction_key, &kit.transport_key, &kit.log_key, &kit.cosign_key].map(SecretKey::public)
+/// Whether the kit holds the keys that the ledger has for the node.
+fn has_keys_of(kit: &ReplicaKit, node: &Node) -> bool {
+    let own = [&kit.transaction_key, &kit.transport_key].map(SecretKey::public);
+    let signing = [&kit.log_key, &kit.cosign_key].map(SecretKey::public);
+    let NodeKind::Replica { log_key, cosign_key, .. } = node.kind else { return false };
+    own == [node.transaction_key, node.transport_key] && signing == [log_key, cosign_key]
 }
 
 fn node_of<'a>(members: &'a Members, name: &str) -> Option<&'a Node> {

@@ -104,6 +104,13 @@ pub(crate) fn policy(path: &Path) -> Result<Policy, Failure> {
         .map_err(|error| Failure::because(Exit::Failed, format!("{} is no policy", path.display()), error))
 }
 
+/// The chain of epochs in a file; nothing is checked but its form.
+pub(crate) fn chain(path: &Path) -> Result<EpochChain, Failure> {
+    let bytes = read_file(path, EPOCH_CHAIN_SIZE_BYTES_MAX as u64)?;
+    EpochChain::from_bytes(&bytes)
+        .map_err(|error| Failure::because(Exit::Failed, format!("{} is no chain of epochs", path.display()), error))
+}
+
 fn epochs(genesis: &Path, chain: Option<&Path>) -> Result<Trust, Failure> {
     let bytes = read_file(genesis, GENESIS_SIZE_BYTES_MAX as u64)?;
     let parsed = Genesis::parse(&bytes);

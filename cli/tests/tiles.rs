@@ -11,7 +11,7 @@ use std::{
 
 use fedledger_federation::{Federation, history::origin};
 use fedledger_ledger::{
-    Digest, SecretKey,
+    Digest,
     checkpoint::Checkpoint,
     log::{Applied, Log},
     note::sign_note,
@@ -19,7 +19,7 @@ use fedledger_ledger::{
     tiles::{Tile, root_from_tiles, tiles},
     transaction::{Nonce, Transaction},
 };
-use fedledger_proto::kit::Identity;
+use fedledger_proto::kit::{Identity, ReplicaKit};
 use serde_json::Value;
 
 const CONSORTIUM: &str = "name = 'heart'\n[[members]]\nid = 'cleveland'\nroles = ['replica', 'operator']\n";
@@ -78,9 +78,10 @@ impl Replica {
     }
 
     fn sign(&self, storage: &RocksStorage, checkpoint: &Checkpoint) {
-        let note = sign_note(&checkpoint.to_note_text(), "cleveland/replica", &SecretKey::from_seed([1; 32])).unwrap();
+        let kit = ReplicaKit::load(&self.path("kits/cleveland/replica")).unwrap();
+        let note = sign_note(&checkpoint.to_note_text(), checkpoint.origin(), &kit.log_key).unwrap();
         let mut batch = Default::default();
-        put_note(&mut batch, "cleveland/replica", &note.to_string());
+        put_note(&mut batch, "head", &note.to_string());
         storage.write(&batch, true).unwrap();
     }
 

@@ -12,7 +12,7 @@ use fedledger_federation::{Federation, conductor::Conductor};
 use fedledger_ledger::{
     PublicKey,
     consensus::{Config, ReplicaId},
-    replica::{Fault, Identity, Replica, SnapshotManifest},
+    replica::{Fault, Identity, Replica, SealPace, SnapshotManifest},
     storage::{LogStorage, StorageError, rocks::RocksStorage},
 };
 use fedledger_proto::{
@@ -127,6 +127,15 @@ impl ReplicaNode {
     ///
     /// [`NodeError`].
     pub async fn start_kit(kit: ReplicaKit) -> Result<Self, NodeError> {
+        Self::start_paced(kit, SealPace::default()).await
+    }
+
+    /// Starts the replica of a kit that seals at its own pace while it leads, as measurements do.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`].
+    pub async fn start_paced(kit: ReplicaKit, pace: SealPace) -> Result<Self, NodeError> {
         let name = kit.config.name.clone();
         let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
         let mut replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
@@ -135,6 +144,7 @@ impl ReplicaNode {
             replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
         }
         let peers = membership::peers_of(&kit, Some(replica.log().machine()));
+        replica.pace_seals(pace);
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
         let blobs = BlobStore::open(&blobs_path).map_err(blobs_failed)?;

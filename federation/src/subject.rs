@@ -9,7 +9,9 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::{VersionId, limits::RECORD_SIZE_BYTES_MAX, member::MemberId};
+use crate::{
+    VersionId, governance::RevokedKey, limits::RECORD_SIZE_BYTES_MAX, member::MemberId, records::MemberRecord,
+};
 
 /// Longest key of a record that is looked at, in bytes.
 const KEY_SIZE_BYTES_MAX: usize = 64 * 1024;
@@ -63,12 +65,22 @@ impl Subject {
         }
     }
 
-    /// What it means that the record is there, or that it is not, in words.
-    pub fn statement(&self, present: bool) -> String {
-        let is = |there: &str, absent: &str| (if present { there } else { absent }).to_owned();
-        match self {
-            Self::RevokedKey(_) => format!("{self} {}", is("is revoked", "is not revoked")),
-            _ => format!("{self} {}", is("is there", "does not exist")),
+    /// What the record says, in words, or that there is none.
+    pub fn statement(&self, value: Option<&[u8]>) -> String {
+        match (self, value) {
+            (Self::RevokedKey(_), None) => format!("{self} is not revoked"),
+            (Self::RevokedKey(_), Some(value)) => match codec::decode::<RevokedKey>(value, RECORD_SIZE_BYTES_MAX) {
+                Ok(revoked) => format!("{self} of {} is revoked since entry {}", revoked.owner, revoked.index),
+                Err(_) => format!("{self} is revoked"),
+            },
+            (Self::Member(_), None) => format!("{self} was never in the consortium"),
+            (Self::Member(_), Some(value)) => match codec::decode::<MemberRecord>(value, RECORD_SIZE_BYTES_MAX) {
+                Ok(MemberRecord { revoked_index: Some(index), .. }) => format!("{self} was excluded by entry {index}"),
+                Ok(_) => format!("{self} is in the consortium"),
+                Err(_) => format!("{self} is or was in the consortium"),
+            },
+            (_, None) => format!("{self} does not exist"),
+            (_, Some(_)) => format!("{self} is there"),
         }
     }
 }

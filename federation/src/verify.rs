@@ -11,7 +11,7 @@ mod replayed;
 mod trust;
 mod versions;
 
-use fedledger_ledger::{Digest, policy::Policy};
+use fedledger_ledger::{Digest, epoch::EpochChain, policy::Policy};
 use serde::Serialize;
 
 pub use self::{
@@ -36,6 +36,8 @@ pub struct Options {
     pub trust: Option<Vec<u8>>,
     /// The policy that the largest final head must satisfy, beside the threshold of its epoch.
     pub policy: Option<Policy>,
+    /// A chain of epochs that the reader has got elsewhere: a history that does not come to its last epoch is cut off.
+    pub epochs: Option<EpochChain>,
     /// Whether versions and exclusions are computed again where their files are there.
     pub recompute: bool,
     /// Most threads of the current rayon pool to use.
@@ -44,7 +46,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trust: None, policy: None, recompute: true, threads: 1 }
+        Self { trust: None, policy: None, epochs: None, recompute: true, threads: 1 }
     }
 }
 

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     chain::{
-        EPOCH_CHAIN_SIZE_BYTES_MAX, EPOCH_LINKS_MAX, EpochChain, EpochChainError, EpochLink, EpochLinkError, Epochs, EpochsError,
+        EPOCH_CHAIN_SIZE_BYTES_MAX, EPOCH_LINKS_MAX, EpochChain, EpochChainError, EpochLink, EpochLinkError, Epochs,
+        EpochsError,
     },
     vouchers::{VouchError, Vouchers},
 };

@@ -202,7 +202,8 @@ impl Heads {
             let is_final = vouchers.is_final(epoch);
             return Err(HeadError::Root { size, noted: *checkpoint.root(), found: head.root, signers, is_final });
         }
-        if !head.is_sealed && !(vouchers.replicas.is_empty() && vouchers.witnesses.is_empty()) {
+        let cosigned = !vouchers.replicas.is_empty() || !vouchers.witnesses.is_empty();
+        if cosigned && !head.is_sealed {
             return Err(HeadError::NotASeal { size });
         }
         Ok(Judged { size, epoch: Arc::clone(epoch), vouchers })

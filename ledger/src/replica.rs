@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use answer::{Answer, Fault, Submission, SubmitError};
 pub use disk::SnapshotManifest;
-pub use sealing::{Cosigned, SEAL_ENTRIES, SEAL_INTERVAL_MS, SEAL_TIME_TOLERANCE_MS};
+pub use sealing::{Cosigned, SEAL_ENTRIES, SEAL_INTERVAL_MS, SEAL_TIME_TOLERANCE_MS, SealPace};
 
 use self::{
     disk::{META_APPLIED, META_COMPACTED, META_HARD_STATE, position_bytes, recover, write_log},

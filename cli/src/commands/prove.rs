@@ -10,7 +10,7 @@ use clap::Args;
 
 pub(crate) use self::{
     check::{check_receipt, check_state_receipt},
-    view::{ProofView, report},
+    view::report,
 };
 use crate::{
     context::{Context, read_file},
@@ -67,9 +67,8 @@ pub(crate) fn run(context: &Context, args: &ProveArgs) -> Result<(), Failure> {
         }
         None => match &args.out {
             Some(out) => make::run(context, args, out),
-            None => Err(Failure::new(Exit::Usage, "no file is given to write or to check").next(
-                "name what to prove and --out FILE, or --check FILE with --policy FILE or --trust GENESIS",
-            )),
+            None => Err(Failure::new(Exit::Usage, "no file is given to write or to check")
+                .next("name what to prove and --out FILE, or --check FILE with --policy FILE or --trust GENESIS")),
         },
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     error::{Exit, Failure},
     source::Source,
     trust::{self, TrustArgs},
+    utc::utc,
 };
 
 /// Arguments of `fedledger verify`.
@@ -41,7 +42,8 @@ pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
     let trust = args.trust.trust.as_deref().map(|path| read_file(path, GENESIS_SIZE_BYTES_MAX as u64)).transpose()?;
     let policy = args.trust.policy.as_deref().map(trust::policy).transpose()?;
-    let options = Options { trust, policy, recompute: !args.no_recompute, threads: context.threads() };
+    let epochs = args.trust.epochs.as_deref().map(trust::chain).transpose()?;
+    let options = Options { trust, policy, epochs, recompute: !args.no_recompute, threads: context.threads() };
     let progress = context.output.progress("verifying");
     let report = check(context, args.path.as_deref(), &options)?;
     drop(progress);
@@ -95,7 +97,7 @@ fn text(context: &Context, report: &Report, trust_given: bool) -> String {
     }
     lines.push(format!("seals and epochs    {} and {}", report.seals, report.epochs));
     lines.push(format!("final entries       {}", report.final_entries));
-    lines.extend(report.final_time_s.map(|time_s| format!("  by {time_s} s after the beginning of 1970")));
+    lines.extend(report.final_time_s.map(|time_s| format!("  by {}", utc(time_s))));
     if report.final_entries > 0 && report.pending_entries > 0 {
         lines.push(format!("  {} entries after the last final head are not final yet", report.pending_entries));
     }

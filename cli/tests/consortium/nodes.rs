@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
@@ -302,17 +303,19 @@ fn description() -> String {
     text
 }
 
-/// Ports that are free for TCP and UDP.
+/// Ports that are free for TCP and UDP, each given out once. They lie below those that the system gives to outgoing
+/// connections, which could take them before the nodes do.
 fn free_ports(count: usize) -> Vec<u16> {
-    let mut held = Vec::new();
-    while held.len() < count {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, tcp, udp));
-        }
-    }
-    held.into_iter().map(|(port, ..)| port).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: &u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok() && UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
+    let offset = std::process::id().wrapping_mul(97);
+    let ports = std::iter::repeat_with(|| {
+        let number = offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        10_000 + u16::try_from(number % 20_000).unwrap()
+    });
+    ports.filter(free).take(count).collect()
 }
 
 fn records(site: &str) -> String {

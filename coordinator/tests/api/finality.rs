@@ -145,7 +145,7 @@ async fn the_first_replica_that_answers_is_connected_with() {
     let identity = fixture.identity("budapest");
     let client = ApiClient::connect_any(&[dead.clone(), fixture.url()], &identity).await.unwrap();
     assert_eq!(client.url(), fixture.url());
-    let error = ApiClient::connect_any(&[dead.clone()], &identity).await.unwrap_err();
+    let error = ApiClient::connect_any(std::slice::from_ref(&dead), &identity).await.unwrap_err();
     assert!(error.code() == "unreachable" && error.to_string().contains(&dead), "{error}");
     let error = ApiClient::connect_any(&[], &identity).await.unwrap_err();
     assert_eq!(error.code(), "invalid_url");

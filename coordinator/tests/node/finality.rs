@@ -8,13 +8,18 @@ use fedledger_ledger::{
     evidence::Evidence,
     leaf::Leaf,
     note::{NoteSignature, SignedNote, VerifierKey},
+    replica::{SEAL_ENTRIES, SealPace},
     storage::{Batch, Column, LogStorage, rocks::RocksStorage, scan_all},
     transaction::Envelope,
 };
 use fedledger_proto::{api::Level, kit::ReplicaKit, wire::CheckpointRequest};
+use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
-use super::{LONG, cluster::Cluster, connected, leaf_of};
+use super::{
+    cluster::{Cluster, LONG},
+    connected, leaf_of,
+};
 
 const ORIGIN: &str = "fedledger/cluster";
 
@@ -55,6 +60,23 @@ async fn finality_stops_and_goes_on_with_the_co_signers() {
     assert_eq!(cluster.node(1).handle().finalized().borrow().final_size, before);
     cluster.restart(3).await;
     reach(&mut cluster, 1, Level::Final).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_seals_entries_are_committed_and_none_becomes_final() {
+    let never = SealPace { interval_ms: u64::MAX, entries: u64::MAX };
+    let mut cluster = Cluster::start_paced(3, never).await;
+    cluster.leader().await;
+    let count = SEAL_ENTRIES + 100;
+    let envelopes: Vec<_> = (0..count).map(|_| cluster.envelope()).collect();
+    let handle = cluster.node(1).handle().clone();
+    let submit = |envelope| async { handle.submit(envelope).await.unwrap() };
+    let submitted: Vec<_> = stream::iter(envelopes).map(submit).buffer_unordered(100).collect().await;
+    // The genesis file is entry 0; a seal would have taken an index, too.
+    assert_eq!(submitted.iter().map(|submitted| submitted.index).max(), Some(count));
+    assert_eq!(handle.query(|replica| replica.log().sealed().number).await, Some(0));
+    assert_eq!(handle.finalized().borrow().final_size, 0);
     cluster.stop().await;
 }
 

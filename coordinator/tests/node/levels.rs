@@ -115,7 +115,7 @@ async fn every_replica_shows_the_history_that_another_one_has_shown() {
     let SeenHead::Consistent { note: newer, vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
     let (old, new) = (head(&known), head(&newer));
     assert!(new.size() > old.size());
-    let proof = first.consistency_proof(old.size(), new.size()).await.unwrap();
+    let proof = second.consistency_proof(old.size(), new.size()).await.unwrap();
     assert_eq!(verify_consistency(old.size(), old.root(), new.size(), new.root(), &proof), Ok(()));
     assert_eq!(first.consistency_proof(new.size(), u64::MAX).await.unwrap_err().code(), "not_found");
     cluster.stop().await;

@@ -8,10 +8,13 @@ mod cluster;
 mod finality;
 mod http;
 mod levels;
+#[path = "../shared/cluster.rs"]
+#[expect(dead_code, reason = "benchmarks use the rest of it")]
+mod shared;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use cluster::Cluster;
+use cluster::{Cluster, LONG};
 use fedledger_coordinator::{NodeError, ReplicaNode};
 use fedledger_ledger::{Digest, SecretKey, leaf::Leaf, log::read_leaf, replica::Fault, storage::StorageError};
 use fedledger_proto::{
@@ -21,9 +24,6 @@ use fedledger_proto::{
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
-
-/// Generous: a condition that does not come true in this time is a failure.
-const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_come_through_any_replica_and_all_logs_agree() {

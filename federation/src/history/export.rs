@@ -69,7 +69,7 @@ impl From<ProveError> for ExportError {
     }
 }
 
-/// Writes a history as a bundle. The entries are replayed first and held against the notes, so that no broken history is exported, and then read again
+/// Writes a history as a bundle. The entries are replayed first, so that no broken history is exported, and then read again
 /// to be written: at no time is more than one of them held.
 ///
 /// Entries that no checkpoint of the source covers yet are left out, if it has checkpoints at all.
@@ -87,7 +87,9 @@ pub fn export<S: Source + ?Sized>(
     let proofs = Proofs::read(&covered, Wanted::default(), rayon::current_num_threads())?;
     let mut writer = BundleWriter::new(output, &genesis, &proofs.chain()?.to_bytes())?;
     let mut exported = Exported { entries: proofs.log().size(), ..Exported::default() };
-    for note in &covered.notes {
+    // A note about more entries than there are says nothing about these; all others are for the reader to judge.
+    let size = exported.entries;
+    for note in covered.notes.iter().filter(|note| noted_size(&note.text).is_none_or(|noted| noted <= size)) {
         writer.add_note(&note.text)?;
         exported.notes += 1;
     }

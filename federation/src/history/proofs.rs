@@ -7,11 +7,11 @@ use fedledger_ledger::{
     Digest,
     checkpoint::Checkpoint,
     epoch::{Epoch, EpochChain},
-    heads::{ChainError, Conclusion, HeadError, Heads, Judged, noted_size},
+    heads::{ChainError, Conclusion, Heads, Judged, noted_size},
     log::Log,
     map::StateMap,
     merkle::LeafHashes,
-    note::{NoteError, SignedNote},
+    note::SignedNote,
     policy::{Policy, PolicyDefect},
     receipt::{RECEIPT_EXTRA_SIZE_BYTES_MAX, Receipt, ReceiptError},
     state_receipt::StateReceipt,
@@ -42,6 +42,8 @@ pub struct Proofs {
     wanted: Wanted,
     /// The entry that is wanted.
     entry: Option<Vec<u8>>,
+    /// What is wrong with the first note that does not hold.
+    unsound: Option<String>,
     /// The last sealed state of each epoch that its replicas have made final.
     states: BTreeMap<u64, SealedState>,
 }
@@ -62,12 +64,9 @@ pub enum ProveError {
     /// The history is not in order.
     #[error(transparent)]
     History(#[from] HistoryError),
-    /// A note cannot be read.
-    #[error("a checkpoint note cannot be read: {0}")]
-    Note(#[from] NoteError),
-    /// A note contradicts the entries.
-    #[error(transparent)]
-    Head(#[from] HeadError),
+    /// A note cannot be read, or contradicts the entries: somebody is wrong, and perhaps this history.
+    #[error("a checkpoint note of this history does not hold: {0}")]
+    Unsound(String),
     /// Nothing is final.
     #[error("no head of this history is final: not enough replicas have co-signed one")]
     NothingFinal,
@@ -101,14 +100,22 @@ impl Proofs {
     ///
     /// # Errors
     ///
-    /// [`ProveError`] if the history is not in order.
+    /// [`ProveError::History`] if the entries are not in order. Notes that do not hold are left out, and nothing is proven
+    /// then.
     pub fn read<S: Source + ?Sized>(source: &S, wanted: Wanted, threads: usize) -> Result<Self, ProveError> {
         let genesis = source.genesis()?;
         // The notes come first: the history of a running replica grows meanwhile.
         let encoded = source.notes()?;
-        let notes = encoded.iter().map(|note| SignedNote::parse(&note.text)).collect::<Result<Vec<_>, _>>()?;
+        let parsed = encoded.iter().map(|note| SignedNote::parse(&note.text));
+        let (mut notes, mut unsound) = (Vec::new(), None);
+        for note in parsed {
+            match note {
+                Ok(note) => notes.push(note),
+                Err(error) => unsound = unsound.or(Some(error.to_string())),
+            }
+        }
         let (mut log, batch) = Log::<Federation>::genesis(&genesis).map_err(HistoryError::Genesis)?;
-        let sizes: Vec<u64> = encoded.iter().map(|note| noted_size(&note.text).unwrap_or_default()).collect();
+        let sizes: Vec<u64> = notes.iter().map(|note| noted_size(&note.to_string()).unwrap_or_default()).collect();
         let mut replaying = Replaying {
             heads: Heads::new(origin(log.machine().consortium()), &log, sizes.iter().copied()),
             hashes: LeafHashes::default(),
@@ -131,9 +138,18 @@ impl Proofs {
             }
         })?;
         let Replaying { heads, hashes, entry, states, .. } = replaying;
-        let judged = notes.iter().map(|note| heads.judge(note)).collect::<Result<Vec<_>, _>>()?;
+        let (mut sound, mut judged) = (Vec::new(), Vec::new());
+        for note in notes {
+            match heads.judge(&note) {
+                Ok(verdict) => {
+                    sound.push(note);
+                    judged.push(verdict);
+                }
+                Err(error) => unsound = unsound.or(Some(error.to_string())),
+            }
+        }
         let conclusion = heads.conclude(&judged);
-        Ok(Self { log, heads, hashes, notes, judged, conclusion, wanted, entry, states })
+        Ok(Self { log, heads, hashes, notes: sound, judged, conclusion, wanted, entry, unsound, states })
     }
 
     /// The log at the end of the history.
@@ -183,6 +199,7 @@ impl Proofs {
     ///
     /// [`ProveError`].
     pub fn state_receipt(&self) -> Result<StateReceipt, ProveError> {
+        self.check_sound()?;
         let (_, head) = self.final_head().ok_or(ProveError::NothingFinal)?;
         let sealed = self.states.get(&head.epoch.number).filter(|sealed| sealed.size == head.size);
         let (Some(sealed), Some(key)) = (sealed, &self.wanted.record) else { return Err(ProveError::NothingFinal) };
@@ -221,7 +238,13 @@ impl Proofs {
         Some((self.notes.get(note)?, self.judged.get(note)?))
     }
 
+    /// Whoever has signed for this history and for another must not be proven right.
+    fn check_sound(&self) -> Result<(), ProveError> {
+        self.unsound.as_ref().map_or(Ok(()), |error| Err(ProveError::Unsound(error.clone())))
+    }
+
     fn receipt_of(&self, index: u64, extra: Option<Vec<u8>>) -> Result<Receipt, ProveError> {
+        self.check_sound()?;
         let note = self.final_note()?;
         let size = Checkpoint::parse(note.text()).map_err(ReceiptError::Checkpoint)?.size();
         let proof = self.hashes.inclusion(index, size);

@@ -81,7 +81,8 @@ fn problem(error: &HeadError) -> Problem {
     let (kind, detail) = match error {
         HeadError::Checkpoint(error) => (ProblemKind::Malformed, format!("checkpoint note: {error}")),
         HeadError::Root { is_final: true, .. } => {
-            let detail = format!("{error}; they are enough to make it final, so these entries are not the consortium's");
+            let detail =
+                format!("{error}; they are enough to make it final, so these entries are not the consortium's");
             (ProblemKind::Root, detail)
         }
         HeadError::Root { .. } => (ProblemKind::Root, error.to_string()),

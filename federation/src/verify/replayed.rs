@@ -74,12 +74,7 @@ impl Replayed {
 }
 
 impl Entries {
-    fn check<S: Source + ?Sized>(
-        &self,
-        report: &mut Report,
-        source: &S,
-        options: &Options,
-    ) -> Result<(), SourceError> {
+    fn check<S: Source + ?Sized>(&self, report: &mut Report, source: &S, options: &Options) -> Result<(), SourceError> {
         let Self { log, heads, complete, notes } = self;
         let notes = if source.is_at_rest() {
             let notes = source.notes();
@@ -91,6 +86,9 @@ impl Entries {
         let covered = checked.conclusion.covered.max(1);
         if let Some(policy) = &options.policy {
             checkpoints::check_policy(report, policy, &checked);
+        }
+        if let Some(chain) = &options.epochs {
+            trust::check_known(report, heads, chain);
         }
         if let Some(parts) = source.trust_parts() {
             trust::check(report, heads, &checked, &parts, *complete);

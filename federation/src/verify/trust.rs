@@ -57,6 +57,29 @@ fn check_chain(heads: &Heads, checked: &Checked, part: &EncodedPart, complete: b
     problems
 }
 
+/// Checks that a history comes to the last epoch of a chain that somebody has got elsewhere.
+pub(super) fn check_known(report: &mut Report, heads: &Heads, chain: &EpochChain) {
+    let problem = |detail: String| Problem::new(ProblemKind::Epochs, detail).at(report.entries.saturating_sub(1));
+    let problem = match chain.verify(heads.origin(), heads.first_epoch()) {
+        Err(error) => Some(problem(format!("the chain of epochs that was given is none of this ledger: {error}"))),
+        Ok(epochs) => {
+            let known = epochs.iter().skip(1).map(|(_, epoch)| epoch);
+            let changes = heads.changes().iter().map(|change| Some(&*change.to)).chain(std::iter::repeat(None));
+            let missing = known.zip(changes).find(|(known, found)| Some(*known) != *found);
+            missing.map(|(known, _)| {
+                let number = known.number;
+                problem(format!(
+                    "the chain that was given has come to epoch {number}, which is not that of these entries: \
+                                 they are cut off, or of another history"
+                ))
+            })
+        }
+    };
+    if let Some(problem) = problem {
+        report.add(problem);
+    }
+}
+
 fn is_of(link: &EpochLink, change: &EpochChange) -> bool {
     link.leaf == change.leaf && link.epoch == change.to.to_bytes()
 }

@@ -3,7 +3,7 @@
 use fedledger_federation::{
     Command,
     command::{MoveBranch, Tag},
-    history::{ProveError, Proofs, Source, Wanted},
+    history::{Proofs, ProveError, Source, Wanted},
     subject::{Subject, record_as_json},
 };
 use fedledger_ledger::{
@@ -129,7 +129,10 @@ fn what_is_not_recorded_is_proven_to_be_absent() {
         let refused = present.verify(&policy).unwrap_err();
         assert_eq!(refused, StateReceiptError::Proof(StateProofError::Absent));
         let other = StateReceipt { key: Subject::Branch("main".to_owned()).record_key(), ..receipt };
-        assert!(matches!(other.verify(&policy), Err(StateReceiptError::Proof(_))), "it shows nothing about another key");
+        assert!(
+            matches!(other.verify(&policy), Err(StateReceiptError::Proof(_))),
+            "it shows nothing about another key"
+        );
     }
 }
 
@@ -187,8 +190,10 @@ fn every_flipped_bit_of_a_receipt_of_a_record_is_noticed() {
         let Ok(read) = StateReceipt::from_bytes(&flipped) else { continue };
         if read.verify(&policy).is_ok() {
             // Lines by keys that the policy does not list are ignored, as the format demands.
-            let same = |other: &StateReceipt| (&other.leaf, &other.proof, &other.key, &other.value, other.receipt.hashes())
-                == (&receipt.leaf, &receipt.proof, &receipt.key, &receipt.value, receipt.receipt.hashes());
+            let same = |other: &StateReceipt| {
+                (&other.leaf, &other.proof, &other.key, &other.value, other.receipt.hashes())
+                    == (&receipt.leaf, &receipt.proof, &receipt.key, &receipt.value, receipt.receipt.hashes())
+            };
             if !same(&read) || read.receipt.checkpoint().text() != text {
                 unnoticed.push(bit);
             }

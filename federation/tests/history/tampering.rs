@@ -91,6 +91,19 @@ fn every_flipped_bit_of_a_longer_history_is_noticed() {
 }
 
 #[test]
+fn without_a_right_checksum_a_flipped_bit_of_every_byte_is_noticed_by_the_form_alone() {
+    let bundle = short_history().bundle();
+    let scan = |bytes: &[u8]| BundleIndex::scan(bytes).unwrap().defect;
+    assert_eq!(scan(&bundle), None);
+    // The checksum covers each byte alike; one bit of each stands for all but those of the checksum itself.
+    let body = bundle.len() - CHECKSUM_BYTES;
+    let bits = (0..body).map(|byte| byte * 8 + byte % 8).chain(body * 8..bundle.len() * 8);
+    let bits: Vec<usize> = bits.collect();
+    let unnoticed: Vec<usize> = bits.into_par_iter().filter(|bit| scan(&flipped(&bundle, *bit)).is_none()).collect();
+    assert_eq!(unnoticed, [] as [usize; 0]);
+}
+
+#[test]
 fn every_truncation_is_noticed() {
     let bundle = short_history().bundle();
     let unnoticed: Vec<usize> = (0..bundle.len())

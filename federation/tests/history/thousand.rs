@@ -1,4 +1,4 @@
-//! A bundle of a thousand entries, of which every bit that is no entry and no file is flipped.
+//! A bundle of a thousand entries, whose bits are flipped: all of notes, chain of epochs and policy, and many others.
 
 use std::{collections::BTreeMap, io::Read, ops::Range, sync::OnceLock};
 
@@ -10,12 +10,13 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{
     Digest,
-    bundle::{BundleIndex, BundleReader, Defect, Item},
+    bundle::{BUNDLE_MAGIC, BundleIndex, BundleReader, Defect, Item},
 };
 use rayon::prelude::*;
 
 use crate::{
     consortium::{Consortium, open_bundle},
+    epochs::{exclude, seal_and_keep},
     rewriting::Parts,
 };
 
@@ -26,7 +27,13 @@ const ENTRIES: u64 = 1000;
 const CHECKSUM_BYTES: usize = 32;
 
 /// Flips tried in entries and files, each of which takes a replay.
-const SAMPLES: usize = 400;
+const SAMPLES: usize = 250;
+
+/// Bytes of kind and length before an item.
+const HEADER_BYTES: usize = 5;
+
+/// Bytes of the structure before the first entry: the format, and the headers of genesis file, epochs and three notes.
+const HEADERS_BEFORE_ENTRIES: usize = BUNDLE_MAGIC.len() + 5 * HEADER_BYTES;
 
 /// Versions are computed again by other tests.
 fn options() -> Options {
@@ -40,6 +47,8 @@ fn bundle() -> &'static [u8] {
         let (mut consortium, plan) = Consortium::ready(2);
         let version = consortium.run_round(&plan);
         consortium.evaluate(&version);
+        exclude(&mut consortium, "turin");
+        seal_and_keep(&mut consortium, "epoch/1", &["basel", "lyon", "porto"]);
         while consortium.log.size() < ENTRIES - 1 {
             let again = Command::ApprovePlan(ApprovePlan { plan: Digest::of(b"no such plan") });
             consortium.submit("basel/participant", &again).unwrap_err();
@@ -76,9 +85,7 @@ fn with_checksum(mut forged: Vec<u8>) -> Vec<u8> {
 fn is_noticed(forged: Vec<u8>) -> bool {
     // What is wrong with the form is in the report, see the other tests; it is found without a replay.
     match BundleIndex::scan(forged.as_slice()).unwrap().defect.expect("the checksum is wrong").defect {
-        Defect::Checksum { .. } => {
-            names_a_place(&verify(&open_bundle(&with_checksum(forged)), &options()).unwrap())
-        }
+        Defect::Checksum { .. } => names_a_place(&verify(&open_bundle(&with_checksum(forged)), &options()).unwrap()),
         _ => true,
     }
 }
@@ -108,15 +115,24 @@ fn vouching() -> Vec<Range<usize>> {
 }
 
 #[test]
-fn every_flipped_bit_of_the_structure_is_noticed() {
+fn flipped_bits_of_the_structure_are_noticed() {
     let mut is_structure = vec![true; bundle().len() - CHECKSUM_BYTES];
     for range in contents().into_iter().chain(vouching()) {
         is_structure[range].fill(false);
     }
     let bytes: Vec<usize> = (0..is_structure.len()).filter(|byte| is_structure[*byte]).collect();
-    assert!(bytes.len() > usize::try_from(ENTRIES).unwrap() * 5, "five bytes for each entry at least");
-    let bits = bytes.into_par_iter().flat_map(|byte| byte * 8..byte * 8 + 8);
-    let unnoticed: Vec<usize> = bits.filter(|bit| !is_noticed(flipped(*bit))).collect();
+    assert!(bytes.len() > usize::try_from(ENTRIES).unwrap() * HEADER_BYTES, "a header for each entry at least");
+    // Every bit of what is there once and of every fourth entry's header, and one of each byte of the others.
+    let is_whole = |position: usize| position < HEADERS_BEFORE_ENTRIES || position / HEADER_BYTES % 4 == 0;
+    let bits: Vec<usize> = bytes
+        .iter()
+        .enumerate()
+        .flat_map(|(position, byte)| {
+            let bits = if is_whole(position) { 0..8 } else { position % 8..position % 8 + 1 };
+            bits.map(move |bit| byte * 8 + bit)
+        })
+        .collect();
+    let unnoticed: Vec<usize> = bits.into_par_iter().filter(|bit| !is_noticed(flipped(*bit))).collect();
     assert_eq!(unnoticed, [] as [usize; 0]);
 }
 
@@ -199,8 +215,7 @@ fn flipped_bits_of_entries_and_files_are_noticed() {
 #[test]
 fn a_flipped_bit_of_the_checksum_is_noticed() {
     let body = bundle().len() - CHECKSUM_BYTES;
-    let unnoticed = (body * 8..bundle().len() * 8).filter(|bit| {
-        BundleIndex::scan(flipped(*bit).as_slice()).unwrap().defect.is_none()
-    });
+    let unnoticed = (body * 8..bundle().len() * 8)
+        .filter(|bit| BundleIndex::scan(flipped(*bit).as_slice()).unwrap().defect.is_none());
     assert_eq!(unnoticed.count(), 0);
 }

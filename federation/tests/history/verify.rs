@@ -39,7 +39,8 @@ fn an_honest_history_verifies_from_a_bundle_and_from_a_node() {
     let consortium = Consortium::with_history(4);
     let files = consortium.blobs.len() as u64;
     for threads in [1, 4] {
-        let options = Options { trust: Some(consortium.genesis.clone()), recompute: true, threads, ..Options::default() };
+        let options =
+            Options { trust: Some(consortium.genesis.clone()), recompute: true, threads, ..Options::default() };
         let bundle = verify(&open_bundle(&consortium.bundle()), &options).unwrap();
         let node = verify(&consortium.source(), &options).unwrap();
         assert_eq!(bundle, node);
@@ -379,7 +380,8 @@ fn witnesses_make_nothing_final_however_many_they_are() {
 fn signatures_that_stand_in_two_notes_are_not_put_together() {
     let consortium = Consortium::with_history(2);
     let bundle = rewritten(&consortium.bundle(), |parts| {
-        parts.notes = [["basel", "lyon"], ["porto", "turin"]].map(|two| consortium.cosigned(&two, &[]).to_string()).into();
+        parts.notes =
+            [["basel", "lyon"], ["porto", "turin"]].map(|two| consortium.cosigned(&two, &[]).to_string()).into();
     });
     assert_eq!((check(&bundle).checkpoints, check(&bundle).final_entries), (2, 0));
 }

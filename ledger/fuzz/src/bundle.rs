@@ -40,12 +40,17 @@ struct Contents {
 
 fn read(bundle: &[u8]) -> Result<Contents, BundleError> {
     let mut reader = BundleReader::new(bundle)?;
-    let (mut writer, mut leaves) = (None, Vec::new());
+    let (mut genesis, mut writer, mut leaves) = (None, None, Vec::new());
     let mut files_are_right = true;
     while let Some(item) = reader.next_item()? {
         let written = match (item, &mut writer) {
-            (Item::Genesis(genesis), None) => {
-                writer = Some(BundleWriter::new(Vec::new(), &genesis).expect("memory takes everything"));
+            (Item::Genesis(bytes), None) => {
+                assert_eq!(genesis.replace(bytes), None, "there are two genesis files");
+                continue;
+            }
+            (Item::Epochs { bytes, .. }, None) => {
+                let genesis = genesis.as_ref().expect("the genesis file stands first");
+                writer = Some(BundleWriter::new(Vec::new(), genesis, &bytes).expect("memory takes everything"));
                 continue;
             }
             (Item::Leaf(leaf), Some(writer)) => {
@@ -70,8 +75,9 @@ fn read(bundle: &[u8]) -> Result<Contents, BundleError> {
                 }
                 writer.add_blob(&digest, size, content.as_slice())
             }
-            (_, None) => panic!("something stands before the genesis file"),
-            (Item::Genesis(_), Some(_)) => panic!("there are two genesis files"),
+            (Item::Policy { bytes, .. }, Some(writer)) => writer.add_policy(&bytes),
+            (_, None) => panic!("something stands before the genesis file and the chain of epochs"),
+            (Item::Genesis(_) | Item::Epochs { .. }, Some(_)) => panic!("a genesis file or a chain stands twice"),
         };
         written.expect("what was read can be written");
     }

@@ -89,7 +89,8 @@ fn the_format_is_pinned() {
     writer.add_policy(b"p").unwrap();
     writer.add_blob(&Digest::of(b"b"), 1, &b"b"[..]).unwrap();
     let expected = [
-        b"fedledger bundle 2\n\x01\0\0\0\x01g\x02\0\0\0\x01e\x03\0\0\0\x01n\x04\0\0\0\x01l\x05\0\0\0\x01p\x06".as_slice(),
+        b"fedledger bundle 2\n\x01\0\0\0\x01g\x02\0\0\0\x01e\x03\0\0\0\x01n\x04\0\0\0\x01l\x05\0\0\0\x01p\x06"
+            .as_slice(),
         Digest::of(b"b").as_bytes(),
         b"\0\0\0\0\0\0\0\x01b\0",
     ]
@@ -153,16 +154,8 @@ fn each_defect_is_named_with_its_place() {
             after_epochs + 1,
             Defect::TooLarge { size: leaf_size, limit: leaf_max },
         ),
-        (
-            [begin(), blob(2, 0), blob(2, 0)].concat(),
-            after_epochs + 42,
-            Defect::BlobOrder(Digest::from_bytes([2; 32])),
-        ),
-        (
-            [begin(), blob(2, 0), blob(1, 0)].concat(),
-            after_epochs + 42,
-            Defect::BlobOrder(Digest::from_bytes([1; 32])),
-        ),
+        ([begin(), blob(2, 0), blob(2, 0)].concat(), after_epochs + 42, Defect::BlobOrder(Digest::from_bytes([2; 32]))),
+        ([begin(), blob(2, 0), blob(1, 0)].concat(), after_epochs + 42, Defect::BlobOrder(Digest::from_bytes([1; 32]))),
         (
             [begin(), blob(2, blob_size)].concat(),
             after_epochs + 33,

@@ -107,7 +107,9 @@ pub enum EpochLinkError {
         receipt: u64,
     },
     /// An epoch is missing between this one and the one before.
-    #[error("the seal belongs to epoch {found}, the chain has come to epoch {expected}: one is left out or out of order")]
+    #[error(
+        "the seal belongs to epoch {found}, the chain has come to epoch {expected}: one is left out or out of order"
+    )]
     Gap {
         /// The epoch before.
         expected: u64,
@@ -202,11 +204,7 @@ impl EpochChain {
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let link = |link: &EpochLink| {
-            LinkTuple(
-                ByteBuf::from(link.epoch.clone()),
-                ByteBuf::from(link.leaf.clone()),
-                link.receipt.to_string(),
-            )
+            LinkTuple(ByteBuf::from(link.epoch.clone()), ByteBuf::from(link.leaf.clone()), link.receipt.to_string())
         };
         let links = self.links.iter().map(link).collect();
         codec::encode(&ChainTuple(DOMAIN.to_owned(), EPOCH_CHAIN_VERSION, links))

@@ -393,7 +393,10 @@ fn notes_that_contradict_the_log_are_refused() {
     assert!(matches!(judge(at(ORIGIN, 0, root), &["b"]), HeadError::Size { .. }));
     let other = Digest::of(b"other");
     let few = judge(at(ORIGIN, size, other), &["a", "b", "w"]);
-    assert!(matches!(few, HeadError::Root { is_final: false, ref signers, .. } if signers == &["a", "b", "w"]), "{few}");
+    assert!(
+        matches!(few, HeadError::Root { is_final: false, ref signers, .. } if signers == &["a", "b", "w"]),
+        "{few}"
+    );
     assert!(matches!(judge(at(ORIGIN, size, other), &["a", "b", "e"]), HeadError::Root { is_final: true, .. }));
     let before = history.hashes.root_at(size - 1).unwrap();
     assert_eq!(judge(at(ORIGIN, size - 1, before), &["b"]), HeadError::NotASeal { size: size - 1 });

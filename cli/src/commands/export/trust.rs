@@ -58,7 +58,8 @@ pub(super) fn run(context: &Context, policy: Option<&Path>, epochs: Option<&Path
         final_entries: proofs.final_entries(),
     };
     context.output.object(TRUST_SCHEMA, &view, || {
-        let files: Vec<String> = [policy, epochs].into_iter().flatten().map(|path| path.display().to_string()).collect();
+        let files: Vec<String> =
+            [policy, epochs].into_iter().flatten().map(|path| path.display().to_string()).collect();
         format!("{}: {} epochs, {} final entries", files.join(", "), view.epoch_count, view.final_entries)
     })
 }

@@ -49,9 +49,9 @@ pub(crate) fn check_receipt(
         return Err(Failure::new(Exit::Failed, format!("{} does not hold the entry", path.display()))
             .next("name the file with the entry's bytes with --leaf FILE"));
     };
-    let verified = trust.policy_for(receipt.checkpoint()).and_then(|policy| {
-        receipt.verify(&policy, leaf).map_err(|error| error.to_string())
-    });
+    let verified = trust
+        .policy_for(receipt.checkpoint())
+        .and_then(|policy| receipt.verify(&policy, leaf).map_err(|error| error.to_string()));
     match verified {
         Ok(accepted) => {
             view.accept(&accepted);

@@ -7,7 +7,7 @@ use std::{
 
 use fedledger_federation::{
     VersionId,
-    history::{Keep, ProveError, Proofs, Wanted},
+    history::{Keep, Proofs, ProveError, Wanted},
     subject::Subject,
 };
 use fedledger_ledger::PublicKey;
@@ -31,9 +31,8 @@ pub(super) fn run(context: &Context, args: &ProveArgs, out: &Path) -> Result<(),
     let record = subject.as_ref().map(Subject::record_key);
     let wanted = Wanted { entry: args.entry, record };
     if wanted == Wanted::default() {
-        return Err(Failure::new(Exit::Usage, "nothing is given to prove").next(
-            "give the index of an entry, or --branch, --tag, --version, --member or --revoked-key",
-        ));
+        return Err(Failure::new(Exit::Usage, "nothing is given to prove")
+            .next("give the index of an entry, or --branch, --tag, --version, --member or --revoked-key"));
     }
     let source = context.source()?;
     let progress = context.output.progress("reading the ledger");
@@ -112,9 +111,7 @@ fn failure(error: ProveError) -> Failure {
         ProveError::History(error) => error.into(),
         ProveError::NothingFinal | ProveError::NotFinal { .. } => Failure::because(Exit::Failed, what, error)
             .next("wait until enough replicas have co-signed a later head; `fedledger status` shows how far they are"),
-        error @ (ProveError::Note(_) | ProveError::Head(_)) => {
-            Failure::because(Exit::Mismatch, what, error).next(DAMAGE_ADVICE)
-        }
+        error @ ProveError::Unsound(_) => Failure::because(Exit::Mismatch, what, error).next(DAMAGE_ADVICE),
         error => Failure::because(Exit::Failed, what, error),
     }
 }

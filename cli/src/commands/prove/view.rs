@@ -6,7 +6,9 @@ use fedledger_federation::{
     history::SealView,
     subject::{Subject, record_as_json},
 };
-use fedledger_ledger::{Digest, PublicKey, leaf::Leaf, policy::Accepted, state_receipt::ShownAt, transaction::Envelope};
+use fedledger_ledger::{
+    Digest, PublicKey, leaf::Leaf, policy::Accepted, state_receipt::ShownAt, transaction::Envelope,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ use crate::{
     error::{Exit, Failure},
     output::list,
     trust::Trust,
+    utc::utc,
 };
 
 /// The form of the result as JSON.
@@ -145,7 +148,7 @@ impl ProofView {
         let present = value.is_some();
         let unknown = || format!("the record {}", if present { "is there" } else { "does not exist" });
         self.record = Some(ProvenRecord {
-            statement: subject.as_ref().map_or_else(unknown, |subject| subject.statement(present)),
+            statement: subject.as_ref().map_or_else(unknown, |subject| subject.statement(value)),
             subject,
             key: hex(key),
             present,
@@ -163,7 +166,8 @@ impl ProofView {
             lines.push(format!("entry       {}", entry.index));
             lines.push(format!("kind        {}", entry.kind));
             if let Some(author) = &entry.author {
-                let who = entry.node.as_ref().or(entry.member.as_ref()).map_or_else(String::new, |who| format!("{who}, "));
+                let who =
+                    entry.node.as_ref().or(entry.member.as_ref()).map_or_else(String::new, |who| format!("{who}, "));
                 lines.push(format!("author      {who}key {author}"));
             }
             lines.push(if entry.accepted {
@@ -181,7 +185,7 @@ impl ProofView {
         if let Some(head) = &self.head {
             lines.push(format!("log         {}, {} entries", head.origin, head.size));
             lines.push(format!("co-signed   {}", list(&head.cosigned_by)));
-            lines.extend(head.time_s.map(|time_s| format!("in the log  by {time_s} s after the beginning of 1970")));
+            lines.extend(head.time_s.map(|time_s| format!("in the log  by {}", utc(time_s))));
         }
         lines.push(match &self.problem {
             None => output.good("the proof holds"),

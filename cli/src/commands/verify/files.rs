@@ -1,10 +1,6 @@
 //! Files about a ledger that are no ledger: receipts, chains of epochs, and evidence.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    path::Path,
-};
+use std::{fs::File, io::Read as _, path::Path};
 
 use fedledger_ledger::{
     epoch::{EPOCH_CHAIN_SIZE_BYTES_MAX, EpochChain},
@@ -159,7 +155,11 @@ fn evidence(context: &Context, path: &Path, trust: &Trust) -> Result<(), Failure
         }
     };
     context.output.object(EVIDENCE_SCHEMA, &view, || match &view.problem {
-        None => format!("{} has been signed twice, with different histories, by\n{}", view.origin, view.convicted.join("\n")),
+        None => format!(
+            "{} has been signed twice, with different histories, by\n{}",
+            view.origin,
+            view.convicted.join("\n")
+        ),
         Some(problem) => context.output.bad(&format!("this convicts nobody: {problem}")),
     })?;
     match view.problem {

@@ -1,0 +1,111 @@
+//! `figures [--json] [ROW...]`: measures what the ledger is held to, and prints it beside its targets.
+//!
+//! Exit code 1 if a figure misses what it must reach, 2 for wrong usage. The rows, each measurable alone:
+//!
+//! ```text
+//! commit     committed transactions per second
+//! latency    one client's commit latency
+//! finality   time from submitting to final
+//! cosigning  what seals and co-signatures cost
+//! disk       bytes on disk per transaction
+//! receipt    receipts of a log of 10^9 entries
+//! verify     offline verification of 100,000 entries
+//! start      a replica with 100,000 entries: start to serving
+//! ```
+//!
+//! The benchmarks measure the same with more patience; what both need is written once, beside them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that cannot be made must stop"
+)]
+
+#[path = "../../../../ledger/benches/synthetic/billion.rs"]
+mod billion;
+#[path = "../../../../coordinator/tests/shared/cluster.rs"]
+#[expect(dead_code, reason = "tests use the rest of it")]
+mod cluster;
+#[path = "../../../../federation/tests/history/consortium.rs"]
+#[expect(dead_code, reason = "the tests of histories use the rest of it")]
+mod consortium;
+mod figure;
+mod history;
+mod live;
+#[path = "../../../../coordinator/tests/shared/load.rs"]
+mod load;
+mod receipt;
+mod replica;
+mod verification;
+
+use std::{env, path::Path, process::ExitCode};
+
+use figure::{Figure, Machine};
+use tokio::runtime::Runtime;
+
+const USAGE: &str =
+    "usage: figures [--json] [commit] [latency] [finality] [cosigning] [disk] [receipt] [verify] [start]";
+
+/// Rows that replicas on loopback are needed for.
+const LIVE: [&str; 5] = ["commit", "latency", "finality", "cosigning", "disk"];
+
+/// Rows about a long history.
+const HISTORY: [&str; 2] = ["verify", "start"];
+
+const RECEIPT: &str = "receipt";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        // How this program starts itself, so that verification has memory of its own.
+        [option, bundle] if option == verification::CHILD_OPTION => {
+            verification::run_child(Path::new(bundle));
+            return ExitCode::SUCCESS;
+        }
+        [option] if option == "--help" || option == "-h" => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let (options, mut rows): (Vec<String>, Vec<String>) =
+        arguments.into_iter().partition(|argument| argument.starts_with('-'));
+    let known = |row: &String| LIVE.into_iter().chain(HISTORY).chain([RECEIPT]).any(|known| known == row);
+    if options.iter().any(|option| option != "--json") || !rows.iter().all(known) {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    if rows.is_empty() {
+        rows = LIVE.into_iter().chain([RECEIPT]).chain(HISTORY).map(str::to_owned).collect();
+    }
+    let machine = Machine::now();
+    let figures = measure(&rows);
+    if options.is_empty() {
+        println!("{machine}\n");
+        figure::print(&figures);
+    } else {
+        println!("{}", figure::json(&machine, &figures));
+    }
+    if figures.iter().any(Figure::misses) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn measure(rows: &[String]) -> Vec<Figure> {
+    let runtime = Runtime::new().unwrap();
+    let mut figures = Vec::new();
+    let history = rows.iter().any(|row| HISTORY.contains(&row.as_str())).then(history::long);
+    for row in rows {
+        eprintln!("figures: measuring {row}");
+        figures.extend(match (row.as_str(), &history) {
+            ("commit", _) => runtime.block_on(live::commit()),
+            ("latency", _) => runtime.block_on(live::latency()),
+            ("finality", _) => runtime.block_on(live::finality()),
+            ("cosigning", _) => runtime.block_on(live::co_signing()),
+            ("disk", _) => runtime.block_on(live::disk()),
+            ("verify", Some(history)) => verification::measure(history),
+            ("start", Some(history)) => runtime.block_on(replica::start(history)),
+            _ => receipt::measure(),
+        });
+    }
+    figures
+}

@@ -15,6 +15,7 @@ use std::{
 use fedledger_ledger::{
     Digest, SecretKey,
     bundle::{BundleIndex, BundleWriter},
+    epoch::EpochChain,
     evidence::{Evidence, Prefix},
     leaf::{Leaf, Outcome},
     note::VerifierKey,
@@ -100,11 +101,12 @@ fn write_leaves() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
 
 /// A bundle with everything that one can have.
 fn small_bundle(genesis: &[u8], leaves: &[Vec<u8>], note: &str) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut writer = BundleWriter::new(Vec::new(), genesis)?;
+    let mut writer = BundleWriter::new(Vec::new(), genesis, &EpochChain::default().to_bytes())?;
+    writer.add_note(note)?;
     for leaf in leaves.iter().take(2) {
         writer.add_leaf(leaf)?;
     }
-    writer.add_note(note)?;
+    writer.add_policy(b"quorum none\n")?;
     let mut files = [b"one file".as_slice(), b"another", b""].map(|content| (Digest::of(content), content));
     files.sort();
     for (digest, content) in files {

@@ -6,6 +6,7 @@
 mod answer;
 mod disk;
 mod intake;
+mod proposing;
 mod proven;
 mod sealing;
 mod snapshots;

@@ -21,12 +21,10 @@ use crate::{
     machine::StateMachine,
     merkle::root_at,
     note::{NoteError, NoteSignature, SignedNote},
-    seal::{SEAL_KIND, SealProposal},
     storage::{
         Batch, Column, LogStorage, StorageError,
         notes::{put_note, read_note},
     },
-    transaction::{Nonce, Transaction},
 };
 
 /// Shortest time between two seals, in milliseconds.
@@ -55,23 +53,17 @@ impl Default for SealPace {
 pub const SEAL_TIME_TOLERANCE_MS: u64 = 2000;
 
 /// Wait before a head that did not become final is sealed again, in milliseconds; it doubles up to the other.
-const RESEAL_MS: u64 = 1000;
-const RESEAL_MS_MAX: u64 = 60_000;
-
-/// How long a proposed seal may be under way before it is taken for lost, in milliseconds.
-const SEAL_LOST_MS: u64 = 2000;
+pub(super) const RESEAL_MS: u64 = 1000;
+pub(super) const RESEAL_MS_MAX: u64 = 60_000;
 
 /// How long a leader's seals may stay without one that becomes final before it lets another replica lead, in
 /// milliseconds: its clock may be wrong. It doubles up to the other, for replicas that make heads final may be missing,
 /// too.
-const PATIENCE_MS: u64 = 5000;
-const PATIENCE_MS_MAX: u64 = 60_000;
+pub(super) const PATIENCE_MS: u64 = 5000;
+pub(super) const PATIENCE_MS_MAX: u64 = 60_000;
 
 /// Seals not final yet whose times are remembered.
 const SEAL_TIMES_KEPT: usize = 256;
-
-/// Entries within which a proposed seal must be applied.
-const SEAL_VALIDITY_ENTRIES: u64 = 10_000;
 
 /// Heads that may wait for the disk; beyond it the oldest are not signed.
 const UNSIGNED_MAX: usize = 256;
@@ -109,30 +101,30 @@ pub(super) struct Sealing {
     pub finality: Finality,
     pub cosigned: Cosigned,
     /// Time of the newest seal whose head is final, as far as that is known since the start.
-    final_time_ms: u64,
+    pub final_time_ms: u64,
     /// Times of the seals after it, by the size of the head.
-    times: BTreeMap<u64, u64>,
-    pace: SealPace,
+    pub times: BTreeMap<u64, u64>,
+    pub pace: SealPace,
     /// Milliseconds since the Unix epoch, as last told.
-    now_ms: u64,
+    pub now_ms: u64,
     /// When this replica last proposed a seal.
-    proposed_ms: u64,
+    pub proposed_ms: u64,
     /// Whether that seal is still under way.
-    under_way: bool,
+    pub under_way: bool,
     /// Wait before the last head is sealed again.
-    reseal_ms: u64,
+    pub reseal_ms: u64,
     /// Since when this leader has waited for a head to become final.
-    waiting_since_ms: Option<u64>,
+    pub waiting_since_ms: Option<u64>,
     /// How long it waits before it lets another replica lead.
-    patience_ms: u64,
+    pub patience_ms: u64,
     /// The replica that was last asked to lead instead.
-    handed_to: ReplicaId,
+    pub handed_to: ReplicaId,
     /// Seals applied in this step, with their Raft indexes and times.
-    heads: Vec<(SealedHead, u64, u64)>,
+    pub heads: Vec<(SealedHead, u64, u64)>,
     /// Heads whose records are being written, by size.
     unsigned: BTreeMap<u64, Unsigned>,
     /// The epoch in force.
-    epoch: Arc<Epoch>,
+    pub epoch: Arc<Epoch>,
     /// The states that recent seals fix.
     pub proven: ProvenStates,
     /// Why this replica must stop.
@@ -179,7 +171,7 @@ impl Sealing {
         Ok(Self {
             finality,
             cosigned,
-            final_time_ms: 0,
+            final_time_ms: if final_size > sealed.index { sealed.time_ms } else { 0 },
             times,
             pace: SealPace::default(),
             now_ms: 0,
@@ -338,123 +330,6 @@ impl Sealing {
 }
 
 impl<M: StateMachine> Replica<M> {
-    /// Seals at another pace from now on, as long as this replica leads.
-    pub const fn pace_seals(&mut self, pace: SealPace) {
-        self.sealing.pace = pace;
-    }
-
-    /// Tells the time, in milliseconds since the Unix epoch, and lets a leader seal what is due. Nothing but the time of
-    /// seals and co-signatures depends on it.
-    pub fn clock(&mut self, now_ms: u64) {
-        self.sealing.now_ms = now_ms;
-        // A clock that was set back must not stop the sealing.
-        self.sealing.proposed_ms = self.sealing.proposed_ms.min(now_ms);
-        if !self.leads() {
-            self.sealing.under_way = false;
-            self.sealing.waiting_since_ms = None;
-            return;
-        }
-        if self.sealing.under_way && now_ms - self.sealing.proposed_ms > SEAL_LOST_MS {
-            self.sealing.under_way = false;
-        }
-        if self.seal_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-            self.propose_seal();
-        }
-        self.wait_for_finality(now_ms);
-    }
-
-    /// Lets another replica lead when nothing becomes final for too long.
-    fn wait_for_finality(&mut self, now_ms: u64) {
-        let sealed = self.log.sealed();
-        let sealing = &mut self.sealing;
-        if sealed.number == 0 || sealing.finality.final_size() > sealed.index {
-            sealing.waiting_since_ms = None;
-            return;
-        }
-        let since_ms = sealing.waiting_since_ms.filter(|since_ms| *since_ms <= now_ms).unwrap_or(now_ms);
-        sealing.waiting_since_ms = Some(since_ms);
-        if now_ms - since_ms >= sealing.patience_ms {
-            sealing.waiting_since_ms = Some(now_ms);
-            sealing.patience_ms = (sealing.patience_ms * 2).min(PATIENCE_MS_MAX);
-            tracing::warn!("seals do not become final: check this machine's clock; another replica is to lead");
-            self.hand_over();
-        }
-    }
-
-    /// Whether the seals of this replica would take effect.
-    fn may_seal(&self) -> bool {
-        self.log.sealed().may_seal(&self.identity.transaction_key.public(), self.log.machine().epoch())
-    }
-
-    /// When [`Self::clock`] must be called again at the latest, in milliseconds since the Unix epoch.
-    pub fn seal_due_ms(&self) -> Option<u64> {
-        let sealing = &self.sealing;
-        if !self.leads() {
-            return None;
-        }
-        if sealing.under_way {
-            return Some(sealing.proposed_ms.saturating_add(SEAL_LOST_MS + 1));
-        }
-        if !self.may_seal() {
-            return Some(sealing.proposed_ms.saturating_add(RESEAL_MS));
-        }
-        let sealed = self.log.sealed();
-        if !self.log.is_dirty() {
-            let is_unfinished = sealing.finality.final_size() <= sealed.index;
-            return is_unfinished.then(|| sealing.proposed_ms.saturating_add(sealing.reseal_ms));
-        }
-        if self.log.size() - sealed.index > sealing.pace.entries {
-            return Some(sealing.now_ms);
-        }
-        Some(sealing.proposed_ms.saturating_add(sealing.pace.interval_ms))
-    }
-
-    fn propose_seal(&mut self) {
-        self.sealing.proposed_ms = self.sealing.now_ms;
-        if !self.may_seal() {
-            tracing::warn!("this replica is no longer one of the consortium's: another one is to lead");
-            self.hand_over();
-            return;
-        }
-        let is_clean = !self.log.is_dirty();
-        let sealing = &mut self.sealing;
-        sealing.reseal_ms = if is_clean { (sealing.reseal_ms * 2).min(RESEAL_MS_MAX) } else { RESEAL_MS };
-        let payload = SealProposal {
-            time_ms: self.sealing.now_ms,
-            term: self.consensus.status().term,
-            cosigned: self.sealing.finality.cosigners(),
-        }
-        .to_bytes();
-        // Unique as long as a leader does not seal twice in a millisecond at one size.
-        let (size, key) = (self.log.size(), &self.identity.transaction_key);
-        let digest = Digest::of_parts(&[b"fedledger/v1/seal-nonce\n", &size.to_be_bytes(), &payload]);
-        let mut nonce = [0; 16];
-        nonce.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-        let transaction = Transaction {
-            chain: *self.log.chain(),
-            author: key.public(),
-            nonce: Nonce(nonce),
-            not_after_index: size.saturating_add(SEAL_VALIDITY_ENTRIES),
-            kind: SEAL_KIND.to_owned(),
-            payload,
-        };
-        let envelope = transaction.sign(key).to_bytes();
-        self.sealing.under_way = self.consensus.propose(envelope).is_ok();
-    }
-
-    /// Lets another replica lead, the next one in turn of those that can: were it always the best follower, two
-    /// replicas with wrong clocks could hand leadership to each other for ever.
-    fn hand_over(&mut self) {
-        let peers = self.consensus.status().peers;
-        let able = || peers.iter().filter(|peer| peer.active && !peer.snapshot).map(|peer| peer.id);
-        let Some(to) = able().find(|id| *id > self.sealing.handed_to).or_else(|| able().next()) else { return };
-        self.sealing.handed_to = to;
-        match self.consensus.transfer_leadership(to) {
-            Ok(()) => tracing::info!(%to, "asked another replica to lead"),
-            Err(error) => tracing::debug!(%error, "leadership was not transferred"),
-        }
-    }
-
     /// Signs the head of this size: the write that said so ([`DiskWrite::cosign`](super::DiskWrite::cosign)) is durable.
     pub fn cosign(&mut self, size: u64) -> Step<M> {
         let findings = self.sealing.sign(&self.identity, size).unwrap_or_else(|error| {

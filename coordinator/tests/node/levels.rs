@@ -59,6 +59,7 @@ async fn what_is_promised_comes_onto_the_ledger() {
     assert!(receipt.by_index >= INTAKE_ENTRIES);
     // Nobody asks again.
     let index = timeout(LONG, place_of(cluster.node(3), &envelope)).await.unwrap();
+    assert_eq!(timeout(LONG, place_of(cluster.node(2), &envelope)).await.unwrap(), index);
     assert!(index <= receipt.by_index);
     // What is there already is answered as such, with the outcome.
     let again = client.submit_until(&envelope, Level::Accepted).await.unwrap();

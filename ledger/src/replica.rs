@@ -316,8 +316,10 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         let digest = Digest::of(payload);
-        self.proposed.remove(&digest);
-        let answer = match self.log.apply(raft_index, payload) {
+        // What was proposed or waited for here was checked first: the signature need not be verified twice.
+        let is_checked = self.proposed.remove(&digest).is_some() || self.waiting.contains_key(&digest);
+        let apply = if is_checked { Log::apply_known_valid } else { Log::apply };
+        let answer = match apply(&mut self.log, raft_index, payload) {
             Applied::Entry(mut entry) => {
                 batch.extend(std::mem::take(&mut entry.batch));
                 let answer = committed(&entry);

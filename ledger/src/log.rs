@@ -230,7 +230,7 @@ impl<M: StateMachine> Log<M> {
             machine,
             state,
             sealed,
-            frontier: position.frontier,
+            frontier: Frontier::read(position.size, |node| read_node(storage, node))?,
             last_raft_index: position.last_raft_index,
             dedup,
         }))
@@ -438,7 +438,7 @@ impl<M: StateMachine> Log<M> {
                 None => batch.delete(Column::State, key),
             }
         }
-        let position = Position { frontier: self.frontier.clone(), last_raft_index: self.last_raft_index };
+        let position = Position { size: self.size(), last_raft_index: self.last_raft_index };
         batch.put(Column::Meta, META_POSITION, codec::encode(&position));
     }
 }
@@ -473,12 +473,12 @@ const META_SEALED: &[u8] = b"sealed";
 /// Largest record of where sealing stands: two epochs.
 const SEALED_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A frontier has at most 64 nodes of 34 bytes.
-const POSITION_SIZE_BYTES_MAX: usize = 4096;
+/// Two numbers with their names.
+const POSITION_SIZE_BYTES_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 struct Position {
-    frontier: Frontier,
+    size: u64,
     last_raft_index: u64,
 }
 

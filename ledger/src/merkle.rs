@@ -25,7 +25,7 @@ mod prove;
 mod tests;
 mod verify;
 
-pub use frontier::{Frontier, FrontierError, LOG_SIZE_MAX};
+pub use frontier::{Frontier, LOG_SIZE_MAX};
 pub use leaf_hashes::LeafHashes;
 pub use prove::{ProofError, consistency_proof, inclusion_proof, root_at};
 pub use verify::{ProofMismatch, verify_consistency, verify_inclusion};

@@ -2,8 +2,6 @@
 //!
 //! Also known as a compact range: a log of 0b1101 entries is described by the roots of its subtrees of 8, 4 and 1.
 
-use serde::{Deserialize, Serialize};
-
 use super::{NodeId, empty_root, node_hash};
 use crate::Digest;
 
@@ -12,32 +10,10 @@ use crate::Digest;
 pub const LOG_SIZE_MAX: u64 = u64::MAX >> 1;
 
 /// The complete subtrees of a log, one for each bit set in its size; the largest first, which is from left to right.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Parts", into = "Parts")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
     nodes: Vec<Digest>,
-}
-
-/// A size and nodes that are no frontier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrontierError {
-    /// The size exceeds [`LOG_SIZE_MAX`].
-    #[error("a log of {size} entries is larger than the {LOG_SIZE_MAX} allowed")]
-    TooLarge {
-        /// Size found, in entries.
-        size: u64,
-    },
-    /// The number of nodes does not fit the size.
-    #[error("a log of {size} entries has {expected} complete subtrees, found {found}")]
-    NodeCount {
-        /// Size of the log, in entries.
-        size: u64,
-        /// Bits set in the size.
-        expected: usize,
-        /// Nodes found.
-        found: usize,
-    },
 }
 
 impl Frontier {
@@ -46,19 +22,16 @@ impl Frontier {
         Self::default()
     }
 
-    /// The frontier of a log of `size` entries, from its complete subtrees, the largest first.
+    /// The frontier of a log of `size` entries whose nodes are stored.
     ///
     /// # Errors
     ///
-    /// [`FrontierError`]. The hashes themselves cannot be checked here; compare [`Frontier::root`] with a signed root.
-    pub fn from_parts(size: u64, nodes: Vec<Digest>) -> Result<Self, FrontierError> {
-        if size > LOG_SIZE_MAX {
-            return Err(FrontierError::TooLarge { size });
-        }
-        let expected = size.count_ones() as usize;
-        if nodes.len() != expected {
-            return Err(FrontierError::NodeCount { size, expected, found: nodes.len() });
-        }
+    /// Those of `fetch`.
+    pub fn read<E>(size: u64, mut fetch: impl FnMut(NodeId) -> Result<Digest, E>) -> Result<Self, E> {
+        let levels = (0..u64::BITS as u8).rev().filter(|level| size >> level & 1 == 1);
+        // Left of the subtree for this bit lie as many entries as the bits above it say.
+        let nodes =
+            levels.map(|level| fetch(NodeId { level, index: (size >> level) - 1 })).collect::<Result<_, E>>()?;
         Ok(Self { size, nodes })
     }
 
@@ -99,32 +72,12 @@ impl Frontier {
     }
 }
 
-/// A frontier as encoded, before it is checked.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Parts {
-    size: u64,
-    nodes: Vec<Digest>,
-}
-
-impl TryFrom<Parts> for Frontier {
-    type Error = FrontierError;
-
-    fn try_from(parts: Parts) -> Result<Self, FrontierError> {
-        Self::from_parts(parts.size, parts.nodes)
-    }
-}
-
-impl From<Frontier> for Parts {
-    fn from(frontier: Frontier) -> Self {
-        Self { size: frontier.size, nodes: frontier.nodes }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, convert::Infallible};
+
     use super::*;
-    use crate::{codec, merkle::leaf_hash};
+    use crate::merkle::leaf_hash;
 
     fn frontier_of(size: u64) -> Frontier {
         let mut frontier = Frontier::new();
@@ -149,29 +102,22 @@ mod tests {
     }
 
     #[test]
-    fn a_frontier_survives_encoding_and_parts() {
-        for size in 0..70 {
-            let frontier = frontier_of(size);
-            let bytes = codec::encode(&frontier);
-            assert_eq!(codec::decode(&bytes, 4096), Ok(frontier.clone()), "size {size}");
-            assert_eq!(Frontier::from_parts(size, frontier.nodes().to_vec()), Ok(frontier));
+    fn a_frontier_is_read_from_the_nodes_that_its_appends_reported() {
+        let (mut frontier, mut nodes) = (Frontier::new(), BTreeMap::new());
+        for index in 0..70_u64 {
+            assert_eq!(Frontier::read(index, |node| nodes.get(&node).copied().ok_or(node)), Ok(frontier.clone()));
+            nodes.extend(frontier.append(leaf_hash(&index.to_be_bytes())));
         }
+        assert_eq!(
+            Frontier::read(72, |node| nodes.get(&node).copied().ok_or(node)),
+            Err(NodeId { level: 3, index: 8 })
+        );
     }
 
     #[test]
-    fn a_wrong_number_of_nodes_is_refused_also_by_the_decoder() {
-        let error = FrontierError::NodeCount { size: 5, expected: 2, found: 3 };
-        assert_eq!(Frontier::from_parts(5, vec![Digest::default(); 3]), Err(error));
-        let bytes = codec::encode(&Parts { size: 5, nodes: vec![Digest::default(); 3] });
-        let decoded = codec::decode::<Frontier>(&bytes, 4096).unwrap_err();
-        assert!(decoded.to_string().contains(&error.to_string()), "{decoded}");
-    }
-
-    #[test]
-    fn the_size_is_bounded_so_that_it_cannot_wrap() {
-        let size = LOG_SIZE_MAX + 1;
-        assert_eq!(Frontier::from_parts(size, vec![Digest::default()]), Err(FrontierError::TooLarge { size }));
-        let mut largest = Frontier::from_parts(LOG_SIZE_MAX, vec![Digest::default(); 63]).unwrap();
+    fn the_largest_log_takes_one_more_entry_without_wrapping() {
+        let mut largest = Frontier::read(LOG_SIZE_MAX, |_| Ok::<_, Infallible>(Digest::default())).unwrap();
+        assert_eq!(largest.nodes().len(), 63);
         assert_eq!(largest.append(Digest::default()).len(), 64);
         assert_eq!((largest.size(), largest.nodes().len()), (1 << 63, 1));
     }

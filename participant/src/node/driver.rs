@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fedledger_federation::command::RoundKey;
-use fedledger_proto::endpoint::InboundRequest;
+use fedledger_proto::{endpoint::InboundRequest, kit::PeerConfig};
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -18,7 +18,7 @@ use super::{
     follower::{self, Fed},
     intent::Intent,
     jobs,
-    peers::{self, Replica},
+    peers::{self, KnownReplicas, Replica},
     serve, submitter,
 };
 
@@ -41,7 +41,7 @@ const HEADS_ASKED: usize = 2;
 pub(super) struct Driver {
     core: Core,
     context: Arc<Context>,
-    replicas: watch::Sender<Vec<Replica>>,
+    follow: Follow,
     size: watch::Sender<u64>,
     status: watch::Sender<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
@@ -72,9 +72,19 @@ pub(super) struct Sources {
     pub requests: mpsc::Receiver<InboundRequest>,
 }
 
+/// Which replicas the node connects with.
+pub(super) struct Follow {
+    /// The replicas that are admitted and dialed now.
+    pub replicas: watch::Sender<Vec<Replica>>,
+    /// Entries in the log when they were known. What an earlier entry says of them is out of date.
+    pub known_size: u64,
+    /// Their addresses.
+    pub configured: Vec<PeerConfig>,
+}
+
 /// What the driver and its handle share.
 pub(super) struct Channels {
-    pub replicas: watch::Sender<Vec<Replica>>,
+    pub follow: Follow,
     pub size: watch::Sender<u64>,
     pub status: watch::Sender<NodeStatus>,
     pub events: broadcast::Sender<NodeEvent>,
@@ -91,11 +101,11 @@ impl Driver {
     ) -> (Self, Sources) {
         let (inputs, inputs_out) = mpsc::channel(INPUTS_WAITING_MAX);
         let (feed, feed_out) = mpsc::channel(LEAVES_WAITING_MAX);
-        let Channels { replicas, size, status, events, stop } = channels;
+        let Channels { follow, size, status, events, stop } = channels;
         let driver = Self {
             core,
             context,
-            replicas,
+            follow,
             size,
             status,
             events,
@@ -269,16 +279,31 @@ impl Driver {
         });
     }
 
-    /// Members may come and go; connections follow the ledger.
-    async fn refresh_replicas(&self) {
-        let members = self.core.federation().members();
-        let replicas = peers::replicas(members, self.core.member());
-        if *self.replicas.borrow() != replicas {
-            let admitted = replicas.iter().map(|replica| replica.key).collect();
-            self.replicas.send_replace(replicas);
-            if let Err(error) = self.context.endpoint.set_admitted(admitted).await {
-                tracing::debug!(%error, "the endpoint has stopped");
-            }
+    /// Members and keys may come and go; connections follow the ledger. A log that is being read anew says what was, not
+    /// what is.
+    async fn refresh_replicas(&mut self) {
+        let size = self.core.size();
+        if !self.core.is_current() || size < self.follow.known_size {
+            return;
+        }
+        let replicas = peers::replicas(self.core.federation().members(), self.core.member());
+        if *self.follow.replicas.borrow() == replicas {
+            return;
+        }
+        let known = KnownReplicas { size, replicas: replicas.clone() };
+        let files = Arc::clone(&self.context.files);
+        self.blocking("remembering the replicas", move || files.store_replicas(&known)).await;
+        self.follow.known_size = size;
+        let admitted = replicas.iter().map(|replica| replica.key).collect();
+        let dialed = peers::addresses(&replicas, &self.follow.configured);
+        self.follow.replicas.send_replace(replicas);
+        let endpoint = &self.context.endpoint;
+        let followed = match endpoint.set_dial(dialed).await {
+            Ok(()) => endpoint.set_admitted(admitted).await,
+            stopped => stopped,
+        };
+        if let Err(error) = followed {
+            tracing::debug!(%error, "the endpoint has stopped");
         }
     }
 }

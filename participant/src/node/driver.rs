@@ -1,8 +1,13 @@
 //! Carrying out what the core decides: the one task that owns it, and the tasks that it starts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fedledger_federation::command::RoundKey;
+use fedledger_ledger::PublicKey;
 use fedledger_proto::{endpoint::InboundRequest, kit::PeerConfig};
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
@@ -55,6 +60,8 @@ pub(super) struct Driver {
     work: BTreeMap<RoundKey, CancellationToken>,
     /// Ends the subscription to the replica that is followed.
     following: Option<CancellationToken>,
+    /// Its transport key.
+    followed_key: Option<PublicKey>,
     /// Counts the replicas that were followed, so that what comes late from an earlier one is told apart.
     turn: u64,
     failures: u32,
@@ -116,6 +123,7 @@ impl Driver {
             submissions: BTreeMap::new(),
             work: BTreeMap::new(),
             following: None,
+            followed_key: None,
             turn: 0,
             failures: 0,
             retry_at: Instant::now(),
@@ -152,9 +160,9 @@ impl Driver {
                     None
                 }
                 _ = ticks.tick() => {
-                    self.refresh_replicas().await;
+                    let is_left = self.refresh_replicas().await;
                     self.ask_for_heads();
-                    Some(Input::Tick)
+                    Some(if is_left { self.leave() } else { Input::Tick })
                 }
                 Ok(()) = connected.changed(), if idle => None,
                 () = sleep_until(self.retry_at), if idle && self.retry_at > Instant::now() => None,
@@ -280,21 +288,22 @@ impl Driver {
     }
 
     /// Members and keys may come and go; connections follow the ledger. A log that is being read anew says what was, not
-    /// what is.
-    async fn refresh_replicas(&mut self) {
+    /// what is. True if the replica that is followed is none any more, or has another key.
+    async fn refresh_replicas(&mut self) -> bool {
         let size = self.core.size();
         if !self.core.is_current() || size < self.follow.known_size {
-            return;
+            return false;
         }
         let replicas = peers::replicas(self.core.federation().members(), self.core.member());
         if *self.follow.replicas.borrow() == replicas {
-            return;
+            return false;
         }
         let known = KnownReplicas { size, replicas: replicas.clone() };
         let files = Arc::clone(&self.context.files);
         self.blocking("remembering the replicas", move || files.store_replicas(&known)).await;
         self.follow.known_size = size;
-        let admitted = replicas.iter().map(|replica| replica.key).collect();
+        let admitted: BTreeSet<PublicKey> = replicas.iter().map(|replica| replica.key).collect();
+        let is_left = self.followed_key.is_some_and(|key| !admitted.contains(&key));
         let dialed = peers::addresses(&replicas, &self.follow.configured);
         self.follow.replicas.send_replace(replicas);
         let endpoint = &self.context.endpoint;
@@ -305,6 +314,13 @@ impl Driver {
         if let Err(error) = followed {
             tracing::debug!(%error, "the endpoint has stopped");
         }
+        is_left
+    }
+
+    /// Leaves the replica that is followed. Its stream need not end by itself when the connection is closed here.
+    fn leave(&mut self) -> Input {
+        self.unfollow();
+        Input::Lost { reason: "it is no replica any more, or has another transport key".to_owned() }
     }
 }
 
@@ -319,6 +335,7 @@ impl Driver {
         let Some(replica) = available.into_iter().find(|replica| !excluded.contains(&replica.name)) else { return };
         self.turn += 1;
         let stop = self.stop.child_token();
+        self.followed_key = Some(replica.key);
         let (context, feed, from) = (Arc::clone(&self.context), self.feed.clone(), self.core.size());
         self.tasks.spawn(follower::follow(context, replica, from, self.turn, feed, stop.clone()));
         self.following = Some(stop);
@@ -328,6 +345,7 @@ impl Driver {
         if let Some(stop) = self.following.take() {
             stop.cancel();
         }
+        self.followed_key = None;
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Instant::now() + peers::backoff(self.failures.min(RETRY_EXPONENT_MAX));
     }

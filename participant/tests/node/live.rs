@@ -160,6 +160,7 @@ async fn a_node_goes_on_with_a_replicas_new_transport_key_and_begins_with_it_the
     let directory = directory(&[("alpha", &replica)]);
     let node = start(directory.path()).await;
     let mut status = node.status();
+    replica.until_joined().await;
     let new = SecretKey::from_seed([77; 32]);
     let size = replica.change(|ledger| {
         ledger.rotate_transport_key("alpha", new.public());

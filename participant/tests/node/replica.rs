@@ -80,6 +80,11 @@ impl Replica {
         Some(bytes)
     }
 
+    /// Waits until a participant is connected.
+    pub async fn until_joined(&self) {
+        self.endpoint.connected().wait_for(|peers| !peers.is_empty()).await.unwrap();
+    }
+
     /// Waits until no participant is connected.
     pub async fn until_alone(&self) {
         self.endpoint.connected().wait_for(BTreeSet::is_empty).await.unwrap();

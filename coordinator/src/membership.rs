@@ -64,31 +64,41 @@ pub(crate) fn current(kit: ReplicaKit, state: &Federation) -> Result<(ReplicaKit
 
 /// Lets connections follow the ledger: admits the nodes that there are, with the transport keys in force, dials the
 /// replicas among them, and says when this node itself must be started again.
-pub(crate) async fn follow(kit: ReplicaKit, endpoint: Endpoint, view: SharedView, peers: Peers) {
+pub(crate) fn follow(
+    kit: ReplicaKit,
+    endpoint: Endpoint,
+    view: SharedView,
+    peers: Peers,
+) -> impl Future<Output = ()> + Send {
+    // Before anything is applied, so that no change is missed.
     let mut changes = view.membership();
-    while changes.changed().await.is_ok() {
-        let (keys, own) = {
-            let view = view.read();
-            (view.transport_keys().clone(), node_of(&view.members, &kit.config.name).cloned())
-        };
-        peers.set(replicas(&kit, &keys));
-        let admitted = keys.values().copied().collect();
-        let followed = match endpoint.set_dial(dialed(&kit, &keys)).await {
-            Ok(()) => endpoint.set_admitted(admitted).await,
-            stopped => stopped,
-        };
-        if let Err(error) = followed {
-            tracing::error!(%error, "the changed membership does not take effect on connections");
-            return;
-        }
-        match own {
-            Some(node) if has_keys_of(&kit, &node) => {}
-            Some(_) => {
+    async move {
+        let has_own_keys = |own: Option<&Node>| own.is_some_and(|node| has_keys_of(&kit, node));
+        // Keys that are newer than the ledger here are no reason to start again.
+        let mut is_current = has_own_keys(node_of(&view.read().members, &kit.config.name));
+        while changes.changed().await.is_ok() {
+            let (keys, own) = {
+                let view = view.read();
+                (view.transport_keys().clone(), node_of(&view.members, &kit.config.name).cloned())
+            };
+            peers.set(replicas(&kit, &keys));
+            let followed = match endpoint.set_dial(dialed(&kit, &keys)).await {
+                Ok(()) => endpoint.set_admitted(keys.values().copied().collect()).await,
+                stopped => stopped,
+            };
+            if let Err(error) = followed {
+                tracing::error!(%error, "the changed membership does not take effect on connections");
+                return;
+            }
+            if own.is_none() {
+                tracing::error!("the members have excluded this node: stop it, nobody listens to it any more");
+            } else if has_own_keys(own.as_ref()) {
+                is_current = true;
+            } else if is_current {
                 tracing::warn!(
                     "the members have agreed on new keys of this node: start it again, so that it uses them"
                 );
             }
-            None => tracing::error!("the members have excluded this node: stop it, nobody listens to it any more"),
         }
     }
 }

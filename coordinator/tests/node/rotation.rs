@@ -66,7 +66,8 @@ async fn rotate(cluster: &Cluster, site: u64) -> u64 {
     };
     let installed = InstalledSite::open(&directory).unwrap();
     let request = installed.rotate(Some(NodeRole::Replica), &[KeyPurpose::Transport], None, &mut randomness).unwrap();
-    let [key] = request.keys.as_slice() else { panic!("one key") };
+    assert_eq!(request.keys.len(), 1);
+    let key = &request.keys[0];
     let keys = NodeKeys { name: format!("site-{site}/replica"), transport_key: Some(key.new), ..NodeKeys::default() };
     let action = Action::RotateKeys(RotateKeys {
         member: format!("site-{site}"),

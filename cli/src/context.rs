@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use fedledger_federation::history::{History, Keep};
 use fedledger_proto::{
-    api::{ApiClient, ApiError, Level, SeenHead, Vouched},
+    api::{ApiClient, Level, SeenHead, Vouched},
     kit::{Identity, KitError, Passphrase, SeenHeads},
 };
 use tokio::runtime::Runtime;
@@ -135,7 +135,7 @@ impl Context {
                         let replica = RemoteSource::new(client, self.runtime.handle().clone());
                         Ok(Source::Replica(Box::new(replica)))
                     }
-                    (Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }), Some(path)) => {
+                    (Err(error), Some(path)) if error.is_silence() => {
                         let others = if others.is_empty() { "" } else { ", nor do the others" };
                         self.output.remark(&format!("{url} does not answer{others}, so {} is read", path.display()));
                         Ok(Source::open(&path)?)

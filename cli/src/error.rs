@@ -135,6 +135,7 @@ impl From<&ApiError> for Failure {
         let exit = match error {
             ApiError::Rejected { .. } => Exit::Refused,
             ApiError::TimedOut { .. } => Exit::TimedOut,
+            ApiError::NoReplica { tried } => tried.first().map_or(Exit::Failed, |first| Self::from(first).exit),
             ApiError::Refused(refused) => match refused.code {
                 ApiCode::Unauthenticated | ApiCode::UnknownMember | ApiCode::NotPermitted => Exit::Refused,
                 ApiCode::NoLeader | ApiCode::Busy | ApiCode::TimedOut | ApiCode::NotFinal | ApiCode::Stopping => {
@@ -148,7 +149,7 @@ impl From<&ApiError> for Failure {
         };
         let failure = Self::because(exit, "the replica did not do it", format!("{error} ({})", error.code()));
         match error {
-            ApiError::Unreachable { .. } => {
+            ApiError::Unreachable { .. } | ApiError::NoReplica { .. } => {
                 failure.next("start the replica, name another one with --connect, or read offline with --ledger")
             }
             ApiError::TimedOut { .. } => failure.next(TIMED_OUT_ADVICE),

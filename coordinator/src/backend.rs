@@ -27,8 +27,9 @@ use crate::{
     checkpoints::{CheckpointFailure, Checkpoints, Latest},
     http::{Condition, TileBackend},
     intake::{Intake, Taken},
+    peers::Peers,
     proofs,
-    replica::{Finalized, Handle, LEVEL_TIMEOUT, Peers, SubmitFailure, Submitted},
+    replica::{Finalized, Handle, LEVEL_TIMEOUT, SubmitFailure, Submitted},
     shared::SharedView,
 };
 
@@ -114,7 +115,8 @@ fn parse_head(note: &str) -> Option<(SignedNote, Checkpoint)> {
 fn submit_error(failure: SubmitFailure) -> SubmitError {
     match failure {
         SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
-        SubmitFailure::Refused(CoreError::Busy | CoreError::Seal | CoreError::Propose(_)) => SubmitError::Busy,
+        SubmitFailure::Refused(CoreError::Seal) => SubmitError::Seal,
+        SubmitFailure::Refused(CoreError::Busy | CoreError::Propose(_)) => SubmitError::Busy,
         SubmitFailure::NoLeader => SubmitError::NoLeader,
         SubmitFailure::TimedOut => SubmitError::TimedOut,
         SubmitFailure::ExpiresTooSoon { not_after_index, by_index } => {
@@ -148,7 +150,7 @@ impl Backend for ReplicaBackend {
             let view = self.view.read();
             view.members.by_transport_key(key).map(|(_, node)| node.name.clone())
         };
-        let others = self.peers.iter().filter(|(id, _)| *id != status.id);
+        let others = self.peers.all().into_iter().filter(|(id, _)| *id != status.id);
         let peers = others.filter_map(|(id, key)| {
             let matched_index = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.matched);
             let connected = connected.contains(&key);

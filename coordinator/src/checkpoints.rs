@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fedledger_ledger::{
     Digest,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, CheckpointNoteError},
     evidence::{Evidence, Prefix},
     finality::{Cosignature, OfferError, Offered},
     log::read_node,
@@ -125,7 +125,7 @@ impl Checkpoints {
         let checkpoint = parse(known)?;
         if checkpoint.origin() != origin {
             let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());
-            return Err(OfferError::Origin { expected, found }.into());
+            return Err(OfferError::from(CheckpointNoteError::Origin { expected, found }).into());
         }
         let compared = self.compare(&checkpoint, known, &[]).await;
         if let Err(CheckpointFailure::Contradicts { .. }) = &compared {
@@ -204,5 +204,6 @@ impl Checkpoints {
 
 /// The head that a note is about.
 fn parse(note: &str) -> Result<Checkpoint, OfferError> {
-    Ok(Checkpoint::parse(SignedNote::parse(note)?.text())?)
+    let note = SignedNote::parse(note)?;
+    Ok(Checkpoint::parse(note.text()).map_err(CheckpointNoteError::from)?)
 }

@@ -1,9 +1,9 @@
 //! Sending heads to the other replicas: every replica sends its co-signatures itself, to everybody, so that no leader can
 //! hold them back.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use fedledger_ledger::PublicKey;
+use fedledger_ledger::{PublicKey, consensus::ReplicaId};
 use fedledger_proto::{
     endpoint::Endpoint,
     wire::{CheckpointRequest, CheckpointResponse},
@@ -13,7 +13,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use crate::{checkpoints::Checkpoints, replica::Peers, tasks::Tasks};
+use crate::{checkpoints::Checkpoints, peers::Peers, tasks::Tasks};
 
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,24 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// made up for.
 const REPEAT: Duration = Duration::from_secs(1);
 
-/// Sends every new head in `notes` to every other replica.
+/// Sends every new head in `notes` to every replica but `own`, under the transport keys that they have then.
 pub fn start(
     tasks: &Tasks,
     peers: &Peers,
-    own: PublicKey,
+    own: ReplicaId,
     endpoint: &Endpoint,
     notes: &watch::Receiver<Option<String>>,
     checkpoints: &Checkpoints,
 ) {
-    for (_, peer) in peers.iter().filter(|(_, key)| *key != own) {
-        let teller = Teller { peer, endpoint: endpoint.clone(), checkpoints: checkpoints.clone(), told: None };
+    for id in peers.all().into_keys().filter(|id| *id != own) {
+        let (peers, endpoint, checkpoints) = (peers.clone(), endpoint.clone(), checkpoints.clone());
+        let teller = Teller { id, peers, endpoint, checkpoints, told: None };
         tasks.spawn(teller.run(notes.clone()));
     }
 }
 
 /// Tells one peer.
 struct Teller {
-    peer: PublicKey,
+    id: ReplicaId,
+    peers: Peers,
     endpoint: Endpoint,
     checkpoints: Checkpoints,
     /// The note that the peer has taken last.
@@ -51,11 +53,17 @@ impl Teller {
         let mut connected = self.endpoint.connected();
         let mut repeat = interval(REPEAT);
         repeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut keys = self.peers.changes();
         loop {
-            let peer = self.peer;
-            if connected.wait_for(|peers| peers.contains(&peer)).await.is_err() {
-                return;
-            }
+            let peer = keys.borrow_and_update().get(&self.id).copied();
+            let reached = tokio::select! {
+                changed = keys.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                reached = reach(&mut connected, peer) => reached,
+            };
+            let Some(peer) = reached else { return };
             let newest = tokio::select! {
                 changed = notes.changed() => match changed {
                     Ok(()) => notes.borrow_and_update().clone(),
@@ -63,20 +71,20 @@ impl Teller {
                 },
                 _ = repeat.tick() => {
                     if let Some(note) = self.checkpoints.unvouched().await {
-                        self.tell(note).await;
+                        self.tell(peer, note).await;
                     }
                     self.checkpoints.newest().await
                 }
             };
             if let Some(note) = newest.filter(|note| self.told.as_ref() != Some(note)) {
-                self.tell(note).await;
+                self.tell(peer, note).await;
             }
         }
     }
 
-    async fn tell(&mut self, note: String) {
+    async fn tell(&mut self, peer: PublicKey, note: String) {
         let request = CheckpointRequest::Offer { note: note.clone() };
-        match timeout(PATIENCE, self.endpoint.call(self.peer, &request, PATIENCE)).await {
+        match timeout(PATIENCE, self.endpoint.call(peer, &request, PATIENCE)).await {
             Ok(Ok(CheckpointResponse::Taken { note: theirs })) => {
                 self.told = Some(note);
                 if let Some(theirs) = theirs {
@@ -84,10 +92,17 @@ impl Teller {
                 }
             }
             Ok(Ok(CheckpointResponse::Latest { .. })) => {
-                tracing::warn!(peer = %self.peer, "a replica answers something that was not asked");
+                tracing::warn!(%peer, "a replica answers something that was not asked");
             }
-            Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "a replica does not take a head"),
-            Err(_) => tracing::debug!(peer = %self.peer, "a replica takes too long to take a head"),
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a replica does not take a head"),
+            Err(_) => tracing::debug!(%peer, "a replica takes too long to take a head"),
         }
     }
+}
+
+/// Waits until the peer is connected, for ever if there is none; none when the endpoint has stopped.
+async fn reach(connected: &mut watch::Receiver<BTreeSet<PublicKey>>, peer: Option<PublicKey>) -> Option<PublicKey> {
+    let Some(peer) = peer else { return std::future::pending().await };
+    connected.wait_for(|peers| peers.contains(&peer)).await.ok()?;
+    Some(peer)
 }

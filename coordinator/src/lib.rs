@@ -23,6 +23,7 @@ pub mod http;
 pub mod intake;
 mod membership;
 pub mod node;
+pub mod peers;
 mod proofs;
 pub mod replica;
 mod requests;

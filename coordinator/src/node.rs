@@ -1,22 +1,17 @@
 //! A replica as a node: storage, network, the replica's task, the API, and the order in which they start and stop.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use fedledger_federation::{Federation, conductor::Conductor};
 use fedledger_ledger::{
-    PublicKey,
+    Digest, PublicKey,
     consensus::{Config, ReplicaId},
+    log::read_root,
     replica::{Fault, Identity, Replica, SealPace, SnapshotManifest},
     storage::{LogStorage, StorageError, rocks::RocksStorage},
 };
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, PeerAddress, Transports},
+    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, Transports},
     kit::{KitError, ReplicaKit},
     wire::{EventsRequest, SubmitRequest, SubmitResponse},
 };
@@ -38,7 +33,8 @@ use crate::{
     http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
     intake::Intake,
     membership,
-    replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
+    peers::Peers,
+    replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts},
     requests::Requests,
     shared::SharedView,
     tasks::Tasks,
@@ -138,12 +134,12 @@ impl ReplicaNode {
     pub async fn start_paced(kit: ReplicaKit, pace: SealPace) -> Result<Self, NodeError> {
         let name = kit.config.name.clone();
         let storage = Arc::new(RocksStorage::open(&kit.directory.join("ledger"))?);
-        let mut replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+        let mut replica = open_replica(&kit, &storage)?;
         let (kit, changed) = membership::current(kit, replica.log().machine())?;
         if changed {
-            replica = open_replica(&kit, &membership::peers_of(&kit, None), &storage)?;
+            replica = open_replica(&kit, &storage)?;
         }
-        let peers = membership::peers_of(&kit, Some(replica.log().machine()));
+        let view = SharedView::new(replica.log().machine());
         replica.pace_seals(pace);
         let blobs_path = kit.directory.join("blobs");
         let blobs_failed = |source| NodeError::Blobs { path: blobs_path.display().to_string(), source };
@@ -155,8 +151,8 @@ impl ReplicaNode {
             Some(listen) => Some(HttpServer::bind(HttpConfig::new(listen)).await?),
             None => None,
         };
-        let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &replica))?;
-        let assembly = Assembly { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming };
+        let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &view))?;
+        let assembly = Assembly { kit, name, view, storage, replica, blobs, api, http, endpoint, incoming };
         assembly.start()
     }
 
@@ -243,7 +239,7 @@ impl ReplicaNode {
 struct Assembly {
     kit: ReplicaKit,
     name: String,
-    peers: Peers,
+    view: SharedView,
     storage: Arc<RocksStorage>,
     replica: Replica<Federation>,
     blobs: BlobStore,
@@ -255,14 +251,14 @@ struct Assembly {
 
 impl Assembly {
     fn start(self) -> Result<ReplicaNode, NodeError> {
-        let Self { kit, name, peers, storage, replica, blobs, api, http, endpoint, incoming } = self;
+        let Self { kit, name, view, storage, replica, blobs, api, http, endpoint, incoming } = self;
         let storage: Arc<dyn LogStorage> = storage;
         let thread_failed = |error: std::io::Error| NodeError::System { what: "a thread", reason: error.to_string() };
         let (disk, disk_reports, disk_thread) = disk::start(Arc::clone(&storage)).map_err(thread_failed)?;
         let (events, event_queue) = mpsc::channel(EVENTS_WAITING_MAX);
         let (log_size, log_size_seen) = watch::channel(replica.log().size());
         let (status, status_seen) = watch::channel(replica.status());
-        let view = SharedView::new(replica.log().machine());
+        let peers = Peers::new(membership::replicas(&kit, view.read().transport_keys()));
         let forwarder = Arc::new(Forwarder { endpoint: endpoint.clone(), peers: peers.clone() });
         let finality = replica.finality();
         let (finalized, finalized_seen) = watch::channel(Finalized {
@@ -288,10 +284,9 @@ impl Assembly {
         let Incoming { requests, raft } = incoming;
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
-        gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
+        gossip::start(&tasks, &peers, ReplicaId(kit.number), &endpoint, &notes_seen, &checkpoints);
         workers.record(evidence);
-        tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone()));
-        let senders = raft_senders(&kit, &peers, &endpoint);
+        tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone(), peers.clone()));
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
         let backend = Arc::new(ReplicaBackend {
@@ -305,6 +300,7 @@ impl Assembly {
             peers: peers.clone(),
             endpoint: endpoint.clone(),
         });
+        let kept_endpoint = endpoint.clone();
         let http = http.map(|server| server.start(Arc::clone(&backend)));
         let parts = Parts {
             conductor: Conductor::new(name.clone()),
@@ -312,7 +308,7 @@ impl Assembly {
             replica,
             workers,
             peers,
-            senders,
+            endpoint,
             events: event_queue,
             frames: raft,
             disk,
@@ -345,7 +341,7 @@ impl Assembly {
             name,
             handle,
             blobs: kept,
-            endpoint,
+            endpoint: kept_endpoint,
             stop_api: Some(stop_api),
             task: Some(task),
             api: Some(api),
@@ -357,7 +353,7 @@ impl Assembly {
     }
 }
 
-fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
+fn open_replica(kit: &ReplicaKit, storage: &RocksStorage) -> Result<Replica<Federation>, NodeError> {
     let mut boot = [0; 8];
     let randomness_failed =
         |error: getrandom::Error| NodeError::System { what: "randomness", reason: error.to_string() };
@@ -374,8 +370,7 @@ fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Resu
         cosign_key: kit.cosign_key.clone(),
         transaction_key: kit.transaction_key.clone(),
     };
-    let voters = peers.iter().map(|(id, _)| id).collect();
-    let mut replica = Replica::open(identity, config, voters, &kit.genesis.bytes, storage)?;
+    let mut replica = Replica::open(identity, config, membership::voters(kit), &kit.genesis.bytes, storage)?;
     // Nobody has led yet: the first replica stands at once instead of waiting for a timeout.
     if kit.number == 1 && replica.status().term <= 1 {
         replica.campaign();
@@ -383,29 +378,16 @@ fn open_replica(kit: &ReplicaKit, peers: &Peers, storage: &RocksStorage) -> Resu
     Ok(replica)
 }
 
-fn endpoint_config(kit: &ReplicaKit, replica: &Replica<Federation>) -> EndpointConfig {
-    let nodes = || replica.log().machine().members().nodes();
-    let admitted: BTreeSet<PublicKey> = nodes().map(|(_, node)| node.transport_key).collect();
-    let key = |name: &str| nodes().find(|(_, node)| node.name == name).map(|(_, node)| node.transport_key);
-    let others = kit.config.peers.iter().filter(|peer| peer.name != kit.config.name);
-    let dial =
-        others.filter_map(|peer| Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] }));
+fn endpoint_config(kit: &ReplicaKit, view: &SharedView) -> EndpointConfig {
+    let view = view.read();
+    let keys = view.transport_keys();
     EndpointConfig {
         transport_key: kit.transport_key.clone(),
         listen: vec![kit.config.listen],
-        dial: dial.collect(),
-        admitted,
+        dial: membership::dialed(kit, keys),
+        admitted: keys.values().copied().collect(),
         transports: Transports::default(),
     }
-}
-
-fn raft_senders(
-    kit: &ReplicaKit,
-    peers: &Peers,
-    endpoint: &Endpoint,
-) -> BTreeMap<ReplicaId, fedledger_proto::endpoint::RaftSender> {
-    let others = peers.iter().filter(|(id, _)| id.0 != kit.number);
-    others.map(|(id, key)| (id, endpoint.raft_sender(key))).collect()
 }
 
 struct Forwarder {
@@ -432,7 +414,8 @@ impl Forward for Forwarder {
     }
 }
 
-/// Fetches the leaves that a snapshot needs from the replica that sent it, then hands the snapshot's message in again.
+/// Fetches the leaves that a snapshot needs from the replica that sent it, or reads the root that it is to be compared with,
+/// then hands the snapshot's message in again.
 fn fetcher(
     handle: Handle,
     endpoint: Endpoint,
@@ -443,16 +426,28 @@ fn fetcher(
         let (handle, endpoint, peer) = (handle.clone(), endpoint.clone(), peers.key(from));
         tasks.spawn(async move {
             let fetched = match peer {
-                Some(peer) => fetch_leaves(&handle, &endpoint, peer, size, manifest.size).await,
+                _ if manifest.size < size => root_of(&handle, manifest.size).await.map(Some),
+                Some(peer) => fetch_leaves(&handle, &endpoint, peer, size, manifest.size).await.map(|()| None),
                 None => Err("the replica is not known".to_owned()),
             };
-            if let Err(reason) = &fetched {
-                tracing::warn!(%from, reason, "entries could not be fetched");
-            }
-            let message = fetched.is_ok().then_some(message);
-            let _ = handle.events().send(Event::CaughtUp { from, message }).await;
+            let (message, root) = match fetched {
+                Ok(root) => (Some(message), root),
+                Err(reason) => {
+                    tracing::warn!(%from, reason, "a snapshot could not be taken");
+                    (None, None)
+                }
+            };
+            let _ = handle.events().send(Event::CaughtUp { from, message, root }).await;
         });
     })
+}
+
+/// The root of the first `size` entries, once they are on the disk.
+async fn root_of(handle: &Handle, size: u64) -> Result<(u64, Digest), String> {
+    let mut stored = handle.log_size();
+    stored.wait_for(|stored| *stored >= size).await.map_err(|_| "the replica is stopping")?;
+    let root = read_root(&**handle.storage(), size).map_err(|error| error.to_string())?;
+    Ok((size, root))
 }
 
 async fn fetch_leaves(

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use fedledger_federation::Federation;
 use fedledger_ledger::{
-    PublicKey,
+    Digest,
     consensus::{ReplicaId, Status},
     finality::{OfferError, Offered},
     log::read_leaf,
@@ -74,6 +74,8 @@ pub enum Event {
         from: ReplicaId,
         /// The snapshot's message; none if the leaves could not be had.
         message: Option<Vec<u8>>,
+        /// Where the log was longer than the snapshot: the snapshot's size, and the log's root there.
+        root: Option<(u64, Digest)>,
     },
     /// Somebody hands over a co-signed note.
     Offer {
@@ -389,33 +391,5 @@ impl Handle {
             },
         }
         timeout_at(until, answer).await.ok()
-    }
-}
-
-/// The transport key of each replica, and back.
-#[derive(Debug, Clone, Default)]
-pub struct Peers {
-    replicas: std::collections::BTreeMap<ReplicaId, PublicKey>,
-}
-
-impl Peers {
-    /// The replicas of a consortium.
-    pub fn new(replicas: impl IntoIterator<Item = (ReplicaId, PublicKey)>) -> Self {
-        Self { replicas: replicas.into_iter().collect() }
-    }
-
-    /// A replica's transport key.
-    pub fn key(&self, id: ReplicaId) -> Option<PublicKey> {
-        self.replicas.get(&id).copied()
-    }
-
-    /// The replica with this transport key.
-    pub fn id(&self, key: &PublicKey) -> Option<ReplicaId> {
-        self.replicas.iter().find(|(_, found)| *found == key).map(|(id, _)| *id)
-    }
-
-    /// Every replica.
-    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, PublicKey)> {
-        self.replicas.iter().map(|(id, key)| (*id, *key))
     }
 }

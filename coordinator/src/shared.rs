@@ -1,13 +1,16 @@
 //! What requests are answered from without asking the replica's task: who is who, and which files everybody may read.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use fedledger_federation::{Event, Federation, VersionId, member::Members};
-use fedledger_ledger::{Digest, log::Entry};
+use fedledger_ledger::{Digest, PublicKey, log::Entry};
 use tokio::sync::watch;
+
+/// Transport keys by the names of nodes.
+pub type TransportKeys = BTreeMap<String, PublicKey>;
 
 /// A view that the replica's task keeps up to date and everybody may read.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub struct SharedView(Arc<RwLock<View>>, Arc<watch::Sender<u64>>);
 pub struct View {
     /// The members as they are now.
     pub members: Members,
+    /// See [`View::transport_keys`].
+    transport_keys: TransportKeys,
     /// Files of attested versions. Every other file may be a participant's raw update.
     version_files: BTreeSet<Digest>,
     /// Sizes of updates that open rounds are waiting for.
@@ -27,6 +32,21 @@ pub struct View {
 }
 
 impl View {
+    /// The transport keys under which nodes are talked to. A new node has its key at once, and one that is excluded loses
+    /// it at once; a key that is replaced counts until the next seal, so that its owner learns of it by then.
+    pub const fn transport_keys(&self) -> &TransportKeys {
+        &self.transport_keys
+    }
+
+    /// Takes over the members as they are now.
+    fn set_members(&mut self, members: Members) {
+        let mut keys = transport_keys(&members);
+        for (name, key) in &mut keys {
+            *key = self.transport_keys.get(name).copied().unwrap_or(*key);
+        }
+        (self.members, self.transport_keys) = (members, keys);
+    }
+
     /// Whether every member may read the file: it belongs to an attested version.
     pub fn is_public(&self, digest: &Digest) -> bool {
         self.version_files.contains(digest)
@@ -48,6 +68,7 @@ impl SharedView {
     pub fn new(state: &Federation) -> Self {
         let mut view = View {
             members: state.members().clone(),
+            transport_keys: transport_keys(state.members()),
             version_files: BTreeSet::new(),
             expected_sizes: expected_sizes(state),
             rounds_opened: state.rounds().len() as u64,
@@ -58,7 +79,7 @@ impl SharedView {
         Self(Arc::new(RwLock::new(view)), Arc::new(watch::Sender::new(0)))
     }
 
-    /// Changes whenever members, nodes or keys have.
+    /// Changes whenever members, nodes or keys have, and when replaced transport keys come into force.
     pub fn membership(&self) -> watch::Receiver<u64> {
         self.1.subscribe()
     }
@@ -70,8 +91,10 @@ impl SharedView {
 
     /// Takes over what these entries changed.
     pub(crate) fn update(&self, state: &Federation, entries: &[Entry<Federation>]) {
-        let events = entries.iter().filter_map(|entry| entry.result.as_ref()?.as_ref().ok());
-        for event in events {
+        let mut is_sealed = false;
+        for entry in entries {
+            is_sealed |= entry.leaf.seal.is_some();
+            let Some(Ok(event)) = &entry.result else { continue };
             match event {
                 Event::VersionAttested { version, .. } => self.publish(state, version),
                 Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
@@ -83,11 +106,26 @@ impl SharedView {
                 Event::Executed { consequences, .. } => {
                     consequences.attested.iter().for_each(|version| self.publish(state, version));
                     let members = state.members().clone();
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).members = members;
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).set_members(members);
                     self.1.send_modify(|changes| *changes += 1);
+                    is_sealed = false;
                 }
                 _ => {}
             }
+        }
+        if is_sealed {
+            self.put_keys_into_force();
+        }
+    }
+
+    /// Takes over the transport keys that were replaced before the last seal.
+    fn put_keys_into_force(&self) {
+        let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let keys = transport_keys(&view.members);
+        if view.transport_keys != keys {
+            view.transport_keys = keys;
+            drop(view);
+            self.1.send_modify(|changes| *changes += 1);
         }
     }
 
@@ -97,6 +135,10 @@ impl SharedView {
         let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
         self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
     }
+}
+
+fn transport_keys(members: &Members) -> TransportKeys {
+    members.nodes().map(|(_, node)| (node.name.clone(), node.transport_key)).collect()
 }
 
 fn expected_sizes(state: &Federation) -> BTreeSet<u64> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fedledger_ledger::Digest;
 use serde::Serialize;
 
-use crate::{command::RoundKey, content_id::VersionId, member::MemberId};
+use crate::{command::RoundKey, content_id::VersionId, governance::ProposalStatus, member::MemberId};
 
 /// What an accepted transaction brought about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,10 +46,24 @@ pub struct Consequences {
     pub epoch: u64,
     /// Proposals that were made against what has changed.
     pub superseded: Vec<Digest>,
+    /// Open proposals that the members that are left had voted on enough, and what became of them.
+    pub decided: BTreeMap<Digest, ProposalStatus>,
     /// Candidates that a majority of the replicas there are now agrees with.
     pub attested: Vec<VersionId>,
     /// Candidates with which a majority can no longer agree.
     pub rejected: Vec<VersionId>,
+}
+
+impl Consequences {
+    /// Adds what followed from carrying another proposal out, later in the same entry.
+    pub(crate) fn add(&mut self, later: Self) {
+        let Self { epoch, superseded, decided, attested, rejected } = later;
+        self.epoch = epoch;
+        self.superseded.extend(superseded);
+        self.decided.extend(decided);
+        self.attested.extend(attested);
+        self.rejected.extend(rejected);
+    }
 }
 
 /// The round's certificate: everyone enrolled, and what became of them.

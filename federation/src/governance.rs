@@ -3,7 +3,9 @@
 //! A member proposes an [`Action`]; every member has one vote, whatever its roles and number of nodes, and gives it with its
 //! organisation's key. The proposer's proposal is its vote. As soon as two thirds of the members that there are then
 //! approve, the action is carried out, in the same entry as the deciding vote; as soon as they cannot any more, the
-//! proposal is rejected. A vote is given once and cannot be changed, so that nobody can be pressed to change it.
+//! proposal is rejected. When a member is excluded, its ballots count no more, and what the members that are left have
+//! voted on enough is decided in the same entry. A vote is given once and cannot be changed, so that nobody can be pressed
+//! to change it.
 //!
 //! A ballot names the proposal's id, which is a hash over everything that is voted on, [what it was made
 //! against](Propose::against) included: nobody can be made to vote for something else than what was looked at, and an
@@ -148,17 +150,17 @@ pub enum ProposalStatus {
     Open,
     /// Two thirds approved, and it was carried out.
     Executed {
-        /// Index of the deciding vote.
+        /// Index of the entry that decided it: a vote on it, or the exclusion of a member.
         index: u64,
     },
     /// Two thirds cannot approve any more.
     Rejected {
-        /// Index of the deciding vote.
+        /// Index of the entry that decided it.
         index: u64,
     },
     /// Two thirds approved, but it could not be carried out any more.
     Failed {
-        /// Index of the deciding vote.
+        /// Index of the entry that decided it.
         index: u64,
         /// Code of the [rejection](crate::Rejection) that says why.
         code: String,

@@ -140,21 +140,21 @@ pub enum Rejection {
     TooManyProposalsOfMember(MemberId),
     #[error("there are {OPEN_PROPOSALS_MAX} open proposals already: wait until one is decided or expires")]
     TooManyProposals,
-    #[error("there is no proposal {0}")]
+    #[error("there is no proposal {0}: see `fedledger proposal list`")]
     UnknownProposal(Digest),
     #[error("the proposal is {0} and can no longer be voted on")]
     ProposalClosed(&'static str),
-    #[error("the proposal expired at index {0}")]
+    #[error("the proposal expired at index {0}: propose the same again")]
     ProposalExpired(u64),
     #[error("{0} has voted on this proposal already, and a vote stands")]
     AlreadyVoted(MemberId),
-    #[error("there is no member {0:?}")]
+    #[error("there is no member {0:?}: see `fedledger member list`")]
     UnknownMember(String),
-    #[error("there is no node {0:?}")]
+    #[error("there is no node {0:?}: see `fedledger member show`")]
     UnknownNode(String),
-    #[error("{0} is or was a member: an id is given once")]
+    #[error("{0} is or was a member, and an id is given once: ask again under another one")]
     MemberExists(MemberId),
-    #[error("the consortium has as many members as there can be")]
+    #[error("the consortium has as many members as there can be: exclude one first")]
     TooManyMembers,
     #[error("the member is not valid: {0}")]
     InvalidMember(MemberError),
@@ -162,13 +162,13 @@ pub enum Rejection {
     KeyUsed { key: PublicKey, owner: String },
     #[error("a replica is numbered when it is admitted: give number 0, not {0}")]
     ReplicaNumbered(u64),
-    #[error("{0} is of a kind that has no such key")]
+    #[error("{0} is of a kind that has no such key: leave it out")]
     NoSuchKey(String),
-    #[error("nothing would change")]
+    #[error("nothing would change: it is so already")]
     NothingToChange,
-    #[error("no member would be left")]
+    #[error("no member would be left: admit another one first")]
     NoMemberLeft,
-    #[error("no replica would be left")]
+    #[error("no replica would be left, and nobody could write to the ledger any more: keep one")]
     NoReplicaLeft,
     #[error(
         "{threshold} co-signatures would be needed of {replicas} replicas, which are too many or too few: \
@@ -177,7 +177,8 @@ pub enum Rejection {
     ThresholdImpossible { threshold: u64, replicas: u64 },
     #[error(
         "a head would need {threshold} co-signatures, but only {left} replicas of the genesis file would be left, and no \
-         other can run yet"
+         other can run yet: keep {threshold} of them, or have the members fix a lower threshold first \
+         (`fedledger proposal new change-policy --finality-threshold`)"
     )]
     TooFewVoters { left: u64, threshold: u64 },
 

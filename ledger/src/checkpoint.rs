@@ -11,7 +11,11 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
-use crate::{Digest, digest::shortened};
+use crate::{
+    Digest,
+    digest::shortened,
+    note::{NoteError, SignedNote},
+};
 
 /// Longest origin, in bytes. C2SP tlog-cosignature carries its length in one byte where a log is cosigned with ML-DSA.
 pub const ORIGIN_SIZE_BYTES_MAX: usize = 255;
@@ -44,7 +48,40 @@ pub enum CheckpointError {
     ExtensionLines,
 }
 
+/// A note that is no head of a certain log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointNoteError {
+    /// The note cannot be read, or a signature by a known key does not verify.
+    #[error("the note is not acceptable: {0}")]
+    Note(#[from] NoteError),
+    /// Its text is no checkpoint.
+    #[error("the checkpoint is malformed: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// It is about another log.
+    #[error("the checkpoint is of the log {found:?}, expected {expected:?}")]
+    Origin {
+        /// The log at hand.
+        expected: String,
+        /// The log that it names.
+        found: String,
+    },
+}
+
 impl Checkpoint {
+    /// The checkpoint in a note, which must be of the log named `origin`. No signature is looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointNoteError`].
+    pub fn of_note(note: &SignedNote, origin: &str) -> Result<Self, CheckpointNoteError> {
+        let checkpoint = Self::parse(note.text())?;
+        if checkpoint.origin() != origin {
+            let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());
+            return Err(CheckpointNoteError::Origin { expected, found });
+        }
+        Ok(checkpoint)
+    }
+
     /// The checkpoint of the log named `origin`, which is by custom an address without a scheme.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use std::{
 pub use self::head::Cosignature;
 use self::head::Head;
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
+    checkpoint::{Checkpoint, CheckpointError, CheckpointNoteError},
     digest::Digest,
     epoch::Epoch,
     evidence::Evidence,
@@ -104,23 +104,18 @@ pub enum Offered {
 /// A note that is no head of this log co-signed by one of its nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
-    /// The note cannot be read, or a signature by a known key does not verify.
-    #[error("the note is not acceptable: {0}")]
-    Note(#[from] NoteError),
-    /// Its text is no checkpoint.
-    #[error("the checkpoint is malformed: {0}")]
-    Checkpoint(#[from] CheckpointError),
-    /// It is about another log.
-    #[error("the checkpoint is of the log {found:?}, expected {expected:?}")]
-    Origin {
-        /// This log.
-        expected: String,
-        /// The log that it names.
-        found: String,
-    },
+    /// It is no head of this log, or a signature by a known key does not verify.
+    #[error(transparent)]
+    Head(#[from] CheckpointNoteError),
     /// No replica and no witness of the epoch has co-signed it.
     #[error("no replica and no witness of the consortium has co-signed the checkpoint")]
     NoCosignature,
+}
+
+impl From<NoteError> for OfferError {
+    fn from(error: NoteError) -> Self {
+        Self::Head(error.into())
+    }
 }
 
 /// Collects co-signatures. See the module's documentation.
@@ -231,11 +226,7 @@ impl Finality {
     /// [`OfferError`]; nothing was taken from it.
     pub fn offer(&mut self, text: &str) -> Result<Offered, OfferError> {
         let note = SignedNote::parse(text)?;
-        let checkpoint = Checkpoint::parse(note.text())?;
-        if checkpoint.origin() != self.origin {
-            let (expected, found) = (self.origin.clone(), checkpoint.origin().to_owned());
-            return Err(OfferError::Origin { expected, found });
-        }
+        let checkpoint = Checkpoint::of_note(&note, &self.origin)?;
         let size = checkpoint.size();
         if self.heads.contains_key(&size) {
             return self.add(size, *checkpoint.root(), &note).map(Offered::Taken);

@@ -29,7 +29,7 @@ use crate::{
     limits::VALIDITY_ENTRIES_MAX,
     machine::{RejectionCode, StateMachine, WriteSet},
     map::StateMap,
-    merkle::{Frontier, NodeId, leaf_hash},
+    merkle::{Frontier, NodeId, leaf_hash, root_at},
     seal::{SEAL_KIND, Seal},
     storage::{Batch, Column, LogStorage, StorageError, scan_all},
     transaction::{Envelope, EnvelopeError, Transaction},
@@ -462,6 +462,15 @@ pub fn read_node<S: LogStorage + ?Sized>(storage: &S, node: NodeId) -> Result<Di
     let missing = || StorageError::Corrupt(format!("tree node {node:?} is missing"));
     let bytes = storage.get(Column::Node, &node.to_key())?.ok_or_else(missing)?;
     bytes.try_into().map(Digest::from_bytes).map_err(|_| missing())
+}
+
+/// The root of the first `size` entries of a stored log, which has at least as many.
+///
+/// # Errors
+///
+/// [`StorageError::Corrupt`] where a node is missing.
+pub fn read_root<S: LogStorage + ?Sized>(storage: &S, size: u64) -> Result<Digest, StorageError> {
+    root_at(size, |node| read_node(storage, node))
 }
 
 /// Key of the log's position among the single values.

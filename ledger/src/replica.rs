@@ -84,6 +84,8 @@ pub struct Replica<M: StateMachine> {
     reads_at: BTreeMap<u64, Vec<Ticket>>,
     checkpoint: String,
     sealing: Sealing,
+    /// A size below that of the log, and the root there, for the snapshot that comes next.
+    compared: Option<(u64, Digest)>,
 }
 
 /// What the shell is to do, in the order of the fields.
@@ -162,6 +164,7 @@ impl<M: StateMachine> Replica<M> {
             reads_at: BTreeMap::new(),
             checkpoint: String::new(),
             sealing,
+            compared: None,
         };
         replica.sign_checkpoint(&mut Batch::default());
         replica.offer_snapshot();

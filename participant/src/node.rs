@@ -42,7 +42,7 @@ use fedledger_federation::{
     member::{Genesis, MemberId, Members},
 };
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, PeerAddress, Transports},
+    endpoint::{Endpoint, EndpointConfig, Transports},
     kit::{KitError, NODE_FILE, ParticipantKit},
 };
 use tokio::{
@@ -59,8 +59,9 @@ pub use intent::Intent;
 use self::{
     context::Context,
     core::{Core, Site},
-    driver::{Channels, Driver},
+    driver::{Channels, Driver, Follow},
     heads::Heads,
+    peers::KnownReplicas,
 };
 use crate::table::{self, Table};
 
@@ -107,12 +108,11 @@ impl ParticipantNode {
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
         let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
-        let members = Members::new(kit.genesis.genesis.members.iter().cloned());
-        let known = peers::replicas(&members, &kit.member);
+        let KnownReplicas { size: known_size, replicas: known } = known_replicas(&kit, &files)?;
         let (endpoint, incoming) = Endpoint::start(EndpointConfig {
             transport_key: kit.transport_key.clone(),
             listen: Vec::new(),
-            dial: addresses(&kit)?,
+            dial: peers::addresses(&known, &kit.config.peers),
             admitted: known.iter().map(|replica| replica.key).collect(),
             transports: options.transports,
         })?;
@@ -144,7 +144,8 @@ impl ParticipantNode {
             compute: Semaphore::new(1),
             served: Mutex::default(),
         });
-        let channels = Channels { replicas, size, status, events: events.clone(), stop: stop.clone() };
+        let follow = Follow { replicas, known_size, configured: kit.config.peers };
+        let channels = Channels { follow, size, status, events: events.clone(), stop: stop.clone() };
         let (driver, sources) = Driver::new(core, context, channels, incoming.requests);
         Ok(Self {
             name: kit.config.name,
@@ -236,14 +237,17 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
     Ok(Opened { kit, files, table, core })
 }
 
-/// The replicas to dial, with the keys that the genesis file names for them.
-fn addresses(kit: &ParticipantKit) -> Result<Vec<PeerAddress>, KitError> {
+/// The replicas with the keys that they had when this node ran last, or else those that the genesis file names.
+fn known_replicas(kit: &ParticipantKit, files: &NodeFiles) -> Result<KnownReplicas, KitError> {
     let genesis: &Genesis = &kit.genesis.genesis;
-    let peers = kit.config.peers.iter().map(|peer| {
-        let node = genesis.nodes().find(|(_, node)| node.name == peer.name);
-        let file = kit.directory.join(NODE_FILE);
-        let (_, node) = node.ok_or_else(|| KitError::Unknown { file, name: peer.name.clone() })?;
-        Ok(PeerAddress { key: node.transport_key, addresses: vec![peer.address.clone()] })
-    });
-    peers.collect()
+    let members = Members::new(genesis.members.iter().cloned());
+    let begun_with = || KnownReplicas { size: 0, replicas: peers::replicas(&members, &kit.member) };
+    let known = files.known_replicas().unwrap_or_else(begun_with);
+    let is_known = |name: &str| {
+        genesis.nodes().any(|(_, node)| node.name == name) || known.replicas.iter().any(|node| node.name == name)
+    };
+    match kit.config.peers.iter().find(|peer| !is_known(&peer.name)) {
+        Some(peer) => Err(KitError::Unknown { file: kit.directory.join(NODE_FILE), name: peer.name.clone() }),
+        None => Ok(known),
+    }
 }

@@ -142,6 +142,9 @@ pub enum SubmitError {
     /// It can never be applied as it stands.
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    /// It is of a kind that nobody submits.
+    #[error("seals are proposed by the replica that leads and cannot be submitted")]
+    Seal,
     /// Nobody leads, or a majority of the replicas cannot be reached.
     #[error("no leader is known: a majority of the replicas must run and reach each other; try again later")]
     NoLeader,

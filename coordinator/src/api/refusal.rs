@@ -10,6 +10,7 @@ impl From<SubmitError> for Refused {
     fn from(error: SubmitError) -> Self {
         let code = match &error {
             SubmitError::Refusal(refusal) => code_of(refusal),
+            SubmitError::Seal => ApiCode::Malformed,
             SubmitError::NoLeader => ApiCode::NoLeader,
             SubmitError::Busy => ApiCode::Busy,
             SubmitError::TimedOut => ApiCode::TimedOut,

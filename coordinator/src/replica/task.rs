@@ -14,17 +14,18 @@ use fedledger_ledger::{
     finality::{Finding, OfferError, Offered},
     replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
 };
-use fedledger_proto::endpoint::{RaftFrame, RaftSender};
+use fedledger_proto::endpoint::{Endpoint, RaftFrame, RaftSender};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Event, Finalized, Peers, SubmitStage};
+use super::{Event, Finalized, SubmitStage};
 use crate::{
     disk::{DiskReport, QueuedWrite},
     duties::Workers,
     findings::Findings,
+    peers::Peers,
     shared::SharedView,
 };
 
@@ -42,10 +43,10 @@ pub struct Parts {
     pub conductor: Conductor,
     /// Do it.
     pub workers: Workers,
-    /// The other replicas.
+    /// The replicas.
     pub peers: Peers,
-    /// Queues of Raft frames to them.
-    pub senders: BTreeMap<ReplicaId, RaftSender>,
+    /// To them.
+    pub endpoint: Endpoint,
     /// Events from handles and workers.
     pub events: mpsc::Receiver<Event>,
     /// Raft frames from peers.
@@ -68,7 +69,7 @@ pub struct Parts {
     pub findings: Findings,
     /// What the API and the peers' requests are answered from.
     pub view: SharedView,
-    /// Fetches leaves for snapshots.
+    /// Fetches leaves for snapshots, or compares them with the log; [`Event::CaughtUp`] is the answer.
     pub fetch: Box<dyn Fn(ReplicaId, SnapshotManifest, u64, Vec<u8>) + Send>,
 }
 
@@ -86,6 +87,8 @@ struct Task {
     started: Instant,
     next_ticket: Ticket,
     callers: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+    /// Queues of Raft frames to the other replicas.
+    senders: BTreeMap<ReplicaId, RaftSender>,
     /// Whether leaves for a snapshot are being fetched.
     catching_up: bool,
     /// Whether the conductor should look again.
@@ -100,6 +103,7 @@ impl Task {
             started: Instant::now(),
             next_ticket: 0,
             callers: BTreeMap::new(),
+            senders: BTreeMap::new(),
             catching_up: false,
             look: true,
             stopping: false,
@@ -182,7 +186,7 @@ impl Task {
             Ok(None) => self.message(from, &frame.bytes),
             Ok(Some(_)) if self.catching_up => {}
             Ok(Some(manifest)) => {
-                tracing::info!(%from, size = manifest.size, "fetching entries that the Raft log no longer holds");
+                tracing::info!(%from, size = manifest.size, "going on from a snapshot of the Raft log");
                 self.catching_up = true;
                 (self.parts.fetch)(from, manifest, self.parts.replica.log().size(), frame.bytes);
             }
@@ -218,8 +222,11 @@ impl Task {
                     return Err(Fault::Diverged { index, error });
                 }
             }
-            Event::CaughtUp { from, message } => {
+            Event::CaughtUp { from, message, root } => {
                 self.catching_up = false;
+                if let Some((size, root)) = root {
+                    self.parts.replica.compare(size, root);
+                }
                 if let Some(message) = message {
                     self.message(from, &message);
                 }
@@ -371,9 +378,18 @@ impl Task {
         }
     }
 
+    /// The queue to a replica under the transport key that it has now.
+    fn sender(&mut self, to: ReplicaId) -> Option<&RaftSender> {
+        let key = self.parts.peers.key(to)?;
+        if self.senders.get(&to).is_none_or(|sender| sender.peer() != key) {
+            self.senders.insert(to, self.parts.endpoint.raft_sender(key));
+        }
+        self.senders.get(&to)
+    }
+
     fn send(&mut self, messages: Vec<Outgoing>) {
         for message in messages {
-            let sent = self.parts.senders.get(&message.to).map(|sender| sender.try_send(message.bytes));
+            let sent = self.sender(message.to).map(|sender| sender.try_send(message.bytes));
             if !matches!(sent, Some(Ok(()))) {
                 self.parts.replica.unreachable(message.to);
                 if message.is_snapshot {

@@ -147,6 +147,10 @@ async fn the_first_replica_that_answers_is_connected_with() {
     assert_eq!(client.url(), fixture.url());
     let error = ApiClient::connect_any(std::slice::from_ref(&dead), &identity).await.unwrap_err();
     assert!(error.code() == "unreachable" && error.to_string().contains(&dead), "{error}");
+    let silent = "https://127.0.0.1:1".to_owned();
+    let error = ApiClient::connect_any(&[dead.clone(), silent.clone()], &identity).await.unwrap_err();
+    let words = error.to_string();
+    assert!(error.code() == "unreachable" && words.contains(&dead) && words.contains(&silent), "{words}");
     let error = ApiClient::connect_any(&[], &identity).await.unwrap_err();
     assert_eq!(error.code(), "invalid_url");
     let error = ApiClient::connect_any(&["ftp://a".to_owned(), fixture.url()], &identity).await.unwrap_err();

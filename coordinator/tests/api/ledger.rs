@@ -70,6 +70,7 @@ async fn a_transient_refusal_is_overcome_by_submitting_again() {
         (SubmitError::Busy, "busy", Code::ResourceExhausted),
         (SubmitError::TimedOut, "timed_out", Code::DeadlineExceeded),
         (SubmitError::Stopping, "stopping", Code::Unavailable),
+        (SubmitError::Seal, "malformed", Code::InvalidArgument),
     ] {
         let message = error.to_string();
         fixture.ledger.refuse_next([error]);

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
+mod certificates;
 #[path = "../http/client.rs"]
 mod client;
 mod cluster;
 mod finality;
 mod http;
 mod levels;
+mod rotation;
 #[path = "../shared/cluster.rs"]
 #[expect(dead_code, reason = "benchmarks use the rest of it")]
 mod shared;

@@ -5,6 +5,7 @@ use fedledger_ledger::{Digest, machine::WriteSet};
 use super::{Context, check_text, membership};
 use crate::{
     Event, Federation, Rejection,
+    event::Consequences,
     governance::{Ballot, Change, ProposalRecord, ProposalStatus, Propose, Vote},
     limits::{OPEN_PROPOSALS_MAX, OPEN_PROPOSALS_PER_MEMBER_MAX, PROPOSAL_VALIDITY_ENTRIES_MAX},
     member::{Capacity, MemberId},
@@ -89,26 +90,67 @@ fn cast(
     None
 }
 
-/// Carries an approved proposal out, or records why that is impossible now.
+/// Carries an approved proposal out, with everything that is decided by that, or records why it is impossible now.
 fn execute(state: &mut Federation, proposal: Digest, member: MemberId, index: u64, writes: &mut WriteSet) -> Event {
-    let change = match state.proposals.get(&proposal) {
-        Some(record) => Change::of(state, &record.content.action, index),
-        None => Err(Rejection::UnknownProposal(proposal)),
-    };
-    match change {
-        Ok(change) => {
-            close(state, &proposal, ProposalStatus::Executed { index }, writes);
-            let mut consequences = membership::carry_out(state, &change, index, writes);
-            consequences.superseded = supersede(state, index, writes);
+    match carry_out(state, &proposal, index, writes) {
+        Ok(mut consequences) => {
+            settle(state, index, &mut consequences, writes);
             Event::Executed { proposal, member, consequences }
         }
         Err(rejection) => {
             let code = fedledger_ledger::machine::RejectionCode::code(&rejection);
-            let failed = ProposalStatus::Failed { index, code: code.to_owned() };
-            close(state, &proposal, failed, writes);
             Event::ProposalFailed { proposal, member, code, reason: rejection.to_string() }
         }
     }
+}
+
+/// Carries an approved proposal out, or closes it as failed.
+fn carry_out(
+    state: &mut Federation,
+    proposal: &Digest,
+    index: u64,
+    writes: &mut WriteSet,
+) -> Result<Consequences, Rejection> {
+    let change = match state.proposals.get(proposal) {
+        Some(record) => Change::of(state, &record.content.action, index),
+        None => Err(Rejection::UnknownProposal(*proposal)),
+    };
+    let change = change.inspect_err(|rejection| {
+        let code = fedledger_ledger::machine::RejectionCode::code(rejection).to_owned();
+        close(state, proposal, ProposalStatus::Failed { index, code }, writes);
+    })?;
+    close(state, proposal, ProposalStatus::Executed { index }, writes);
+    let mut consequences = membership::carry_out(state, &change, index, writes);
+    consequences.superseded = supersede(state, index, writes);
+    Ok(consequences)
+}
+
+/// Decides the proposals on which the members that are left have voted enough: with an excluded member, its ballots and a
+/// part of the majority that is needed are gone, and nobody may be left to cast the vote that would notice. The oldest
+/// comes first; each may change the members again.
+fn settle(state: &mut Federation, index: u64, consequences: &mut Consequences, writes: &mut WriteSet) {
+    while let Some((_, proposal, is_approved)) = oldest_decided(state, index) {
+        if is_approved {
+            // Why one fails stands in its record.
+            if let Ok(further) = carry_out(state, &proposal, index, writes) {
+                consequences.add(further);
+            }
+        } else {
+            close(state, &proposal, ProposalStatus::Rejected { index }, writes);
+        }
+        if let Some(record) = state.proposals.get(&proposal) {
+            consequences.decided.insert(proposal, record.status.clone());
+        }
+    }
+}
+
+/// The oldest open proposal that enough members approve, or that too many reject: its index, its id, and which of the two.
+fn oldest_decided(state: &Federation, index: u64) -> Option<(u64, Digest, bool)> {
+    let decided = state.open_proposals(index).filter_map(|(id, record)| {
+        let tally = state.tally(id);
+        (tally.is_approved() || tally.is_rejected()).then(|| (record.proposed_index, *id, tally.is_approved()))
+    });
+    decided.min()
 }
 
 fn close(state: &mut Federation, proposal: &Digest, status: ProposalStatus, writes: &mut WriteSet) {

@@ -233,7 +233,10 @@ fn epoch(
     if epoch == *newest {
         return Ok(None);
     }
-    epoch.number = newest.number.saturating_add(1);
+    // One entry may carry several proposals out; what it leads to is one epoch.
+    if newest.index != index {
+        epoch.number = newest.number.saturating_add(1);
+    }
     epoch.index = index;
     Ok(Some(epoch))
 }

@@ -167,27 +167,30 @@ fn a_bad_signature_spoils_its_note_and_nothing_else() {
     let right = text(5, root("right"));
     let forged = line(&text(5, root("wrong")), 2, TIME_S);
     let spoiled = SignedNote::from_parts(right.clone(), vec![line(&right, 1, TIME_S), forged]).unwrap().to_string();
-    assert!(matches!(finality.offer(&spoiled), Err(OfferError::Note(NoteError::BadSignature { .. }))));
+    assert!(matches!(
+        finality.offer(&spoiled),
+        Err(OfferError::Head(CheckpointNoteError::Note(NoteError::BadSignature { .. })))
+    ));
     assert_eq!(finality.cosigned_size(&name(1)), None);
     // Also for a head to come, and one long past.
     for size in [4, 6] {
         let right = text(size, root("right"));
         let forged = line(&text(9, root("wrong")), 2, TIME_S);
         let spoiled = SignedNote::from_parts(right, vec![forged]).unwrap().to_string();
-        assert!(matches!(finality.offer(&spoiled), Err(OfferError::Note(_))), "{size}");
+        assert!(matches!(finality.offer(&spoiled), Err(OfferError::Head(CheckpointNoteError::Note(_)))), "{size}");
     }
 }
 
 #[test]
 fn what_is_no_head_of_this_log_is_refused() {
     let mut finality = begin(&consortium());
-    assert!(matches!(finality.offer("no note"), Err(OfferError::Note(_))));
+    assert!(matches!(finality.offer("no note"), Err(OfferError::Head(CheckpointNoteError::Note(_)))));
     let other = Checkpoint::new("other", 5, root("right")).unwrap().to_note_text();
     let other = SignedNote::from_parts(other.clone(), vec![line(&other, 1, TIME_S)]).unwrap().to_string();
-    assert!(matches!(finality.offer(&other), Err(OfferError::Origin { .. })));
+    assert!(matches!(finality.offer(&other), Err(OfferError::Head(CheckpointNoteError::Origin { .. }))));
     let prose = "some text\n".to_owned();
     let prose = SignedNote::from_parts(prose.clone(), vec![line(&prose, 1, TIME_S)]).unwrap().to_string();
-    assert!(matches!(finality.offer(&prose), Err(OfferError::Checkpoint(_))));
+    assert!(matches!(finality.offer(&prose), Err(OfferError::Head(CheckpointNoteError::Checkpoint(_)))));
 }
 
 #[test]

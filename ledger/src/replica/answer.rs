@@ -82,14 +82,25 @@ pub enum Fault {
         error: ReplayError,
     },
     /// The leaves received for a snapshot are not those that it describes.
-    #[error("the log at size {size} has the root {found}, the snapshot says {expected}")]
+    #[error(
+        "the first {size} entries have the root {found}, the snapshot says {expected}: the leader, or whoever sent the \
+         entries, does not hold this log; the members must find out which one lies"
+    )]
     SnapshotRoot {
-        /// Size of the log.
+        /// Entries that the snapshot describes.
         size: u64,
         /// Root in the snapshot's manifest.
         expected: Digest,
         /// Root computed.
         found: Digest,
+    },
+    /// The log's root at the snapshot's size is not known.
+    #[error("a snapshot of {size} entries was taken without comparing it with the log of {log} entries")]
+    SnapshotSize {
+        /// Entries that the snapshot describes.
+        size: u64,
+        /// Entries in the log.
+        log: u64,
     },
     /// It has co-signed more than its storage holds.
     #[error(

@@ -17,9 +17,8 @@ use crate::{
     epoch::{Epoch, cosigner_name},
     finality::{Cosignature, Finality, Finding, OfferError, Offered, SealedHead, Transition},
     leaf::Leaf,
-    log::{EpochInForce, Log, read_epochs, read_node},
+    log::{EpochInForce, Log, read_epochs, read_root},
     machine::StateMachine,
-    merkle::root_at,
     note::{NoteError, NoteSignature, SignedNote},
     storage::{
         Batch, Column, LogStorage, StorageError,
@@ -147,7 +146,7 @@ impl Sealing {
         if cosigned.size > log.size() {
             return Err(Fault::CosignedLost { cosigned: cosigned.size, size: log.size() });
         }
-        let root = root_at(cosigned.size, |node| read_node(storage, node))?;
+        let root = read_root(storage, cosigned.size)?;
         if cosigned.size > 0 && root != cosigned.root {
             return Err(Fault::CosignedChanged { size: cosigned.size, cosigned: cosigned.root, found: root });
         }
@@ -163,7 +162,7 @@ impl Sealing {
         let mut times = BTreeMap::new();
         if sealed.number > 0 {
             let size = sealed.index.saturating_add(1);
-            let root = root_at(size, |node| read_node(storage, node))?;
+            let root = read_root(storage, size)?;
             let resumed = finality.resume(size, root, Arc::new(sealed.head_epoch().clone()));
             resumed.map_err(|error| Fault::Order(error.to_string()))?;
             times.insert(size, sealed.time_ms);

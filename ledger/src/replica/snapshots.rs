@@ -4,13 +4,15 @@ use super::{Fault, META_APPLIED, META_COMPACTED, Replica, SnapshotManifest, posi
 use crate::{
     codec,
     consensus::{MessageRefused, ReplicaId, SnapshotMeta},
+    digest::Digest,
     machine::StateMachine,
     storage::{Batch, Column, Write},
 };
 
 impl<M: StateMachine> Replica<M> {
-    /// The snapshot in a message for which leaves must be fetched and given to [`Self::catch_up`] before the message is
-    /// handed to [`Self::receive`].
+    /// The snapshot in a message that is of another size than the log. Before the message is handed to
+    /// [`Self::receive`], leaves that are missing must be fetched and given to [`Self::catch_up`]; where the log is longer,
+    /// [`Self::compare`] must be told the root of its beginning.
     ///
     /// # Errors
     ///
@@ -18,7 +20,13 @@ impl<M: StateMachine> Replica<M> {
     pub fn wanted(&self, from: ReplicaId, message: &[u8]) -> Result<Option<SnapshotManifest>, MessageRefused> {
         let Some(meta) = self.consensus.peek_snapshot(from, message)? else { return Ok(None) };
         let manifest = SnapshotManifest::decode(&meta.manifest).map_err(|_| MessageRefused::Manifest)?;
-        Ok((manifest.size > self.log.size()).then_some(manifest))
+        Ok((manifest.size != self.log.size()).then_some(manifest))
+    }
+
+    /// Takes the root of the first `size` entries, as the disk leads to it: a snapshot of that size is compared with it. Only
+    /// the last one is remembered.
+    pub const fn compare(&mut self, size: u64, root: Digest) {
+        self.compared = Some((size, root));
     }
 
     pub(super) fn compact(&mut self, batch: &mut Batch) {
@@ -41,12 +49,15 @@ impl<M: StateMachine> Replica<M> {
     /// Goes on from a snapshot whose leaves are here already.
     pub(super) fn install(&mut self, snapshot: &SnapshotMeta, batch: &mut Batch) -> Result<(), Fault> {
         let manifest = SnapshotManifest::decode(&snapshot.manifest).map_err(|error| Fault::Order(error.to_string()))?;
-        let (size, found) = (self.log.size(), self.log.root());
-        if size < manifest.size {
-            return Err(Fault::Order(format!("a snapshot of {} entries, the log has {size}", manifest.size)));
-        }
-        if size == manifest.size && found != manifest.root {
-            return Err(Fault::SnapshotRoot { size, expected: manifest.root, found });
+        let SnapshotManifest { size, root: expected } = manifest;
+        let found = match self.compared.take() {
+            _ if size == self.log.size() => self.log.root(),
+            // Leaves that a peer sent for a later snapshot may be here already; they say nothing about this one.
+            Some((compared, root)) if compared == size && size < self.log.size() => root,
+            _ => return Err(Fault::SnapshotSize { size, log: self.log.size() }),
+        };
+        if found != expected {
+            return Err(Fault::SnapshotRoot { size, expected, found });
         }
         self.applied = snapshot.position.index;
         self.compacted_at = snapshot.position.index;

@@ -65,6 +65,54 @@ fn a_replica_that_was_away_for_long_catches_up_from_leaves() {
     cluster.assert_agree();
 }
 
+/// A cluster in which the third replica was away for so long that it needs a snapshot, and holds more than the snapshot
+/// describes: somebody has sent it all entries that there are.
+fn ahead_of_the_snapshot() -> Cluster {
+    let mut cluster = Cluster::new(3);
+    cluster.turn_off(3);
+    // More than the Raft log keeps: it is compacted every 4,096 entries.
+    for _ in 0..4_300 {
+        cluster.say(b"yes");
+    }
+    let leaves = cluster.leaves(1, cluster.size(3), cluster.size(1));
+    cluster.catch_up(3, &leaves);
+    cluster
+}
+
+#[test]
+fn a_snapshot_that_is_shorter_than_the_log_is_compared_with_its_beginning() {
+    let mut cluster = ahead_of_the_snapshot();
+    cluster.turn_on(3);
+    let applied = |cluster: &Cluster, id: u64| cluster.nodes[&id].replica.status().applied;
+    assert!(cluster.pass_until(10_000, |cluster| applied(cluster, 3) == applied(cluster, 1)));
+    assert!(cluster.snapshots.iter().any(|(snapshot, log)| snapshot < log), "{:?}", cluster.snapshots);
+    cluster.turn_off(2);
+    let after = cluster.say(b"needs its acknowledgement");
+    cluster.assert_agree();
+    assert_eq!(index(&cluster.submit(1, &transaction(cluster.chain(), 77, "Say", b"yes"))), after + 1);
+}
+
+#[test]
+fn a_forged_snapshot_that_is_shorter_than_the_log_is_refused() {
+    let mut cluster = ahead_of_the_snapshot();
+    cluster.forges_snapshots = true;
+    let (size, applied) = (cluster.size(3), cluster.nodes[&3].replica.status().applied);
+    cluster.turn_on(3);
+    assert!(cluster.pass_until(10_000, |cluster| cluster.faults.contains_key(&3)));
+    let (snapshot, log) = cluster.snapshots[0];
+    assert!(snapshot < log && log == size, "{:?}", cluster.snapshots);
+    let forged = Digest::of(b"forged");
+    let fault = &cluster.faults[&3];
+    assert!(matches!(fault, Fault::SnapshotRoot { size, expected, .. } if *size == snapshot && *expected == forged));
+    // Nothing of it was taken: with an honest leader it goes on.
+    cluster.forges_snapshots = false;
+    cluster.restart(3);
+    assert!(cluster.nodes[&3].replica.status().applied <= applied);
+    assert!(cluster.pass_until(60_000, |cluster| cluster.nodes[&3].replica.status().applied > applied));
+    cluster.ticks(5);
+    cluster.assert_agree();
+}
+
 #[test]
 fn forged_leaves_are_refused_while_catching_up() {
     let mut cluster = Cluster::new(3);

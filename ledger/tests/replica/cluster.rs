@@ -13,7 +13,7 @@ use fedledger_ledger::{
     checkpoint::Checkpoint,
     consensus::{Config, ReplicaId, Role},
     finality::Finding,
-    log::read_leaf,
+    log::{read_leaf, read_root},
     note::SignedNote,
     replica::{Answer, Fault, Identity, Replica, Step, Submission},
     storage::{LogStorage, memory::MemoryStorage},
@@ -51,6 +51,10 @@ pub struct Cluster {
     /// Why replicas have stopped.
     pub faults: BTreeMap<u64, Fault>,
     pub now_ms: u64,
+    /// Whether snapshots name another root than they should.
+    pub forges_snapshots: bool,
+    /// Snapshots of another size than the receiver's log, as they came: the size of the snapshot, and that of the log.
+    pub snapshots: Vec<(u64, u64)>,
     genesis: Vec<u8>,
     tickets: u64,
     nonces: u64,
@@ -106,6 +110,8 @@ impl Cluster {
             down: BTreeSet::new(),
             faults: BTreeMap::new(),
             now_ms: BEGIN_MS,
+            forges_snapshots: false,
+            snapshots: Vec::new(),
             genesis: genesis(replicas),
             tickets: 0,
             nonces: 1_000_000,
@@ -171,21 +177,37 @@ impl Cluster {
         if self.down.contains(&from) || self.down.contains(&to) {
             return;
         }
-        self.fetch_if_wanted(from, to, bytes);
+        let bytes = &self.fetch_if_wanted(from, to, bytes);
         // Late messages may be refused; that is for the consensus tests.
         let _ = self.node(to).replica.receive(ReplicaId(from), bytes);
     }
 
-    /// What the shell does for a snapshot: leaves first, then the message.
-    fn fetch_if_wanted(&mut self, from: u64, to: u64, bytes: &[u8]) {
+    /// What the shell does for a snapshot: leaves or the root first, then the message, which may be a forged one.
+    fn fetch_if_wanted(&mut self, from: u64, to: u64, bytes: &[u8]) -> Vec<u8> {
         let wanted = self.nodes[&to].replica.wanted(ReplicaId(from), bytes);
-        let Ok(Some(manifest)) = wanted else { return };
-        let known = self.nodes[&to].replica.log().size();
-        let source = Arc::clone(&self.nodes[&from].storage);
-        let leaves: Vec<Vec<u8>> = (known..manifest.size).map(|index| read_leaf(&*source, index).unwrap()).collect();
-        let (step, outcome) = self.node(to).replica.catch_up(&leaves);
+        let Ok(Some(manifest)) = wanted else { return bytes.to_vec() };
+        let known = self.size(to);
+        self.snapshots.push((manifest.size, known));
+        if manifest.size > known {
+            let leaves = self.leaves(from, known, manifest.size);
+            self.catch_up(to, &leaves);
+        } else {
+            let root = read_root(&*self.nodes[&to].storage, manifest.size).unwrap();
+            self.node(to).replica.compare(manifest.size, root);
+        }
+        if self.forges_snapshots { replaced(bytes, &manifest.root, &Digest::of(b"forged")) } else { bytes.to_vec() }
+    }
+
+    /// Entries that a replica has on its disk.
+    pub fn leaves(&self, id: u64, from: u64, to: u64) -> Vec<Vec<u8>> {
+        (from..to).map(|index| read_leaf(&*self.nodes[&id].storage, index).unwrap()).collect()
+    }
+
+    /// Hands fetched entries to a replica.
+    pub fn catch_up(&mut self, id: u64, leaves: &[Vec<u8>]) {
+        let (step, outcome) = self.node(id).replica.catch_up(leaves);
         outcome.unwrap();
-        self.perform(to, step);
+        self.perform(id, step);
     }
 
     /// Hands the newest note of every replica to all others, where it has changed.
@@ -272,6 +294,15 @@ impl Cluster {
             let now_ms = self.now_ms.saturating_add_signed(self.nodes[&id].skew_ms);
             self.node(id).replica.clock(now_ms);
         }
+        self.settle();
+    }
+
+    /// Lets the leader seal with a time of its own making, at which its clock stands neither before nor after.
+    pub fn seal_falsely(&mut self, ahead_ms: u64) {
+        let (leader, now_ms) = (self.leader().unwrap(), self.now_ms);
+        let replica = &mut self.node(leader).replica;
+        replica.clock(now_ms + ahead_ms);
+        replica.clock(now_ms);
         self.settle();
     }
 
@@ -381,6 +412,12 @@ impl Cluster {
         let first = heads.next().unwrap();
         assert!(heads.all(|head| head == first), "the replicas' logs differ");
     }
+}
+
+/// A message in which one digest stands in place of another.
+fn replaced(message: &[u8], old: &Digest, new: &Digest) -> Vec<u8> {
+    let at = message.windows(32).position(|window| window == old.as_bytes()).unwrap();
+    [&message[..at], new.as_bytes(), &message[at + 32..]].concat()
 }
 
 pub fn index(answer: &Answer) -> u64 {

@@ -9,7 +9,7 @@ use fedledger_ledger::{
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{BEGIN_MS, Cluster},
     machine::{CHANGE_EPOCH, epoch_of, name},
 };
 
@@ -56,6 +56,49 @@ fn a_leader_whose_clock_was_far_ahead_is_of_use_again_once_it_is_right() {
     cluster.turn_off(away);
     let index = cluster.say(b"needs its co-signature");
     assert!(cluster.pass_until(10_000, |cluster| cluster.is_final(index)));
+}
+
+/// A seal's time is what its leader says. Nobody co-signs a false one, and what nobody has co-signed binds nobody: the next
+/// seal may be earlier, and the head over both has the time at which it was co-signed.
+#[test]
+fn a_seal_far_in_the_future_does_not_stop_those_after_it() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for restart in [false, true] {
+        let mut cluster = Cluster::new(4);
+        let before = cluster.say(b"before");
+        cluster.advance(SEAL_INTERVAL_MS);
+        assert!(cluster.is_unanimous(before));
+        let sealed_falsely = cluster.say(b"sealed falsely");
+        cluster.seal_falsely(YEAR_MS);
+        for id in 1..=4 {
+            let replica = &cluster.nodes[&id].replica;
+            assert!(replica.log().sealed().time_ms >= BEGIN_MS + YEAR_MS, "replica {id} has applied it");
+            assert_eq!(replica.log().sealed().index, sealed_falsely + 1);
+            assert!(replica.cosigned().size <= sealed_falsely, "replica {id} has co-signed it");
+        }
+        assert!(!cluster.is_final(sealed_falsely));
+        cluster.turn_off(1);
+        if restart {
+            // The false seal is the last thing that they know.
+            (2..=4).for_each(|id| cluster.restart(id));
+        }
+        assert!(cluster.pass_until(20_000, |cluster| cluster.is_final(sealed_falsely)), "restart: {restart}");
+        let after = cluster.say(b"after");
+        assert!(cluster.pass_until(1_000, |cluster| cluster.is_final(after)));
+        assert!(cluster.nodes[&2].replica.log().sealed().time_ms <= cluster.now_ms, "an honest time again");
+        for id in 2..=4 {
+            let times = cluster.nodes[&id].findings.iter().filter_map(|finding| match finding {
+                Finding::Final { time_s, .. } => Some(*time_s),
+                _ => None,
+            });
+            assert!(times.into_iter().all(|time_s| (BEGIN_MS / 1000..=cluster.now_ms / 1000).contains(&time_s)));
+        }
+        // The one that lied is of use as soon as it is honest.
+        cluster.turn_on(1);
+        cluster.turn_off(4);
+        let last = cluster.say(b"last");
+        assert!(cluster.pass_until(20_000, |cluster| cluster.is_final(last)));
+    }
 }
 
 /// As long as there is always something new to seal, no seal is ever repeated: waiting is what counts, not repetition.

@@ -365,7 +365,7 @@ impl Core {
     }
 
     /// Whether everything has been replayed that makes it safe to act.
-    fn is_current(&self) -> bool {
+    pub fn is_current(&self) -> bool {
         self.target.is_some_and(|target| self.size() >= target) && self.size() >= self.witness.stored_size()
     }
 }

@@ -1,9 +1,14 @@
 //! Carrying out what the core decides: the one task that owns it, and the tasks that it starts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fedledger_federation::command::RoundKey;
-use fedledger_proto::endpoint::InboundRequest;
+use fedledger_ledger::PublicKey;
+use fedledger_proto::{endpoint::InboundRequest, kit::PeerConfig};
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -18,7 +23,7 @@ use super::{
     follower::{self, Fed},
     intent::Intent,
     jobs,
-    peers::{self, Replica},
+    peers::{self, KnownReplicas, Replica},
     serve, submitter,
 };
 
@@ -41,7 +46,7 @@ const HEADS_ASKED: usize = 2;
 pub(super) struct Driver {
     core: Core,
     context: Arc<Context>,
-    replicas: watch::Sender<Vec<Replica>>,
+    follow: Follow,
     size: watch::Sender<u64>,
     status: watch::Sender<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
@@ -55,6 +60,8 @@ pub(super) struct Driver {
     work: BTreeMap<RoundKey, CancellationToken>,
     /// Ends the subscription to the replica that is followed.
     following: Option<CancellationToken>,
+    /// Its transport key.
+    followed_key: Option<PublicKey>,
     /// Counts the replicas that were followed, so that what comes late from an earlier one is told apart.
     turn: u64,
     failures: u32,
@@ -72,9 +79,19 @@ pub(super) struct Sources {
     pub requests: mpsc::Receiver<InboundRequest>,
 }
 
+/// Which replicas the node connects with.
+pub(super) struct Follow {
+    /// The replicas that are admitted and dialed now.
+    pub replicas: watch::Sender<Vec<Replica>>,
+    /// Entries in the log when they were known. What an earlier entry says of them is out of date.
+    pub known_size: u64,
+    /// Their addresses.
+    pub configured: Vec<PeerConfig>,
+}
+
 /// What the driver and its handle share.
 pub(super) struct Channels {
-    pub replicas: watch::Sender<Vec<Replica>>,
+    pub follow: Follow,
     pub size: watch::Sender<u64>,
     pub status: watch::Sender<NodeStatus>,
     pub events: broadcast::Sender<NodeEvent>,
@@ -91,11 +108,11 @@ impl Driver {
     ) -> (Self, Sources) {
         let (inputs, inputs_out) = mpsc::channel(INPUTS_WAITING_MAX);
         let (feed, feed_out) = mpsc::channel(LEAVES_WAITING_MAX);
-        let Channels { replicas, size, status, events, stop } = channels;
+        let Channels { follow, size, status, events, stop } = channels;
         let driver = Self {
             core,
             context,
-            replicas,
+            follow,
             size,
             status,
             events,
@@ -106,6 +123,7 @@ impl Driver {
             submissions: BTreeMap::new(),
             work: BTreeMap::new(),
             following: None,
+            followed_key: None,
             turn: 0,
             failures: 0,
             retry_at: Instant::now(),
@@ -142,9 +160,9 @@ impl Driver {
                     None
                 }
                 _ = ticks.tick() => {
-                    self.refresh_replicas().await;
+                    let is_left = self.refresh_replicas().await;
                     self.ask_for_heads();
-                    Some(Input::Tick)
+                    Some(if is_left { self.leave() } else { Input::Tick })
                 }
                 Ok(()) = connected.changed(), if idle => None,
                 () = sleep_until(self.retry_at), if idle && self.retry_at > Instant::now() => None,
@@ -269,17 +287,40 @@ impl Driver {
         });
     }
 
-    /// Members may come and go; connections follow the ledger.
-    async fn refresh_replicas(&self) {
-        let members = self.core.federation().members();
-        let replicas = peers::replicas(members, self.core.member());
-        if *self.replicas.borrow() != replicas {
-            let admitted = replicas.iter().map(|replica| replica.key).collect();
-            self.replicas.send_replace(replicas);
-            if let Err(error) = self.context.endpoint.set_admitted(admitted).await {
-                tracing::debug!(%error, "the endpoint has stopped");
-            }
+    /// Members and keys may come and go; connections follow the ledger. A log that is being read anew says what was, not
+    /// what is. True if the replica that is followed is none any more, or has another key.
+    async fn refresh_replicas(&mut self) -> bool {
+        let size = self.core.size();
+        if !self.core.is_current() || size < self.follow.known_size {
+            return false;
         }
+        let replicas = peers::replicas(self.core.federation().members(), self.core.member());
+        if *self.follow.replicas.borrow() == replicas {
+            return false;
+        }
+        let known = KnownReplicas { size, replicas: replicas.clone() };
+        let files = Arc::clone(&self.context.files);
+        self.blocking("remembering the replicas", move || files.store_replicas(&known)).await;
+        self.follow.known_size = size;
+        let admitted: BTreeSet<PublicKey> = replicas.iter().map(|replica| replica.key).collect();
+        let is_left = self.followed_key.is_some_and(|key| !admitted.contains(&key));
+        let dialed = peers::addresses(&replicas, &self.follow.configured);
+        self.follow.replicas.send_replace(replicas);
+        let endpoint = &self.context.endpoint;
+        let followed = match endpoint.set_dial(dialed).await {
+            Ok(()) => endpoint.set_admitted(admitted).await,
+            stopped => stopped,
+        };
+        if let Err(error) = followed {
+            tracing::debug!(%error, "the endpoint has stopped");
+        }
+        is_left
+    }
+
+    /// Leaves the replica that is followed. Its stream need not end by itself when the connection is closed here.
+    fn leave(&mut self) -> Input {
+        self.unfollow();
+        Input::Lost { reason: "it is no replica any more, or has another transport key".to_owned() }
     }
 }
 
@@ -294,6 +335,7 @@ impl Driver {
         let Some(replica) = available.into_iter().find(|replica| !excluded.contains(&replica.name)) else { return };
         self.turn += 1;
         let stop = self.stop.child_token();
+        self.followed_key = Some(replica.key);
         let (context, feed, from) = (Arc::clone(&self.context), self.feed.clone(), self.core.size());
         self.tasks.spawn(follower::follow(context, replica, from, self.turn, feed, stop.clone()));
         self.following = Some(stop);
@@ -303,6 +345,7 @@ impl Driver {
         if let Some(stop) = self.following.take() {
             stop.cancel();
         }
+        self.followed_key = None;
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Instant::now() + peers::backoff(self.failures.min(RETRY_EXPONENT_MAX));
     }

@@ -2,10 +2,9 @@
 
 use std::{io, path::PathBuf};
 
-use fedledger_ledger::Digest;
+use fedledger_ledger::{Digest, checkpoint::CheckpointNoteError};
 use fedledger_proto::endpoint::EndpointError;
 
-use super::witness::WitnessError;
 use crate::table::OpenError;
 
 /// Why a participant's node does not start, or stops by itself.
@@ -38,7 +37,7 @@ pub enum ParticipantError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: WitnessError,
+        source: CheckpointNoteError,
     },
     /// The connections could not be set up.
     #[error(transparent)]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     core::{Kept, TrainedUpdate},
     error::ParticipantError,
+    peers::KnownReplicas,
     witness,
 };
 use crate::training::LocalCheckpoint;
@@ -27,6 +28,8 @@ use crate::training::LocalCheckpoint;
 const LOCK_FILE: &str = "lock";
 /// The last head that was verified.
 const WITNESS_FILE: &str = "witness.note";
+/// The replicas as the log had them last.
+const REPLICAS_FILE: &str = "replicas";
 /// Weights and updates by digest.
 const BLOBS_FOLDER: &str = "blobs";
 /// Local checkpoints by plan and round.
@@ -39,6 +42,8 @@ const OUTCOME_FILE: &str = "outcome";
 const PARTIAL_SUFFIX: &str = "partial";
 /// Largest local checkpoint, in bytes: parameters and two moments of the largest model, five bytes a number.
 const CHECKPOINT_SIZE_BYTES_MAX: u64 = 4 << 30;
+/// Largest list of replicas, in bytes.
+const REPLICAS_SIZE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest outcome file, in bytes.
 const OUTCOME_SIZE_BYTES_MAX: u64 = 4096;
 
@@ -149,6 +154,21 @@ impl NodeFiles {
     /// What the system says; the previous head is still there.
     pub fn store_witnessed(&self, note: &str) -> io::Result<()> {
         write_durably(&self.directory.join(WITNESS_FILE), note.as_bytes())
+    }
+
+    /// The replicas as the log had them last; none before the first change, or if the file is damaged: then those of the
+    /// genesis file must do.
+    pub fn known_replicas(&self) -> Option<KnownReplicas> {
+        read_saved(&self.directory.join(REPLICAS_FILE), REPLICAS_SIZE_BYTES_MAX)
+    }
+
+    /// Remembers the replicas.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the previous list is still there.
+    pub fn store_replicas(&self, known: &KnownReplicas) -> io::Result<()> {
+        write_durably(&self.directory.join(REPLICAS_FILE), &codec::encode(known))
     }
 
     /// Where a blob lies, or would lie.

@@ -7,7 +7,7 @@ use std::{
 
 use fedledger_ledger::{
     Digest, SecretKey,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, CheckpointNoteError},
     epoch::cosigner_name,
     merkle::verify_consistency,
     note::{NoteError, NoteSignature, SignedNote},
@@ -17,10 +17,7 @@ use fedledger_proto::{
     wire::{CheckpointRequest, CheckpointResponse},
 };
 
-use super::{
-    peers::Replica,
-    witness::{WitnessError, parse_unverified},
-};
+use super::{peers::Replica, witness::parse_unverified};
 
 /// Replicas that are given each co-signature: one of them is honest more often than not, and passes it on.
 const REPLICAS_TOLD: usize = 2;
@@ -99,7 +96,7 @@ impl Heads {
 /// Whether the proof shows that `note` extends `known`. A shorter head extends nothing, but contradicts nothing either.
 fn extends(known: Option<&str>, note: &str, proof: Option<&[Digest]>) -> Result<(), String> {
     let Some(known) = known else { return Ok(()) };
-    let words = |error: WitnessError| error.to_string();
+    let words = |error: CheckpointNoteError| error.to_string();
     let (old, new): (Checkpoint, Checkpoint) =
         (parse_unverified(known).map_err(words)?, parse_unverified(note).map_err(words)?);
     if new.size() < old.size() {

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fedledger_federation::member::{MemberId, Members};
 use fedledger_ledger::PublicKey;
+use fedledger_proto::{endpoint::PeerAddress, kit::PeerConfig};
+use serde::{Deserialize, Serialize};
 
 /// Wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -12,7 +14,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A replica that can be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Replica {
     /// Its node name.
     pub name: String,
@@ -26,6 +29,26 @@ pub fn replicas(members: &Members, own: &MemberId) -> Vec<Replica> {
     let (mut first, others): (Vec<_>, Vec<_>) = all.partition(|(member, _)| member.id == *own);
     first.extend(others);
     first.into_iter().map(|(_, node)| Replica { name: node.name.clone(), key: node.transport_key }).collect()
+}
+
+/// The replicas as the log had them last. With these a node begins: the keys in the genesis file may all have been replaced
+/// since, and who replaced them can only be read from a replica.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownReplicas {
+    /// Entries in the log then.
+    pub size: u64,
+    /// The replicas in the order of preference.
+    pub replicas: Vec<Replica>,
+}
+
+/// Where those of `replicas` are dialed of which an address is configured.
+pub fn addresses(replicas: &[Replica], configured: &[PeerConfig]) -> Vec<PeerAddress> {
+    let key = |name: &str| replicas.iter().find(|replica| replica.name == name).map(|replica| replica.key);
+    let dialed = configured
+        .iter()
+        .filter_map(|peer| Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] }));
+    dialed.collect()
 }
 
 /// Those of `replicas` that are connected, beginning with the one that comes after `turn` others.

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fedledger_ledger::{
     Digest, PublicKey,
-    checkpoint::{Checkpoint, CheckpointError},
-    note::{NoteError, SignedNote},
+    checkpoint::{Checkpoint, CheckpointNoteError},
+    note::SignedNote,
 };
 
 /// Recent roots kept for comparison, in entries. A head older than that says nothing new.
@@ -41,25 +41,6 @@ pub struct SignedHead {
     pub checkpoint: Checkpoint,
     /// The note.
     pub note: String,
-}
-
-/// A note that is no signed head of this log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WitnessError {
-    /// The note is malformed or not signed by the replica.
-    #[error("the checkpoint's note is not acceptable: {0}")]
-    Note(#[from] NoteError),
-    /// The note's text is no checkpoint.
-    #[error("the checkpoint is malformed: {0}")]
-    Checkpoint(#[from] CheckpointError),
-    /// The checkpoint is that of another log.
-    #[error("the checkpoint is of the log {found:?}, expected {expected:?}")]
-    Origin {
-        /// This log.
-        expected: String,
-        /// The log it names.
-        found: String,
-    },
 }
 
 /// What came of comparing a signed head with the own log.
@@ -126,21 +107,17 @@ impl Witness {
     ///
     /// # Errors
     ///
-    /// [`WitnessError`]: the note is no head of the log `origin` signed by the replica.
+    /// [`CheckpointNoteError`]: the note is no head of the log `origin` signed by the replica.
     pub fn note(
         &mut self,
         origin: &str,
         replica: &str,
         key: &PublicKey,
         text: &str,
-    ) -> Result<Option<Verdict>, WitnessError> {
+    ) -> Result<Option<Verdict>, CheckpointNoteError> {
         let note = SignedNote::parse(text)?;
         note.verify(origin, key)?;
-        let checkpoint = Checkpoint::parse(note.text())?;
-        if checkpoint.origin() != origin {
-            let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());
-            return Err(WitnessError::Origin { expected, found });
-        }
+        let checkpoint = Checkpoint::of_note(&note, origin)?;
         let head = SignedHead { replica: replica.to_owned(), checkpoint, note: text.to_owned() };
         if head.checkpoint.size() <= self.size {
             return Ok(self.compare(head));
@@ -173,7 +150,7 @@ impl Witness {
 ///
 /// # Errors
 ///
-/// [`WitnessError`] if it is no checkpoint.
-pub fn parse_unverified(text: &str) -> Result<Checkpoint, WitnessError> {
+/// [`CheckpointNoteError`] if it is no checkpoint.
+pub fn parse_unverified(text: &str) -> Result<Checkpoint, CheckpointNoteError> {
     Ok(Checkpoint::parse(SignedNote::parse(text)?.text())?)
 }

@@ -11,13 +11,14 @@ use fedledger_federation::{
         RoundKey, StartPlan,
     },
     decimal::Decimal,
+    governance::{Action, NodeKeys, Propose, RotateKeys, Vote},
     member::{GENESIS_SCHEMA, Genesis, Member, Node, NodeKind, Role},
     plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training},
     recipe::Recipe,
     tensors::{self, Tensor},
 };
 use fedledger_ledger::{
-    Digest, SecretKey,
+    Digest, PublicKey, SecretKey,
     checkpoint::Checkpoint,
     epoch::cosigner_name,
     leaf::Leaf,
@@ -220,6 +221,19 @@ impl Ledger {
     pub fn apply(&mut self, key: &SecretKey, command: Command) {
         let kind = command.kind();
         assert_eq!(self.try_apply(key, &command), "accepted", "{kind}");
+    }
+
+    /// Lets the members agree on another transport key of a member's replica.
+    pub fn rotate_transport_key(&mut self, member: &str, transport_key: PublicKey) {
+        let name = format!("{member}/replica");
+        let node = Some(NodeKeys { name, transport_key: Some(transport_key), ..NodeKeys::default() });
+        let member = member.to_owned();
+        let action = Action::RotateKeys(RotateKeys { member, organisation_key: None, api_key: None, node });
+        let against = action.target(self.state());
+        let content = Propose { action, against, expires_index: 1000, reason: "stolen".to_owned() };
+        let proposal = content.id(&"alpha".to_owned());
+        self.apply(&key("alpha", Purpose::Organisation), Command::Propose(content));
+        self.apply(&key("beta", Purpose::Organisation), Command::Vote(Vote { proposal, approve: true }));
     }
 
     /// Proposes a plan, lets these members consent, and starts it with its initial version.

@@ -7,7 +7,7 @@ use fedledger_federation::{
     command::RoundKey,
     records::{Participation, PlanRecord},
 };
-use fedledger_ledger::{Digest, log::Log};
+use fedledger_ledger::{Digest, SecretKey, log::Log};
 use fedledger_participant::node::{HistoryError, NodeEvent, NodeFiles, NodeOptions, ParticipantError, ParticipantNode};
 use fedledger_proto::endpoint::Transports;
 use tempfile::TempDir;
@@ -151,6 +151,38 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
         assert!(!checkpoint.exists(), "a local checkpoint is of no use after the training");
     }
     assert_eq!(updates[0], updates[1]);
+}
+
+/// The members replace the transport key of the only replica that the node reaches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_with_a_replicas_new_transport_key_and_begins_with_it_the_next_time() {
+    let mut replica = Replica::start("alpha", Ledger::new());
+    let directory = directory(&[("alpha", &replica)]);
+    let node = start(directory.path()).await;
+    let mut status = node.status();
+    replica.until_joined().await;
+    let new = SecretKey::from_seed([77; 32]);
+    let size = replica.change(|ledger| {
+        ledger.rotate_transport_key("alpha", new.public());
+        ledger.log.size()
+    });
+    status.wait_for(|status| status.size >= size).await.unwrap();
+    // The old key is none of a replica's any more.
+    replica.until_alone().await;
+    let address = replica.address();
+    replica = Replica::start_at("alpha", replica.stop().await, new, address);
+    let id = replica.change(|ledger| ledger.propose(lone_plan()));
+    let consented = |state: &Federation| state.plans().get(&id).is_some_and(|plan| plan.consents.contains("alpha"));
+    replica.until(consented).await;
+    node.shutdown().await.unwrap();
+    // Nobody has the key of the genesis file any more.
+    let size = replica.change(|ledger| ledger.log.size());
+    let node = start(directory.path()).await;
+    node.status().wait_for(|status| status.size >= size).await.unwrap();
+    replica.change(|ledger| ledger.start(id));
+    let key = replica.change(|ledger| ledger.open_round(id));
+    replica.until(|state| contribution_of(state, &key).is_some()).await;
+    node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

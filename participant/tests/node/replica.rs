@@ -7,7 +7,7 @@ use std::{
 };
 
 use fedledger_federation::{Federation, VersionId, command::RoundKey};
-use fedledger_ledger::Digest;
+use fedledger_ledger::{Digest, SecretKey};
 use fedledger_proto::{
     endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports},
     wire::{CheckpointRequest, CheckpointResponse, EventFrame, SubmitResponse},
@@ -33,11 +33,16 @@ pub struct Replica {
 impl Replica {
     /// Starts the replica of a member with a ledger.
     pub fn start(name: &'static str, ledger: Ledger) -> Self {
+        Self::start_at(name, ledger, key(name, Purpose::Transport), "127.0.0.1:0".parse().unwrap())
+    }
+
+    /// The same with a transport key of its own, at an address.
+    pub fn start_at(name: &'static str, ledger: Ledger, transport_key: SecretKey, listen: SocketAddr) -> Self {
         let admitted: BTreeSet<_> =
             MEMBERS.iter().map(|member| key(member, Purpose::ParticipantTransport).public()).collect();
         let (endpoint, incoming) = Endpoint::start(EndpointConfig {
-            transport_key: key(name, Purpose::Transport),
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            transport_key,
+            listen: vec![listen],
             dial: Vec::new(),
             admitted,
             transports: Transports::TcpOnly,
@@ -73,6 +78,16 @@ impl Replica {
         let mut bytes = Vec::new();
         self.endpoint.get_blob(peer, digest, 1 << 20, &mut bytes).await.ok()?;
         Some(bytes)
+    }
+
+    /// Waits until a participant is connected.
+    pub async fn until_joined(&self) {
+        self.endpoint.connected().wait_for(|peers| !peers.is_empty()).await.unwrap();
+    }
+
+    /// Waits until no participant is connected.
+    pub async fn until_alone(&self) {
+        self.endpoint.connected().wait_for(BTreeSet::is_empty).await.unwrap();
     }
 
     /// Stops, and gives the ledger back.

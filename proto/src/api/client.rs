@@ -78,21 +78,29 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// As [`ApiClient::connect`]: what the first said if none answers, or what is wrong with a URL or the identity.
+    /// As [`ApiClient::connect`]: what is wrong with a URL or the identity, or, if none of several replicas can be used,
+    /// [`ApiError::NoReplica`] with what each said.
     pub async fn connect_any(urls: &[String], identity: &Identity) -> Result<Self, ApiError> {
         let urls = urls.get(..REPLICAS_MAX).unwrap_or(urls);
-        let mut first_error = None;
+        let mut tried = Vec::new();
         for url in urls {
             let others = urls.iter().filter(|other| *other != url).cloned().collect();
             match Self::connect_beside(url, &identity.tls, identity.genesis.chain, others).await {
                 Err(error) if error.is_transient() => {
                     tracing::debug!(url, %error, "a replica does not answer");
-                    first_error.get_or_insert(error);
+                    tried.push(error);
                 }
                 connected => return connected,
             }
         }
-        Err(first_error.unwrap_or_else(|| ApiError::Url { url: String::new() }))
+        match (tried.pop(), tried.is_empty()) {
+            (None, _) => Err(ApiError::Url { url: String::new() }),
+            (Some(only), true) => Err(only),
+            (Some(last), false) => {
+                tried.push(last);
+                Err(ApiError::NoReplica { tried })
+            }
+        }
     }
 
     async fn connect_beside(

@@ -32,6 +32,12 @@ pub enum ApiError {
         /// What the network or TLS said.
         reason: String,
     },
+    /// None of several replicas can be used now.
+    #[error("none of {} replicas can be used: {}", tried.len(), list(tried))]
+    NoReplica {
+        /// What each of them said, in the order in which they were tried.
+        tried: Vec<ApiError>,
+    },
     /// No answer in time.
     #[error("{url} did not answer within {} s: try again, or another replica", after.as_secs())]
     TimedOut {
@@ -91,6 +97,7 @@ impl ApiError {
             Self::Url { .. } => "invalid_url",
             Self::Identity { .. } => "invalid_identity",
             Self::Unreachable { .. } => "unreachable",
+            Self::NoReplica { tried } => tried.first().map_or("unreachable", Self::code),
             Self::TimedOut { .. } => ApiCode::TimedOut.as_str(),
             Self::Refused(refused) => refused.code.as_str(),
             Self::Rejected { .. } => "rejected",
@@ -103,8 +110,17 @@ impl ApiError {
     /// Whether the same call may succeed later or at another replica.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::NoReplica { .. } | Self::TimedOut { .. } => true,
             Self::Refused(refused) => refused.code.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether nobody has answered, neither yes nor no.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::NoReplica { tried } => tried.iter().all(Self::is_silence),
             _ => false,
         }
     }
@@ -125,6 +141,11 @@ impl ApiError {
             code => Self::Refused(Refused::new(known(code).unwrap_or(ApiCode::Internal), status.message())),
         }
     }
+}
+
+/// Every error, which names its replica.
+fn list(tried: &[ApiError]) -> String {
+    tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The innermost cause: the outer ones say "transport error".

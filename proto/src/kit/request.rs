@@ -155,9 +155,7 @@ impl MemberRequest {
     ///
     /// [`RequestError`], which names the line.
     pub fn from_toml(text: &str) -> Result<Self, RequestError> {
-        let request: Self = parse(text)?;
-        check_schema(&request.schema, MEMBER_REQUEST_SCHEMA)?;
-        Ok(request)
+        parse(text, MEMBER_REQUEST_SCHEMA, |request: &Self| &request.schema)
     }
 
     /// The request as a file.
@@ -291,12 +289,18 @@ impl RequestedNode {
 /// Characters of a text in a request that an error shows.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Reads a bounded text.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, RequestError> {
+/// Reads a bounded text of the format `expected`, which `schema` finds in it.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
+    text: &str,
+    expected: &'static str,
+    schema: impl FnOnce(&T) -> &str,
+) -> Result<T, RequestError> {
     if text.len() > REQUEST_SIZE_BYTES_MAX {
         return Err(RequestError::TooLarge);
     }
-    toml::from_str(text).map_err(|error| RequestError::Malformed(Box::new(error)))
+    let request = toml::from_str(text).map_err(|error| RequestError::Malformed(Box::new(error)))?;
+    check_schema(schema(&request), expected)?;
+    Ok(request)
 }
 
 /// Refuses another format.

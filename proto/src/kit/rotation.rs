@@ -103,9 +103,7 @@ impl RotationRequest {
     ///
     /// [`RequestError`], which names the line.
     pub fn from_toml(text: &str) -> Result<Self, RequestError> {
-        let request: Self = parse(text)?;
-        check_schema(&request.schema, ROTATION_REQUEST_SCHEMA)?;
-        Ok(request)
+        parse(text, ROTATION_REQUEST_SCHEMA, |request: &Self| &request.schema)
     }
 
     /// The request as a file.

@@ -254,3 +254,100 @@ fn only_sound_members_with_new_keys_are_admitted() {
     assert_eq!(impossible(&mut consortium, exclude(&unknown)), "unknown_member");
     carry_out(&mut consortium, admit(oslo()));
 }
+
+/// Six members, of which four must agree: three approve of one proposal, and two reject another.
+fn undecided() -> (Consortium, Digest, Digest) {
+    let mut consortium = Consortium::new(2);
+    let approved = open(&mut consortium, Action::ChangePolicy { finality_threshold: Some(4) });
+    let rejected = open(&mut consortium, exclude("insurer"));
+    for member in ["lyon", "office"] {
+        consortium.accept(&organisation(member), vote(approved, true));
+        consortium.accept(&organisation(member), vote(rejected, false));
+    }
+    (consortium, approved, rejected)
+}
+
+/// Has the hospitals exclude a member.
+#[track_caller]
+fn exclude_by_hospitals(consortium: &mut Consortium, member: &str) -> Event {
+    let command = propose(consortium.state(), exclude(member));
+    let Event::Proposed { proposal, .. } = consortium.accept("lyon/organisation", command) else { panic!("decided") };
+    for voter in ["basel", "porto"] {
+        consortium.accept(&organisation(voter), vote(proposal, true));
+    }
+    consortium.accept("turin/organisation", vote(proposal, true))
+}
+
+#[test]
+fn proposals_are_decided_by_the_members_that_are_left() {
+    let (mut consortium, approved, rejected) = undecided();
+    // Of five members four must agree as well; of four, three.
+    consortium.accept("porto/organisation", vote(rejected, true));
+    let event = exclude_by_hospitals(&mut consortium, "office");
+    let Event::Executed { consequences, .. } = event else { panic!("{event:?}") };
+    assert!(consequences.decided.is_empty(), "the office's ballots are gone: {consequences:?}");
+    let tally = consortium.state().tally(&approved);
+    assert_eq!((tally.members, tally.approvals, tally.needed), (5, 2, 4));
+    assert_eq!((consortium.state().tally(&rejected).approvals, consortium.state().tally(&rejected).rejections), (2, 1));
+    consortium.accept("porto/organisation", vote(approved, true));
+    assert_eq!(status(&consortium, &approved), ProposalStatus::Open, "three of five are too few");
+    let number = consortium.state().epoch().number;
+    // The insurer has voted on nothing: without it, three approvals are enough.
+    let event = exclude_by_hospitals(&mut consortium, "insurer");
+    let index = consortium.log.size() - 1;
+    let Event::Executed { consequences, .. } = event else { panic!("{event:?}") };
+    assert_eq!(consequences.decided, [(approved, ProposalStatus::Executed { index })].into());
+    assert_eq!(consequences.superseded, [rejected], "its target is gone");
+    assert_eq!(status(&consortium, &approved), ProposalStatus::Executed { index });
+    let epoch = consortium.state().epoch();
+    assert_eq!((epoch.threshold, epoch.index, epoch.number), (4, index, number + 1));
+    assert_eq!(consequences.epoch, epoch.number);
+    assert_eq!(consortium.refused("turin/organisation", vote(approved, true)), "proposal_closed");
+}
+
+#[test]
+fn what_can_no_longer_succeed_is_rejected_with_the_member_that_goes() {
+    let (mut consortium, _, rejected) = undecided();
+    assert_eq!(status(&consortium, &rejected), ProposalStatus::Open, "two of six may reject");
+    let proposal = open(&mut consortium, exclude("turin"));
+    for voter in ["insurer", "lyon"] {
+        consortium.accept(&organisation(voter), vote(proposal, true));
+    }
+    let event = consortium.accept("office/organisation", vote(proposal, true));
+    let index = consortium.log.size() - 1;
+    let Event::Executed { consequences, .. } = event else { panic!("{event:?}") };
+    // Five are left: three of them cannot be four.
+    assert_eq!(consequences.decided, [(rejected, ProposalStatus::Rejected { index })].into());
+    assert_eq!(consortium.refused("porto/organisation", vote(rejected, true)), "proposal_closed");
+}
+
+/// Whoever reads the log, or the records that were stored, comes to the same.
+#[test]
+fn what_an_exclusion_decides_is_the_same_for_all() {
+    let mut consortium = Consortium::new(2);
+    let second = open(&mut consortium, exclude("office"));
+    for voter in ["lyon", "porto"] {
+        consortium.accept(&organisation(voter), vote(second, true));
+    }
+    let third = open(&mut consortium, Action::ChangePolicy { finality_threshold: Some(4) });
+    consortium.accept("lyon/organisation", vote(third, true));
+    consortium.accept("porto/organisation", vote(third, true));
+    // Of six members four must agree, of five four, of four three: both wait for one more member to go.
+    let first = open(&mut consortium, exclude("insurer"));
+    for voter in ["lyon", "porto"] {
+        consortium.accept(&organisation(voter), vote(first, true));
+    }
+    let event = consortium.accept("turin/organisation", vote(first, true));
+    let Event::Executed { consequences, .. } = event else { panic!("{event:?}") };
+    assert!(consequences.decided.is_empty(), "three of five are too few: {consequences:?}");
+    let event = consortium.accept("turin/organisation", vote(second, true));
+    let index = consortium.log.size() - 1;
+    let Event::Executed { proposal, consequences, .. } = event else { panic!("{event:?}") };
+    assert_eq!(proposal, second);
+    assert_eq!(consequences.decided, [(third, ProposalStatus::Executed { index })].into());
+    let history = fedledger_federation::history::History::read(&consortium.source(), Default::default(), 1).unwrap();
+    assert_eq!(history.state().digest(), consortium.state().digest());
+    let restored = Log::<Federation>::load(&consortium.stored()).unwrap().unwrap();
+    assert_eq!(restored.machine().digest(), consortium.state().digest());
+    assert_eq!(restored.machine().open_proposals(index).count(), 0);
+}

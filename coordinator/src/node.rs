@@ -31,13 +31,14 @@ use crate::{
     backend::ReplicaBackend,
     blobs::BlobStore,
     checkpoints::Checkpoints,
+    contradictions::Contradictions,
     disk,
     duties::{Means, Workers},
     findings::Findings,
     gossip,
     http::{HttpConfig, HttpServer, HttpServerError, RunningHttp},
     intake::Intake,
-    membership,
+    membership, recording,
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts, Peers},
     requests::Requests,
     shared::SharedView,
@@ -272,8 +273,9 @@ impl Assembly {
         });
         let (notes, notes_seen) = watch::channel(None);
         let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
-        let (findings, evidence) = Findings::new(kit.directory.join("evidence"));
-        let checkpoints = Checkpoints::new(handle.clone(), findings.clone());
+        let findings = Findings::start(kit.directory.join("evidence")).map_err(thread_failed)?;
+        let contradictions = Contradictions::new(handle.clone(), findings.clone());
+        let checkpoints = Checkpoints::new(handle.clone(), contradictions.clone());
         let tasks = Tasks::default();
         let workers = Workers::new(Means {
             chain: kit.genesis.chain,
@@ -289,7 +291,8 @@ impl Assembly {
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, kit.transport_key.public(), &endpoint, &notes_seen, &checkpoints);
-        workers.record(evidence);
+        tasks.spawn(contradictions.follow());
+        tasks.spawn(recording::record(workers.clone(), handle.clone(), findings.clone()));
         tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone()));
         let senders = raft_senders(&kit, &peers, &endpoint);
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());

@@ -5,6 +5,7 @@
 #[path = "../http/client.rs"]
 mod client;
 mod cluster;
+mod evidence;
 mod finality;
 mod http;
 mod levels;

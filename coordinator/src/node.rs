@@ -302,7 +302,7 @@ impl Assembly {
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
             checkpoints,
-            intake: Intake::new(kit.transaction_key.clone(), handle.clone(), tasks.clone()),
+            intake: Intake::open(kit.transaction_key.clone(), handle.clone(), tasks.clone())?,
             blobs,
             view: view.clone(),
             peers: peers.clone(),

@@ -2,19 +2,24 @@
 
 use std::path::PathBuf;
 
+use fedledger_federation::{
+    Command,
+    governance::{Action, NodeKeys, Propose, RotateKeys, Vote},
+};
 use fedledger_ledger::{
-    Digest,
+    Digest, SecretKey,
     checkpoint::Checkpoint,
     epoch::cosigner_name,
     evidence::{Evidence, Prefix},
     log::read_node,
     merkle::{consistency_proof, root_at},
     note::{NoteSignature, SignedNote, VerifierKey, sign_note},
+    transaction::{Nonce, Transaction},
 };
 use fedledger_proto::{
     api::Level,
     endpoint::{CallError, Endpoint},
-    kit::ReplicaKit,
+    kit::{Identity, ReplicaKit},
     wire::CheckpointRequest,
 };
 use tokio::time::timeout;
@@ -97,6 +102,67 @@ async fn heads_signed_in_the_name_of_the_log_only_convict() {
     assert_eq!(evidence(&cluster).verify(std::slice::from_ref(&key)).unwrap(), [&key]);
     timeout(LONG, recorded(cluster.node(2), index)).await.unwrap();
     liar.shutdown().await;
+    cluster.stop().await;
+}
+
+/// Brings a command of a site's people onto the ledger.
+async fn command(cluster: &Cluster, site: u8, command: &Command) {
+    let identity = Identity::load(&cluster.directory().join(format!("site-{site}/identity"))).unwrap();
+    let transaction = Transaction {
+        chain: cluster.chain(),
+        author: identity.organisation_key.public(),
+        nonce: Nonce([site; 16]),
+        not_after_index: 10_000,
+        kind: command.kind().to_owned(),
+        payload: command.payload(),
+    };
+    let envelope = transaction.sign(&identity.organisation_key).to_bytes();
+    let submitted = cluster.node(1).handle().submit(envelope).await.unwrap();
+    assert_eq!(submitted.reason, None);
+}
+
+/// The members replace both keys with which the fourth replica signs heads.
+async fn replace_keys(cluster: &Cluster) {
+    let new = |seed: u8| Some(SecretKey::from_seed([seed; 32]).public());
+    let node = NodeKeys { name: LIAR.to_owned(), log_key: new(0x71), cosign_key: new(0x72), ..NodeKeys::default() };
+    let member = "site-4".to_owned();
+    let action = Action::RotateKeys(RotateKeys { member, organisation_key: None, api_key: None, node: Some(node) });
+    let known = action.clone();
+    let against = cluster.node(1).handle().query(move |replica| known.target(replica.log().machine())).await.unwrap();
+    let propose = Propose { action, against, expires_index: 10_000, reason: "the disk was sold".to_owned() };
+    let proposal = propose.id(&"site-1".to_owned());
+    command(cluster, 1, &Command::Propose(propose)).await;
+    for site in [2, 3] {
+        command(cluster, site, &Command::Vote(Vote { proposal, approve: true })).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_replaced_convict() {
+    let mut cluster = Cluster::start(4).await;
+    let before = reach(&mut cluster, 1, Level::Unanimous).await;
+    let kit = kit(&cluster);
+    // The first replica has seen its keys under a head of the log before they are replaced.
+    let honest = newest_head(cluster.node(1)).await;
+    assert!(honest.size() > before);
+    cluster.kill(4).await;
+    let dialled = liar(&cluster).await;
+    offer(&cluster, &dialled, &signed(&honest, &kit)).await.unwrap();
+    replace_keys(&cluster).await;
+    let index = reach(&mut cluster, 1, Level::Final).await;
+    let epoch = cluster.node(1).handle().query(|replica| replica.log().sealed().epoch.number).await;
+    assert_eq!(epoch, Some(1));
+    for (sign, key) in [(signed as fn(&_, &_) -> _, log_key(&kit)), (cosigned, cosign_key(&kit))] {
+        let refused = offer(&cluster, &dialled, &sign(&forged(before, "another history"), &kit)).await;
+        assert!(refused.unwrap_err().to_string().contains("in this log they have"));
+        let convicts = |file: &PathBuf| {
+            let evidence = Evidence::from_bytes(&std::fs::read(file).unwrap()).unwrap();
+            evidence.verify(std::slice::from_ref(&key)).is_ok()
+        };
+        assert!(kept(&cluster, "equivocation-").iter().any(convicts), "{key}");
+    }
+    timeout(LONG, recorded(cluster.node(2), index)).await.unwrap();
+    dialled.shutdown().await;
     cluster.stop().await;
 }
 

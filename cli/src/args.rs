@@ -36,6 +36,9 @@ pub(crate) struct GlobalArgs {
     /// How sure a written entry must be before a command returns
     #[arg(long, global = true, value_enum, value_name = "LEVEL", default_value_t, help_heading = "Ledger")]
     pub wait_for: LevelArg,
+    /// With --wait-for accepted: the file in which to keep the replica's signed promise
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Ledger")]
+    pub promise: Option<PathBuf>,
     /// File with the passphrase of encrypted keys, on one line [env: FEDLEDGER_PASSPHRASE, the passphrase itself]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Keys")]
     pub passphrase_file: Option<PathBuf>,
@@ -127,6 +130,12 @@ pub(crate) enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Prove an entry or a record to somebody who has nothing else, or check such a proof
     Prove(Box<commands::prove::ProveArgs>),
+    /// Files that convict whoever has signed two histories
+    #[command(subcommand)]
+    Evidence(commands::evidence::EvidenceCommand),
+    /// Whether replicas have kept their word to bring transactions onto the ledger
+    #[command(subcommand)]
+    Promise(commands::promise::PromiseCommand),
     /// Write the history as one file that can be verified anywhere, or as static files for the web
     Export(commands::export::ExportArgs),
     /// Print a completion script for a shell

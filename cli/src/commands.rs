@@ -8,6 +8,7 @@ pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod events;
+pub(crate) mod evidence;
 pub(crate) mod export;
 pub(crate) mod identity;
 pub(crate) mod log;
@@ -15,6 +16,7 @@ pub(crate) mod man;
 pub(crate) mod member;
 pub(crate) mod participant;
 pub(crate) mod plan;
+pub(crate) mod promise;
 pub(crate) mod proposal;
 pub(crate) mod prove;
 pub(crate) mod provision;
@@ -52,6 +54,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(context, &command),
         Command::Verify(args) => verify::run(context, &args),
         Command::Prove(args) => prove::run(context, &args),
+        Command::Evidence(command) => evidence::run(context, command),
+        Command::Promise(command) => promise::run(context, &command),
         Command::Export(args) => export::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
         Command::Man => man::run(context),

@@ -96,6 +96,11 @@ impl Context {
         self.global.wait_for.into()
     }
 
+    /// Where a replica's promise is to be kept.
+    pub fn promise(&self) -> Option<&Path> {
+        self.global.promise.as_deref()
+    }
+
     /// Compares the replica's newest head with the last one that the identity has seen, and remembers the newer one.
     fn check_head(&self, client: &ApiClient, identity: &Identity) -> Result<(), Failure> {
         let seen = SeenHeads::of(&identity.directory);

@@ -7,8 +7,9 @@ use fedledger_federation::{history::origin, member::Genesis};
 use fedledger_ledger::{
     PublicKey,
     epoch::{EPOCH_CHAIN_SIZE_BYTES_MAX, EpochChain, Epochs},
+    evidence::Signers,
     limits::GENESIS_SIZE_BYTES_MAX,
-    note::{SignedNote, VerifierKey},
+    note::SignedNote,
     policy::{POLICY_SIZE_BYTES_MAX, Policy},
 };
 
@@ -67,23 +68,18 @@ impl Trust {
         }
     }
 
-    /// Every key that may sign heads, of any epoch.
-    pub fn keys(&self) -> Result<Vec<VerifierKey>, Failure> {
-        let of = |policy: &Policy| -> Vec<VerifierKey> {
-            let witnesses = policy.witnesses().iter().map(|witness| witness.key.clone());
-            policy.logs().iter().map(|log| log.key.clone()).chain(witnesses).collect()
-        };
-        let Self::Epochs { epochs, .. } = self else {
-            let Self::Policy(policy) = self else { return Ok(Vec::new()) };
-            return Ok(of(policy));
-        };
-        let mut keys = Vec::new();
-        for (_, epoch) in epochs.iter() {
-            let policy = epoch.policy(epochs.origin());
-            let policy = policy.map_err(|error| Failure::because(Exit::Failed, "an epoch has no policy", error))?;
-            keys.extend(of(&policy));
+    /// Everybody who may sign heads, with the keys of any epoch.
+    pub fn signers(&self) -> Signers {
+        match self {
+            Self::Policy(policy) => {
+                let mut signers = Signers::default();
+                let witnesses = policy.witnesses().iter().map(|witness| &witness.key);
+                let keys = policy.logs().iter().map(|log| &log.key).chain(witnesses);
+                keys.for_each(|key| signers.add_key(key.clone()));
+                signers
+            }
+            Self::Epochs { epochs, .. } => Signers::of(epochs.origin(), epochs.iter().map(|(_, epoch)| epoch)),
         }
-        Ok(keys)
     }
 
     /// The member whose transactions this key signs, and its node, as the genesis file has them.

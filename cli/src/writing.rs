@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    output::write_file,
 };
 
 /// The form of a receipt as JSON.
@@ -64,10 +65,14 @@ impl Writer {
 
     /// The same, with what the replica or the ledger says against it.
     pub fn try_submit(&self, context: &Context, command: &Command) -> Result<Result<Submission, ApiError>, Failure> {
+        let level = context.wait_for();
+        if context.promise().is_some() && level != Level::Accepted {
+            return Err(Failure::new(Exit::Usage, "only a transaction that is not waited for is promised")
+                .next("add --wait-for accepted, or leave out --promise"));
+        }
         let mut nonce = [0; 16];
         let random = getrandom::fill(&mut nonce);
         random.map_err(|error| Failure::because(Exit::Failed, "the system gives no random numbers", error))?;
-        let level = context.wait_for();
         let progress = context.output.progress(match level {
             Level::Accepted => "waiting until a replica has taken the transaction",
             Level::Committed => "waiting until a majority of the replicas has the transaction",
@@ -93,6 +98,13 @@ impl Writer {
         drop(progress);
         if let Ok(Submission::Accepted(receipt)) = &submitted {
             self.remark_on(context, receipt);
+            if let Some(path) = context.promise() {
+                let kept = write_file(path, &receipt.to_bytes());
+                kept.map_err(|failure| {
+                    failure
+                        .next(format!("the transaction is taken; the promise is {}", hex::encode(receipt.to_bytes())))
+                })?;
+            }
         }
         Ok(submitted)
     }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
+#[path = "proofs/traces.rs"]
+mod traces;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -122,7 +122,7 @@ fn submit_error(failure: SubmitFailure) -> SubmitError {
         SubmitFailure::ExpiresTooSoon { not_after_index, by_index } => {
             SubmitError::ExpiresTooSoon { not_after_index, by_index }
         }
-        SubmitFailure::Storage(_) | SubmitFailure::Stopping => SubmitError::Stopping,
+        SubmitFailure::Storage(_) | SubmitFailure::Randomness(_) | SubmitFailure::Stopping => SubmitError::Stopping,
     }
 }
 

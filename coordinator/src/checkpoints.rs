@@ -6,21 +6,23 @@ use std::sync::Arc;
 use fedledger_ledger::{
     Digest,
     checkpoint::{Checkpoint, CheckpointNoteError},
-    evidence::{Evidence, Prefix},
-    finality::{Cosignature, OfferError, Offered},
+    finality::OfferError,
     log::read_node,
-    merkle::{self, ProofError, root_at},
+    merkle::{self, ProofError},
     note::SignedNote,
     storage::{StorageError, notes::read_note},
 };
 
-use crate::{findings::Findings, replica::Handle};
+use crate::{
+    contradictions::{Compared, Contradictions},
+    replica::Handle,
+};
 
 /// Answers for the heads of the log; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     handle: Handle,
-    findings: Findings,
+    contradictions: Contradictions,
 }
 
 /// The newest head, and how it follows from the one that the caller knows.
@@ -58,8 +60,8 @@ pub enum CheckpointFailure {
 
 impl Checkpoints {
     /// Answers from the replica behind `handle`.
-    pub const fn new(handle: Handle, findings: Findings) -> Self {
-        Self { handle, findings }
+    pub const fn new(handle: Handle, contradictions: Contradictions) -> Self {
+        Self { handle, contradictions }
     }
 
     /// The newest head that this replica has signed, with every co-signature so far.
@@ -85,7 +87,7 @@ impl Checkpoints {
             // The last final head may be older than this process.
             Err(head) => read_note(&**self.handle.storage(), "final")?.unwrap_or(head),
         };
-        let own = parse(&note)?;
+        let (own, _) = parse(&note)?;
         let size = own.size();
         self.written(size).await?;
         let known = match known {
@@ -99,16 +101,25 @@ impl Checkpoints {
         Ok(Some(Latest { note, consistency }))
     }
 
-    /// Takes a co-signed head that somebody hands over.
+    /// Takes a signed head that somebody hands over.
     ///
     /// # Errors
     ///
-    /// [`CheckpointFailure`]; where it contradicts the log, evidence is kept.
+    /// [`CheckpointFailure`]; where it contradicts the log, evidence is kept, or the head until it is evidence.
     pub async fn offer(&self, note: String) -> Result<(), CheckpointFailure> {
-        let offered = self.handle.offer(note.clone()).await.ok_or(CheckpointFailure::Stopping)??;
-        match offered {
-            Some(Offered::Elsewhere(checkpoint, cosignatures)) => self.compare(&checkpoint, &note, &cosignatures).await,
-            Some(Offered::Taken(_)) | None => Ok(()),
+        let offered = self.handle.offer(note.clone()).await.ok_or(CheckpointFailure::Stopping)?;
+        let is_counted = match offered {
+            Ok(_) => true,
+            // It may be signed in the name of the log, or with a key of an earlier epoch.
+            Err(OfferError::NoCosignature) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let (checkpoint, note) = parse(&note)?;
+        let (compared, is_signed) = self.contradictions.take(&checkpoint, &note, is_counted).await?;
+        match compared {
+            _ if !is_counted && !is_signed => Err(OfferError::NoCosignature.into()),
+            Compared::Contradicts(ours) => Err(contradiction(&checkpoint, ours)),
+            Compared::Agrees | Compared::Ahead => Ok(()),
         }
     }
 
@@ -120,60 +131,22 @@ impl Checkpoints {
     }
 
     /// The size of a head that somebody knows, after comparing it with the log. Where it contradicts the log, whoever has
-    /// co-signed it is convicted.
+    /// signed it is convicted.
     async fn check(&self, known: &str, origin: &str) -> Result<u64, CheckpointFailure> {
-        let checkpoint = parse(known)?;
+        let (checkpoint, _) = parse(known)?;
         if checkpoint.origin() != origin {
             let (expected, found) = (origin.to_owned(), checkpoint.origin().to_owned());
             return Err(OfferError::from(CheckpointNoteError::Origin { expected, found }).into());
         }
-        let compared = self.compare(&checkpoint, known, &[]).await;
-        if let Err(CheckpointFailure::Contradicts { .. }) = &compared {
-            match self.offer(known.to_owned()).await {
-                // What it says is that it contradicts the log, which is known; or who signed it is not.
-                Ok(()) | Err(CheckpointFailure::Contradicts { .. } | CheckpointFailure::Offer(_)) => {}
-                Err(failure) => return Err(failure),
-            }
+        let Compared::Contradicts(ours) = self.contradictions.compare(checkpoint.size(), checkpoint.root())? else {
+            return Ok(checkpoint.size());
+        };
+        match self.offer(known.to_owned()).await {
+            // What it says is that it contradicts the log, which is known; or who signed it is not.
+            Ok(()) | Err(CheckpointFailure::Contradicts { .. } | CheckpointFailure::Offer(_)) => {}
+            Err(failure) => return Err(failure),
         }
-        compared?;
-        Ok(checkpoint.size())
-    }
-
-    /// Compares a head with the log, if the log is that long.
-    async fn compare(
-        &self,
-        checkpoint: &Checkpoint,
-        note: &str,
-        cosignatures: &[Cosignature],
-    ) -> Result<(), CheckpointFailure> {
-        let (size, theirs) = (checkpoint.size(), *checkpoint.root());
-        if size > *self.handle.log_size().borrow() {
-            return Ok(());
-        }
-        let storage = Arc::clone(self.handle.storage());
-        let ours = root_at(size, |node| read_node(&*storage, node))?;
-        if ours == theirs {
-            return Ok(());
-        }
-        for cosignature in cosignatures {
-            self.convict(note, size, ours, &cosignature.node).await;
-        }
-        Err(CheckpointFailure::Contradicts { size, theirs, ours })
-    }
-
-    /// Keeps evidence against a node that has signed a head of this log as well as another one.
-    async fn convict(&self, note: &str, size: u64, ours: Digest, node: &str) {
-        let name = node.to_owned();
-        let Some(Some(own)) = self.handle.query(move |replica| replica.finality().note_by(&name)).await else { return };
-        let Some(own_size) = Checkpoint::parse(own.text()).ok().map(|checkpoint| checkpoint.size()) else { return };
-        let storage = Arc::clone(self.handle.storage());
-        let proof = merkle::consistency_proof(size, own_size, |node| read_node(&*storage, node)).unwrap_or_default();
-        let prefix = (size < own_size).then_some(Prefix { root: ours, proof });
-        let Ok(theirs) = SignedNote::parse(note) else { return };
-        match Evidence::new(theirs, own, prefix) {
-            Ok(evidence) => self.findings.evidence(evidence),
-            Err(error) => tracing::warn!(%error, node, "a contradicting head is no evidence by itself"),
-        }
+        Err(contradiction(&checkpoint, ours))
     }
 
     /// The proof that the log of `new_size` entries begins with that of `old_size`; `None` where there is no such log yet, or
@@ -202,8 +175,13 @@ impl Checkpoints {
     }
 }
 
-/// The head that a note is about.
-fn parse(note: &str) -> Result<Checkpoint, OfferError> {
-    let note = SignedNote::parse(note)?;
-    Ok(Checkpoint::parse(note.text()).map_err(CheckpointNoteError::from)?)
+fn contradiction(checkpoint: &Checkpoint, ours: Digest) -> CheckpointFailure {
+    CheckpointFailure::Contradicts { size: checkpoint.size(), theirs: *checkpoint.root(), ours }
+}
+
+/// The head that a note is about, and the note.
+fn parse(text: &str) -> Result<(Checkpoint, SignedNote), OfferError> {
+    let note = SignedNote::parse(text).map_err(CheckpointNoteError::from)?;
+    let checkpoint = Checkpoint::parse(note.text()).map_err(CheckpointNoteError::from)?;
+    Ok((checkpoint, note))
 }

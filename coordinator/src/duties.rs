@@ -10,13 +10,11 @@ use fedledger_federation::{
     Command, Federation,
     command::{FileRef, OutputFiles, RoundKey},
     conductor::{Duty, Report},
-    governance::RecordEvidence,
     plan::Plan,
     recipe::{Recipe, RecipeError, Update, WRONG_DIGEST, check_update},
 };
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
-    evidence::Evidence,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::endpoint::Endpoint;
@@ -27,7 +25,7 @@ use tokio::{
 
 use crate::{
     blobs::BlobStore,
-    replica::{Event, Handle},
+    replica::{Event, Handle, SubmitFailure},
     shared::SharedView,
     tasks::Tasks,
 };
@@ -93,19 +91,13 @@ impl Workers {
         Self { inner: Arc::new(inner), tasks }
     }
 
-    /// Brings evidence of equivocation onto the ledger as it is found; another replica may be faster.
-    pub fn record(&self, mut found: mpsc::Receiver<Evidence>) {
-        let inner = Arc::clone(&self.inner);
-        self.tasks.spawn(async move {
-            while let Some(evidence) = found.recv().await {
-                let command = Command::RecordEvidence(RecordEvidence { evidence: evidence.to_bytes() });
-                match inner.submit_command(&command).await {
-                    Ok(None) => tracing::warn!("evidence of two histories is on the ledger now"),
-                    Ok(Some(reason)) => tracing::info!(reason, "the evidence was not recorded"),
-                    Err(reason) => tracing::error!(reason, "the evidence could not be brought onto the ledger"),
-                }
-            }
-        });
+    /// Submits a transaction of this replica: the reason for which it was rejected, if it was.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitFailure`], or no randomness.
+    pub(crate) async fn submit(&self, command: &Command) -> Result<Option<String>, SubmitFailure> {
+        self.inner.submit_command(command).await
     }
 
     /// Begins a duty; its report comes as an event.
@@ -146,8 +138,8 @@ impl Inner {
                 tracing::info!(kind = command.kind(), reason, "a transaction of this replica was rejected");
                 false
             }
-            Err(reason) => {
-                tracing::warn!(kind = command.kind(), reason, "a transaction of this replica was not committed");
+            Err(failure) => {
+                tracing::warn!(kind = command.kind(), %failure, "a transaction of this replica was not committed");
                 false
             }
         };
@@ -155,9 +147,9 @@ impl Inner {
     }
 
     /// The reason for which it was rejected, if it was.
-    async fn submit_command(&self, command: &Command) -> Result<Option<String>, String> {
+    async fn submit_command(&self, command: &Command) -> Result<Option<String>, SubmitFailure> {
         let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+        getrandom::fill(&mut nonce).map_err(|error| SubmitFailure::Randomness(error.to_string()))?;
         let size = *self.handle.log_size().borrow();
         let transaction = Transaction {
             chain: self.chain,
@@ -168,8 +160,7 @@ impl Inner {
             payload: command.payload(),
         };
         let envelope = transaction.sign(&self.key).to_bytes();
-        let submitted = self.handle.submit(envelope).await.map_err(|error| error.to_string())?;
-        Ok(submitted.reason)
+        Ok(self.handle.submit(envelope).await?.reason)
     }
 
     async fn check(&self, key: RoundKey, plan: Plan, cohort: usize, update: Update) {

@@ -1,4 +1,7 @@
 //! Taking transactions whose authors do not wait: a signed promise at once, and the way onto the ledger in the background.
+//!
+//! A promise is given once the transaction is on this replica's disk, where it stays until it is on the ledger or has expired:
+//! a replica that crashes goes on with what it had promised.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,11 +12,15 @@ use fedledger_ledger::{
     log::Refusal,
     replica::SubmitError as CoreError,
     seal::SEAL_KIND,
+    storage::{
+        Batch, LogStorage, StorageError,
+        promises::{Promised, delete_promise, put_promise, read_promises},
+    },
 };
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
-    api::quota::Quota,
+    api::quota::{Permit, Quota},
     replica::{Handle, SubmitFailure},
     tasks::Tasks,
 };
@@ -53,13 +60,28 @@ struct Checked {
 }
 
 impl Intake {
-    /// Signs promises with `key`, with which the replica signs its transactions.
-    pub fn new(key: SecretKey, handle: Handle, tasks: Tasks) -> Self {
-        Self { key, handle, tasks, quota: Quota::new(UNDER_WAY_MAX, UNDER_WAY_PER_MEMBER_MAX) }
+    /// Signs promises with `key`, with which the replica signs its transactions, and goes on with what is promised already.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn open(key: SecretKey, handle: Handle, tasks: Tasks) -> Result<Self, StorageError> {
+        let intake = Self { key, handle, tasks, quota: Quota::new(UNDER_WAY_MAX, UNDER_WAY_PER_MEMBER_MAX) };
+        let promises = read_promises(&**intake.handle.storage())?;
+        if !promises.is_empty() {
+            tracing::info!(count = promises.len(), "going on with transactions that were promised before");
+        }
+        for promised in promises {
+            // There are never more than there was room for when they were promised.
+            let permit = intake.quota.take(promised.member.clone());
+            let bringing = Bringing { promised, handle: intake.handle.clone(), tasks: intake.tasks.clone(), permit };
+            intake.tasks.spawn(bringing.run());
+        }
+        Ok(intake)
     }
 
-    /// Checks a transaction, promises to bring it onto the ledger, and begins with that. It is tried until it has an
-    /// outcome, can have none any more, or the node stops.
+    /// Checks a transaction, makes it durable, promises to bring it onto the ledger, and begins with that. It is tried, also
+    /// after a restart, until it has an outcome or can have none any more.
     ///
     /// # Errors
     ///
@@ -80,11 +102,20 @@ impl Intake {
             return Err(SubmitFailure::ExpiresTooSoon { not_after_index: checked.not_after_index, by_index });
         }
         let receipt = IntakeReceipt::sign(checked.chain, Digest::of(&envelope), by_index, &self.key);
-        let handle = self.handle.clone();
+        let promised = Promised { member: member.clone(), envelope };
+        let (handle, tasks) = (self.handle.clone(), self.tasks.clone());
+        let bringing = Bringing { promised, handle, tasks, permit: Some(permit) };
+        let (kept, told) = oneshot::channel();
+        // Whoever asked may go away at any time: what is on the disk is brought onto the ledger all the same.
         self.tasks.spawn(async move {
-            bring(&handle, envelope).await;
-            drop(permit);
+            let outcome = bringing.keep().await;
+            let is_kept = outcome.is_ok();
+            let _ = kept.send(outcome);
+            if is_kept {
+                bringing.run().await;
+            }
         });
+        told.await.map_err(|_| SubmitFailure::Stopping)??;
         Ok(Taken::Promised(receipt))
     }
 
@@ -104,18 +135,55 @@ impl Intake {
     }
 }
 
-async fn bring(handle: &Handle, envelope: Vec<u8>) {
-    loop {
-        match handle.submit(envelope.clone()).await {
-            Ok(_) | Err(SubmitFailure::Stopping) => return,
-            Err(failure) if failure.is_transient() => {
-                tracing::debug!(%failure, "a transaction that was promised is submitted again");
-                sleep(RETRY_PAUSE).await;
-            }
-            Err(failure) => {
-                tracing::error!(%failure, "a transaction that was promised does not come onto the ledger");
-                return;
+/// A transaction on its way onto the ledger.
+struct Bringing {
+    promised: Promised,
+    handle: Handle,
+    tasks: Tasks,
+    /// Held until it is there.
+    permit: Option<Permit<MemberId>>,
+}
+
+impl Bringing {
+    /// Makes the transaction durable.
+    async fn keep(&self) -> Result<(), SubmitFailure> {
+        let mut batch = Batch::default();
+        put_promise(&mut batch, &self.promised);
+        self.write(batch, true).await
+    }
+
+    /// Submits the transaction until it has an outcome or can have none any more; then it is forgotten here.
+    async fn run(self) {
+        loop {
+            match self.handle.submit(self.promised.envelope.clone()).await {
+                Ok(_) => break,
+                Err(SubmitFailure::Stopping) => return,
+                Err(failure) if failure.is_transient() => {
+                    tracing::debug!(%failure, "a transaction that was promised is submitted again");
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(failure @ SubmitFailure::Refused(_)) => {
+                    tracing::error!(%failure, "a transaction that was promised does not come onto the ledger");
+                    break;
+                }
+                Err(failure) => {
+                    tracing::error!(%failure, "a transaction that was promised is submitted again after a restart");
+                    return;
+                }
             }
         }
+        let mut batch = Batch::default();
+        delete_promise(&mut batch, &self.promised.digest());
+        // Coming back after a crash, it would be found on the ledger, or expired.
+        if let Err(error) = self.write(batch, false).await {
+            tracing::warn!(%error, "a promise that is kept cannot be forgotten");
+        }
+        drop(self.permit);
+    }
+
+    async fn write(&self, batch: Batch, durable: bool) -> Result<(), SubmitFailure> {
+        let storage: Arc<dyn LogStorage> = Arc::clone(self.handle.storage());
+        let written = self.tasks.spawn_blocking(move || storage.write(&batch, durable));
+        Ok(written.await.map_err(|_| SubmitFailure::Stopping)??)
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     backend::ReplicaBackend,
     blobs::BlobStore,
     checkpoints::Checkpoints,
+    contradictions::Contradictions,
     disk,
     duties::{Means, Workers},
     findings::Findings,
@@ -34,6 +35,7 @@ use crate::{
     intake::Intake,
     membership,
     peers::Peers,
+    recording,
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts},
     requests::Requests,
     shared::SharedView,
@@ -268,8 +270,9 @@ impl Assembly {
         });
         let (notes, notes_seen) = watch::channel(None);
         let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
-        let (findings, evidence) = Findings::new(kit.directory.join("evidence"));
-        let checkpoints = Checkpoints::new(handle.clone(), findings.clone());
+        let findings = Findings::start(kit.directory.join("evidence")).map_err(thread_failed)?;
+        let contradictions = Contradictions::new(handle.clone(), findings.clone());
+        let checkpoints = Checkpoints::new(handle.clone(), contradictions.clone());
         let tasks = Tasks::default();
         let workers = Workers::new(Means {
             chain: kit.genesis.chain,
@@ -285,7 +288,8 @@ impl Assembly {
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, ReplicaId(kit.number), &endpoint, &notes_seen, &checkpoints);
-        workers.record(evidence);
+        tasks.spawn(contradictions.follow());
+        tasks.spawn(recording::record(workers.clone(), handle.clone(), findings.clone()));
         tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone(), peers.clone()));
         let fetch = fetcher(handle.clone(), endpoint.clone(), peers.clone(), tasks.clone());
         let kept = blobs.clone();
@@ -294,7 +298,7 @@ impl Assembly {
             genesis: kit.genesis.bytes.clone().into(),
             handle: handle.clone(),
             checkpoints,
-            intake: Intake::new(kit.transaction_key.clone(), handle.clone(), tasks.clone()),
+            intake: Intake::open(kit.transaction_key.clone(), handle.clone(), tasks.clone())?,
             blobs,
             view: view.clone(),
             peers: peers.clone(),

@@ -177,6 +177,9 @@ pub enum SubmitFailure {
     /// Reading the leaf failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The system gives no randomness for a transaction of the replica's own.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(String),
     /// The node stops.
     #[error("the replica is stopping")]
     Stopping,
@@ -188,7 +191,7 @@ impl SubmitFailure {
         match self {
             Self::Refused(error) => !matches!(error, SubmitError::Refused(_) | SubmitError::Seal),
             Self::NoLeader | Self::TimedOut => true,
-            Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Stopping => false,
+            Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Randomness(_) | Self::Stopping => false,
         }
     }
 }

@@ -114,7 +114,7 @@ impl Inner {
                     SubmitFailure::NoLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
                     SubmitFailure::ExpiresTooSoon { .. } => "expired",
-                    SubmitFailure::Storage(_) => "storage",
+                    SubmitFailure::Storage(_) | SubmitFailure::Randomness(_) => "storage",
                     SubmitFailure::Stopping => "stopping",
                 };
                 SubmitResponse::Refused { code: code.to_owned(), message: failure.to_string() }

@@ -1,5 +1,6 @@
 //! The node's background tasks: all of them end when the node does.
 
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts background tasks and ends them together; clones belong to the same node.
@@ -16,6 +17,11 @@ impl Tasks {
         self.tracker.spawn(async move {
             let _ = stop.run_until_cancelled(task).await;
         });
+    }
+
+    /// Runs `work`, which may block, in a thread for such work; the node does not end before it is done.
+    pub fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.tracker.spawn_blocking(work)
     }
 
     /// Ends every task and waits until they are gone, and with them whatever they held.

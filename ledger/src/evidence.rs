@@ -16,8 +16,11 @@
 //!
 //! [`Evidence::to_bytes`] is canonical DAG-CBOR, the list `[domain, version, note, note, [root, [hash...]] or null]`.
 
+mod signers;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::signers::{Signer, Signers, signed_by};
 use crate::{
     Digest,
     checkpoint::{Checkpoint, CheckpointError},

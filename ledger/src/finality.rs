@@ -19,6 +19,7 @@ use crate::{
     digest::Digest,
     epoch::Epoch,
     evidence::Evidence,
+    keys::PublicKey,
     note::{NoteError, NoteSignature, SignedNote},
 };
 
@@ -89,7 +90,12 @@ pub enum Finding {
         signers: Vec<String>,
     },
     /// Somebody has signed two heads that contradict each other.
-    Equivocation(Box<Evidence>),
+    Equivocation {
+        /// What convicts the signer.
+        evidence: Box<Evidence>,
+        /// The key by which both heads are signed.
+        key: PublicKey,
+    },
 }
 
 /// What became of a note.
@@ -107,8 +113,9 @@ pub enum OfferError {
     /// It is no head of this log, or a signature by a known key does not verify.
     #[error(transparent)]
     Head(#[from] CheckpointNoteError),
-    /// No replica and no witness of the epoch has co-signed it.
-    #[error("no replica and no witness of the consortium has co-signed the checkpoint")]
+    /// No replica and no witness of the epoch has co-signed it. It may still be signed in the name of the log, or with a key of
+    /// an earlier epoch, which makes nothing final but can convict: see [`Signers`](crate::evidence::Signers).
+    #[error("no replica and no witness of the consortium has signed the checkpoint")]
     NoCosignature,
 }
 
@@ -308,6 +315,13 @@ impl Finality {
     pub fn note_by(&self, node: &str) -> Option<SignedNote> {
         let head = self.heads.get(self.cosigned.get(node)?)?;
         SignedNote::from_parts(head.text.clone(), vec![head.cosignature(node)?.line.clone()]).ok()
+    }
+
+    /// The smallest recent head of at least `size` entries that a node has co-signed, with its co-signature only.
+    pub fn note_from(&self, node: &str, size: u64) -> Option<SignedNote> {
+        let mut heads = self.heads.range(size..).map(|(_, head)| head);
+        let (text, line) = heads.find_map(|head| Some((head.text.clone(), head.cosignature(node)?.line.clone())))?;
+        SignedNote::from_parts(text, vec![line]).ok()
     }
 
     /// Adds what a note says about a head that is there.

@@ -2,8 +2,9 @@
 //!
 //! Whoever submits a transaction and does not wait for it gets one. A replica that takes a transaction and then holds it
 //! back has signed what convicts it: no entry of the log up to that index is the transaction. The idea is that of the signed
-//! certificate timestamps of RFC 6962, section 3, with entries in place of hours. A replica that crashes may break its word
-//! without meaning to; whoever submits the same bytes to another one in time helps it to keep it.
+//! certificate timestamps of RFC 6962, section 3, with entries in place of hours. The transaction is on the replica's disk
+//! before the promise is given, so that it is kept through a crash; while a replica is down others may fill the log. Whoever
+//! submits the same bytes to another one in time helps it to keep its word.
 //!
 //! [`IntakeReceipt::to_bytes`] is canonical DAG-CBOR, the list `[domain, version, chain, transaction, by_index, replica,
 //! signature]`. The signature covers the domain, a newline, the chain id, and the list `[transaction, by_index]`.
@@ -85,13 +86,22 @@ impl IntakeReceipt {
     ///
     /// [`IntakeReceiptError`]; the receipt is worth nothing.
     pub fn verify(&self, chain: &Digest, envelope: &[u8]) -> Result<(), IntakeReceiptError> {
-        let (expected, found) = (*chain, self.chain);
-        if expected != found {
-            return Err(IntakeReceiptError::Chain { expected, found });
-        }
         let (expected, found) = (Digest::of(envelope), self.transaction);
         if expected != found {
             return Err(IntakeReceiptError::Transaction { expected, found });
+        }
+        self.verify_signature(chain)
+    }
+
+    /// Checks that [`Self::replica`] has promised this about the transaction that [`Self::transaction`] names, whichever it is.
+    ///
+    /// # Errors
+    ///
+    /// [`IntakeReceiptError`]; the receipt is worth nothing.
+    pub fn verify_signature(&self, chain: &Digest) -> Result<(), IntakeReceiptError> {
+        let (expected, found) = (*chain, self.chain);
+        if expected != found {
+            return Err(IntakeReceiptError::Chain { expected, found });
         }
         let body = body(&self.transaction, self.by_index);
         Ok(self.replica.verify(&domain(chain), &body, &self.signature)?)

@@ -7,6 +7,7 @@
 
 pub mod memory;
 pub mod notes;
+pub mod promises;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod nodes;
+mod traces;
 
 use std::{
     collections::BTreeSet,
@@ -78,6 +79,7 @@ fn the_members_decide_together() {
     consortium.fails(&["proposal", "vote", &id], 2);
     consortium.fails(&["proposal", "show", "ffff"], 1);
     assert_eq!(consortium.json(&["member", "show", "va"])["revoked_index"], Value::Null);
+    traces::evidence_is_recorded_and_a_promise_is_kept(&consortium);
     consortium.stop();
 }
 

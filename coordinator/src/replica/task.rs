@@ -79,7 +79,10 @@ pub struct Parts {
 ///
 /// The [`Fault`] for which the replica must stop.
 pub async fn run(parts: Parts) -> Result<(), Fault> {
-    Task::new(parts).run().await
+    let findings = parts.findings.clone();
+    let outcome = Task::new(parts).run().await;
+    findings.written().await;
+    outcome
 }
 
 struct Task {

@@ -21,10 +21,10 @@ use super::{
     connected, leaf_of,
 };
 
-const ORIGIN: &str = "fedledger/cluster";
+pub const ORIGIN: &str = "fedledger/cluster";
 
 /// Brings a transaction onto the ledger through a replica, and waits until it has reached a level there.
-async fn reach(cluster: &mut Cluster, number: u64, level: Level) -> u64 {
+pub async fn reach(cluster: &mut Cluster, number: u64, level: Level) -> u64 {
     let envelope = cluster.envelope();
     let handle = cluster.node(number).handle().clone();
     let index = handle.submit(envelope).await.unwrap().index;
@@ -144,13 +144,13 @@ async fn two_heads_signed_by_one_replica_end_as_evidence_on_the_ledger() {
     cluster.stop().await;
 }
 
-async fn newest_head(node: &ReplicaNode) -> Checkpoint {
+pub async fn newest_head(node: &ReplicaNode) -> Checkpoint {
     let note = node.handle().query(|replica| replica.finality().newest_note()).await.unwrap().unwrap();
     Checkpoint::parse(SignedNote::parse(&note).unwrap().text()).unwrap()
 }
 
 /// The first accepted record of evidence after an index.
-async fn recorded(node: &ReplicaNode, from: u64) -> Vec<u8> {
+pub async fn recorded(node: &ReplicaNode, from: u64) -> Vec<u8> {
     let mut size = node.handle().log_size();
     let mut next = from;
     loop {

@@ -13,7 +13,7 @@ use fedledger_ledger::{
     map::StateProofError,
     merkle::{leaf_hash, verify_consistency, verify_inclusion},
     note::{NoteSignature, SignedNote, VerifierKey},
-    storage::{Column, scan_all},
+    storage::{Column, promises::read_promises, rocks::RocksStorage, scan_all},
     transaction::Envelope,
 };
 use fedledger_proto::{
@@ -64,6 +64,40 @@ async fn what_is_promised_comes_onto_the_ledger() {
     // What is there already is answered as such, with the outcome.
     let again = client.submit_until(&envelope, Level::Accepted).await.unwrap();
     assert!(matches!(again, Submission::Recorded(submitted) if submitted.index == index));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_outlives_the_crash_of_the_replica_that_gave_it() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.leader().await;
+    let envelope = cluster.envelope();
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    // Nobody can commit it now; the replica takes it at its word all the same, and crashes.
+    let client = client(&cluster, 1).await;
+    let submission = client.submit_until(&envelope, Level::Accepted).await.unwrap();
+    let Submission::Accepted(receipt) = submission else { panic!("no promise") };
+    cluster.kill(1).await;
+    let promised = || {
+        let storage = RocksStorage::open_read_only(&cluster.replica_directory(1).join("ledger")).unwrap();
+        read_promises(&storage).unwrap()
+    };
+    assert_eq!(promised().iter().map(|promised| promised.digest()).collect::<Vec<_>>(), [receipt.transaction]);
+    for number in 1..=3 {
+        cluster.restart(number).await;
+    }
+    let index = timeout(LONG, place_of(cluster.node(2), &envelope)).await.unwrap();
+    assert!(index <= receipt.by_index);
+    timeout(LONG, place_of(cluster.node(1), &envelope)).await.unwrap();
+    let is_forgotten = async {
+        // Every look waits for an entry of its own.
+        while !read_promises(&**cluster.node(1).handle().storage()).unwrap().is_empty() {
+            let envelope = cluster.envelope();
+            cluster.node(1).handle().submit(envelope).await.unwrap();
+        }
+    };
+    timeout(LONG, is_forgotten).await.unwrap();
     cluster.stop().await;
 }
 

@@ -6,6 +6,7 @@ mod certificates;
 #[path = "../http/client.rs"]
 mod client;
 mod cluster;
+mod evidence;
 mod finality;
 mod http;
 mod levels;

@@ -4,15 +4,13 @@
 //! that a replica or witness has ever had, also if the key was replaced or its owner excluded since. Nothing follows by
 //! itself: the members decide what to do about it, by a proposal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fedledger_ledger::{
-    Digest, PublicKey,
+    Digest,
     checkpoint::Checkpoint,
     codec,
-    epoch::cosigner_name,
-    evidence::{Evidence, EvidenceError},
-    note::VerifierKey,
+    evidence::{Evidence, EvidenceError, Signers},
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,9 +60,9 @@ impl Finding {
         if evidence.origin() != origin {
             return Ok(None);
         }
-        let convicts = |key: &VerifierKey| evidence.verify(std::slice::from_ref(key)).is_ok();
+        let signers = Signers::of(&origin, state.epochs().iter().map(|(_, epoch)| epoch));
         let culprits: BTreeSet<String> =
-            signers(state, &origin).into_iter().filter(|(key, _)| convicts(key)).map(|(_, node)| node).collect();
+            signers.convicted_by(&evidence).into_iter().map(|signer| signer.node.clone()).collect();
         if culprits.is_empty() {
             return Err(EvidenceError::NobodySignedBoth);
         }
@@ -74,30 +72,6 @@ impl Finding {
         let id = Digest::of_parts(&[EVIDENCE_DOMAIN, &codec::encode(&(heads, &culprits))]);
         Ok(Some(Self { id, culprits }))
     }
-}
-
-/// Every key with which a head of the log was ever signed, with the name of its node.
-fn signers(state: &Federation, origin: &str) -> Vec<(VerifierKey, String)> {
-    let mut signers = BTreeMap::<PublicKey, (VerifierKey, String)>::new();
-    let mut add = |key: PublicKey, verifier: &dyn Fn() -> Option<VerifierKey>, node: &str| {
-        // Every purpose has a key of its own, so that a key has one name.
-        if let std::collections::btree_map::Entry::Vacant(vacant) = signers.entry(key)
-            && let Some(verifier) = verifier()
-        {
-            vacant.insert((verifier, node.to_owned()));
-        }
-    };
-    for (_, epoch) in state.epochs().iter() {
-        for (node, keys) in &epoch.replicas {
-            add(keys.log, &|| VerifierKey::ed25519(origin, keys.log).ok(), node);
-            let cosigner = || VerifierKey::cosignature_v1(&cosigner_name(origin, node), keys.cosign).ok();
-            add(keys.cosign, &cosigner, node);
-        }
-        for (node, key) in &epoch.witnesses {
-            add(*key, &|| VerifierKey::cosignature_v1(&cosigner_name(origin, node), *key).ok(), node);
-        }
-    }
-    signers.into_values().collect()
 }
 
 /// Byte string for machines, hexadecimal for people.

@@ -95,9 +95,10 @@ impl Head {
         let evidence = self.others.get(&node).and_then(|other| {
             Evidence::new(note_of(&self.text, &cosignature)?, note_of(&other.text, &other.cosignature)?, None).ok()
         });
+        let key = cosignature.key;
         let nodes = if cosignature.is_replica { &mut self.replicas } else { &mut self.witnesses };
         nodes.insert(node.clone(), cosignature);
-        self.convict(node, evidence)
+        self.convict(node, key, evidence)
     }
 
     /// Takes a co-signature of another root; evidence, if the node has co-signed this one or a third one as well.
@@ -106,14 +107,15 @@ impl Head {
         let own = self.cosignature(&node).and_then(|own| note_of(&self.text, own));
         let before = || self.others.get(&node).and_then(|other| note_of(&other.text, &other.cosignature));
         let evidence = own.or_else(before).and_then(|one| Evidence::new(one, note_of(text, &cosignature)?, None).ok());
+        let key = cosignature.key;
         self.others.insert(node.clone(), Other { root, text: text.to_owned(), cosignature });
-        self.convict(node, evidence)
+        self.convict(node, key, evidence)
     }
 
     /// Evidence against a node, the first time: more would tell nothing new.
-    fn convict(&mut self, node: String, evidence: Option<Evidence>) -> Option<Finding> {
-        let evidence = evidence?;
-        self.convicted.insert(node).then(|| Finding::Equivocation(Box::new(evidence)))
+    fn convict(&mut self, node: String, key: PublicKey, evidence: Option<Evidence>) -> Option<Finding> {
+        let evidence = Box::new(evidence?);
+        self.convicted.insert(node).then_some(Finding::Equivocation { evidence, key })
     }
 
     /// What it means that nodes have co-signed `root` in this head's place.

@@ -124,6 +124,25 @@ fn each_co_signature_counts_once() {
 }
 
 #[test]
+fn a_head_that_a_node_has_co_signed_is_found_from_a_size_on() {
+    let epoch = consortium();
+    let mut finality = begin(&epoch);
+    for size in [5, 7, 9] {
+        seal(&mut finality, &epoch, size);
+    }
+    findings(&mut finality, &note(5, root("right"), &[2, 8]));
+    findings(&mut finality, &note(9, root("right"), &[2]));
+    let size = |note: Option<SignedNote>| note.map(|note| Checkpoint::parse(note.text()).unwrap().size());
+    assert_eq!(
+        [1, 5, 6, 9, 10].map(|from| size(finality.note_from(&name(2), from))),
+        [Some(5), Some(5), Some(9), Some(9), None]
+    );
+    assert_eq!(size(finality.note_from(&name(8), 6)), None);
+    let note = finality.note_from(&name(2), 6).unwrap();
+    assert_eq!((note.signatures().len(), note.verify_with(&verifier_key(2))), (1, Ok(())));
+}
+
+#[test]
 fn one_node_counts_once_however_many_lines_it_writes() {
     let epoch = consortium();
     let mut finality = begin(&epoch);
@@ -252,7 +271,7 @@ fn one_that_signs_many_roots_does_not_hide_what_the_others_agree_on() {
     for i in 0..100 {
         found.extend(findings(&mut finality, &note(5, root(&format!("made up {i}")), &[4])));
     }
-    let convictions = found.iter().filter(|finding| matches!(finding, Finding::Equivocation(_))).count();
+    let convictions = found.iter().filter(|finding| matches!(finding, Finding::Equivocation { .. })).count();
     assert_eq!(convictions, 1, "evidence against a node is found once");
     let theirs = root("theirs");
     let two = findings(&mut finality, &note(5, theirs, &[2, 3]));
@@ -282,7 +301,7 @@ fn two_heads_by_one_key_are_evidence_in_any_order() {
             let found: Vec<_> =
                 notes.iter().flat_map(|what| findings(&mut finality, &note(5, root(what), &[signer]))).collect();
             let evidence = found.iter().filter_map(|finding| match finding {
-                Finding::Equivocation(evidence) => Some(evidence),
+                Finding::Equivocation { evidence, .. } => Some(evidence),
                 _ => None,
             });
             let evidence: Vec<_> = evidence.collect();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::{NodeId, ProofError, inclusion_proof, node_hash, root_at};
+use super::{NodeId, ProofError, consistency_proof, inclusion_proof, node_hash, root_at};
 use crate::Digest;
 
 /// The hashes of all entries, in order: 32 bytes each.
@@ -47,6 +47,18 @@ impl LeafHashes {
         inclusion_proof(index, size, |node| Ok(self.node(node)))
     }
 
+    /// Proves that the log of the first `new_size` entries begins with that of `old_size`; see [`consistency_proof`].
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if there are not so many entries, or `old_size` is the larger one.
+    pub fn consistency(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ProofError<Infallible>> {
+        if new_size > self.size() {
+            return Err(ProofError::IndexOutOfRange { index: new_size - 1, size: self.size() });
+        }
+        consistency_proof(old_size, new_size, |node| Ok(self.node(node)))
+    }
+
     /// The root of a complete subtree, which callers ask for only if it is there.
     fn node(&self, node: NodeId) -> Digest {
         let width = 1_usize.checked_shl(node.level.into()).unwrap_or(usize::MAX);
@@ -71,7 +83,7 @@ fn subtree(leaves: &[Digest]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::{Frontier, leaf_hash, verify_inclusion};
+    use crate::merkle::{Frontier, leaf_hash, verify_consistency, verify_inclusion};
 
     #[test]
     fn roots_and_proofs_are_those_of_the_log_as_it_grew() {
@@ -90,8 +102,14 @@ mod tests {
                 assert_eq!(verify_inclusion(index, size, &leaf, &proof, &root), Ok(()));
             }
             assert!(hashes.inclusion(size, size).is_err());
+            for old_size in 1..=size {
+                let proof = hashes.consistency(old_size, size).unwrap();
+                let old = hashes.root_at(old_size).unwrap();
+                assert_eq!(verify_consistency(old_size, &old, size, &root, &proof), Ok(()));
+            }
         }
         assert!(hashes.inclusion(0, 41).is_err());
+        assert!(hashes.consistency(1, 41).is_err() && hashes.consistency(3, 2).is_err());
         assert_eq!(hashes.root_at(41), None);
     }
 }

@@ -193,7 +193,7 @@ fn whoever_signs_two_heads_is_convicted_and_finality_goes_on() {
     let key = VerifierKey::cosignature_v1(&cosigner_name(ORIGIN, &name(4)), cosign_key(4).public()).unwrap();
     for id in 1..=3 {
         let evidence = cluster.nodes[&id].findings.iter().filter_map(|finding| match finding {
-            Finding::Equivocation(evidence) => Some(evidence),
+            Finding::Equivocation { evidence, .. } => Some(evidence),
             _ => None,
         });
         let evidence: Vec<_> = evidence.collect();

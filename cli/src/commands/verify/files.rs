@@ -4,14 +4,14 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use fedledger_ledger::{
     epoch::{EPOCH_CHAIN_SIZE_BYTES_MAX, EpochChain},
-    evidence::{EVIDENCE_SIZE_BYTES_MAX, Evidence},
+    evidence::Evidence,
     receipt::RECEIPT_SIZE_BYTES_MAX,
     state_receipt::{STATE_RECEIPT_SIZE_BYTES_MAX, StateReceipt},
 };
 use serde::Serialize;
 
 use crate::{
-    commands::prove,
+    commands::{evidence, prove},
     context::{Context, read_file},
     error::{Exit, Failure},
     trust::{Trust, TrustArgs},
@@ -23,9 +23,8 @@ const HEAD_BYTES: u64 = 64;
 /// What the text of a receipt begins with, in any version.
 const RECEIPT_BEGIN: &[u8] = b"c2sp.org/tlog-proof@";
 
-/// The forms of the results as JSON.
+/// The form of a chain of epochs as JSON.
 const EPOCHS_SCHEMA: &str = "fedledger.epochs/1";
-const EVIDENCE_SCHEMA: &str = "fedledger.evidence/1";
 
 /// What a file is meant to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +78,6 @@ struct EpochsView {
     epochs: Vec<EpochView>,
 }
 
-#[derive(Debug, Serialize)]
-struct EvidenceView {
-    ok: bool,
-    file: String,
-    origin: String,
-    /// Names of the keys that have signed both histories.
-    convicted: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
 /// Checks such a file.
 pub(super) fn run(context: &Context, path: &Path, kind: Kind, trust: &TrustArgs) -> Result<(), Failure> {
     match kind {
@@ -102,7 +90,7 @@ pub(super) fn run(context: &Context, path: &Path, kind: Kind, trust: &TrustArgs)
             prove::report(context, &prove::check_state_receipt(path, &bytes, &Trust::read(trust)?))
         }
         Kind::Epochs => epochs(context, path, trust),
-        Kind::Evidence => evidence(context, path, &Trust::read(trust)?),
+        Kind::Evidence => evidence::check(context, path, &Trust::read(trust)?.signers()),
     }
 }
 
@@ -136,34 +124,4 @@ fn epochs(context: &Context, path: &Path, trust: &TrustArgs) -> Result<(), Failu
         lines.push(context.output.good("every epoch is vouched for by the one before"));
         lines.join("\n")
     })
-}
-
-/// Says whom evidence convicts.
-fn evidence(context: &Context, path: &Path, trust: &Trust) -> Result<(), Failure> {
-    let bytes = read_file(path, EVIDENCE_SIZE_BYTES_MAX as u64)?;
-    let keys = trust.keys()?;
-    let convicted = Evidence::from_bytes(&bytes).and_then(|evidence| {
-        let names: Vec<String> = evidence.verify(&keys)?.into_iter().map(ToString::to_string).collect();
-        Ok((evidence.origin().to_owned(), names))
-    });
-    let file = path.display().to_string();
-    let view = match convicted {
-        Ok((origin, convicted)) => EvidenceView { ok: true, file, origin, convicted, problem: None },
-        Err(error) => {
-            let problem = Some(error.to_string());
-            EvidenceView { ok: false, file, origin: String::new(), convicted: Vec::new(), problem }
-        }
-    };
-    context.output.object(EVIDENCE_SCHEMA, &view, || match &view.problem {
-        None => format!(
-            "{} has been signed twice, with different histories, by\n{}",
-            view.origin,
-            view.convicted.join("\n")
-        ),
-        Some(problem) => context.output.bad(&format!("this convicts nobody: {problem}")),
-    })?;
-    match view.problem {
-        None => Ok(()),
-        Some(problem) => Err(Failure::because(Exit::Mismatch, format!("{} is no evidence", view.file), problem)),
-    }
 }

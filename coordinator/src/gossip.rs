@@ -77,11 +77,13 @@ impl Teller {
     async fn tell(&mut self, note: String) {
         let request = CheckpointRequest::Offer { note: note.clone() };
         match timeout(PATIENCE, self.endpoint.call(self.peer, &request, PATIENCE)).await {
-            Ok(Ok(CheckpointResponse::Taken { note: theirs })) => {
-                self.told = Some(note);
-                if let Some(theirs) = theirs {
-                    self.checkpoints.offered(theirs).await;
+            Ok(Ok(CheckpointResponse::Taken { note: theirs, consistency })) => {
+                if let Some(theirs) = theirs
+                    && let Err(reason) = self.checkpoints.answered(&note, theirs, consistency.as_deref()).await
+                {
+                    tracing::error!(peer = %self.peer, reason, "a replica's head does not extend the one that it has taken");
                 }
+                self.told = Some(note);
             }
             Ok(Ok(CheckpointResponse::Latest { .. })) => {
                 tracing::warn!(peer = %self.peer, "a replica answers something that was not asked");

@@ -1,7 +1,10 @@
 //! Heads of the log, as others ask for them and hand them over: consistency proofs, and evidence where they contradict the
 //! log.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use fedledger_ledger::{
     Digest,
@@ -22,11 +25,16 @@ use fedledger_proto::api::{HeadAnswer, HeadId, NewerHead};
 
 use crate::{findings::Findings, replica::Handle};
 
+/// Roots that are kept: those of the heads which became final within the last half second or so.
+const ROOTS_KEPT: usize = 16;
+
 /// Answers for the heads of the log; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     handle: Handle,
     findings: Findings,
+    /// Roots that were asked for last: most callers know one of the newest heads.
+    roots: Arc<Mutex<VecDeque<HeadId>>>,
 }
 
 /// The newest head, and how it follows from the one that the caller knows.
@@ -64,8 +72,8 @@ pub enum CheckpointFailure {
 
 impl Checkpoints {
     /// Answers from the replica behind `handle`.
-    pub const fn new(handle: Handle, findings: Findings) -> Self {
-        Self { handle, findings }
+    pub fn new(handle: Handle, findings: Findings) -> Self {
+        Self { handle, findings, roots: Arc::default() }
     }
 
     /// The newest head that this replica has signed, with every co-signature so far.
@@ -127,7 +135,7 @@ impl Checkpoints {
     }
 
     /// The newest final head, and how it extends the one that somebody knows, where it is of more entries. Where nothing has
-    /// changed this reads a few nodes of the tree and no more.
+    /// changed there is nothing to read.
     ///
     /// # Errors
     ///
@@ -174,8 +182,16 @@ impl Checkpoints {
 
     /// Root of the log at a size that it has.
     fn root_at(&self, size: u64) -> Result<Digest, StorageError> {
+        let roots = || self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = roots().iter().find(|known| known.size == size) {
+            return Ok(known.root);
+        }
         let storage = Arc::clone(self.handle.storage());
-        root_at(size, |node| read_node(&*storage, node))
+        let root = root_at(size, |node| read_node(&*storage, node))?;
+        let mut roots = roots();
+        roots.push_front(HeadId { size, root });
+        roots.truncate(ROOTS_KEPT);
+        Ok(root)
     }
 
     /// Takes a co-signed head that somebody hands over.
@@ -218,12 +234,7 @@ impl Checkpoints {
         let is_here = theirs.size() <= *self.handle.log_size().borrow();
         // It is taken in any case: if it contradicts the log, its signatures are evidence once the entries are here.
         self.offered(note).await;
-        match consistency {
-            _ if is_here || theirs.size() <= ours.size() => Ok(()),
-            None => Err(format!("{} entries are not proven to extend {}", theirs.size(), ours.size())),
-            Some(proof) => verify_consistency(ours.size(), ours.root(), theirs.size(), theirs.root(), proof)
-                .map_err(|error| format!("{} entries do not extend {}: {error}", theirs.size(), ours.size())),
-        }
+        if is_here { Ok(()) } else { extends(&ours, &theirs, consistency) }
     }
 
     /// Takes a head that came as an answer.
@@ -318,4 +329,35 @@ impl Checkpoints {
 /// The head that a note is about.
 fn parse(note: &str) -> Result<Checkpoint, OfferError> {
     Ok(Checkpoint::parse(SignedNote::parse(note)?.text())?)
+}
+
+/// Whether the proof shows that a head extends another one, as one of more entries must.
+fn extends(offered: &Checkpoint, answer: &Checkpoint, proof: Option<&[Digest]>) -> Result<(), String> {
+    let (old, new) = (offered.size(), answer.size());
+    if new <= old {
+        return Ok(());
+    }
+    let proof = proof.ok_or_else(|| format!("its {new} entries are not proven to begin with the {old} offered"))?;
+    verify_consistency(old, offered.root(), new, answer.root(), proof)
+        .map_err(|error| format!("its {new} entries do not begin with the {old} offered: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use fedledger_ledger::merkle::{Frontier, leaf_hash};
+
+    use super::*;
+
+    #[test]
+    fn the_answer_to_an_offered_head_must_be_proven_to_extend_it() {
+        let mut frontier = Frontier::new();
+        let [one, two] = [b"1", b"2"].map(|entry| {
+            frontier.append(leaf_hash(entry));
+            Checkpoint::new("log", frontier.size(), frontier.root()).unwrap()
+        });
+        assert_eq!(extends(&one, &two, Some(&[leaf_hash(b"2")])), Ok(()));
+        assert_eq!(extends(&two, &one, None), Ok(()), "a peer may lag");
+        assert!(extends(&one, &two, None).unwrap_err().contains("not proven"));
+        assert!(extends(&one, &two, Some(&[leaf_hash(b"3")])).unwrap_err().contains("do not begin"));
+    }
 }

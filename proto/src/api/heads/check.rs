@@ -23,12 +23,12 @@ impl ApiClient {
     /// [`ApiError`]; [`ApiError::Conflict`] carries both notes, which belong into the hands of the other members.
     pub async fn check_head(&self) -> Result<SeenHead, ApiError> {
         let known = self.heads.known();
-        self.learn_epochs().await?;
         let (note, proof) = self.shown(known.as_deref()).await?;
-        match note {
-            Some(note) => self.follow(known.as_deref(), note, proof).await,
-            None => Ok(SeenHead::Nothing),
-        }
+        let Some(note) = note else { return Ok(SeenHead::Nothing) };
+        // A replica with another history has other epochs, perhaps; that history is what to tell first.
+        self.agree(known.as_deref(), &note, proof.as_deref()).await?;
+        self.learn_epochs().await?;
+        self.follow(known.as_deref(), note, proof).await
     }
 
     /// Makes a call that shows the known head, and checks what the answer says of the replica's.
@@ -96,12 +96,7 @@ impl ApiClient {
         note: SignedNote,
         proof: Option<Vec<Digest>>,
     ) -> Result<SeenHead, ApiError> {
-        let served = self.head(&note)?;
-        if let Some(known) = known
-            && let Err(reason) = check_extension(&known.head, &served, proof.as_deref())
-        {
-            return Err(self.conflict(known, &served, &note, proof, reason).await);
-        }
+        let served = self.agree(known, &note, proof.as_deref()).await?;
         // A head for which too few stand must not push out one for which enough do.
         if !self.is_final(&served, &note).await? {
             return Ok(SeenHead::Consistent { newer: None, vouched: Vouched::NotYet });
@@ -112,6 +107,22 @@ impl ApiClient {
             return Err(self.conflict(&other, &served, &note, None, reason).await);
         }
         Ok(SeenHead::Consistent { newer: is_newer.then_some(note), vouched: Vouched::Final })
+    }
+
+    /// The head that a note is about, if it goes on from the known one.
+    async fn agree(
+        &self,
+        known: Option<&Known>,
+        note: &SignedNote,
+        proof: Option<&[Digest]>,
+    ) -> Result<Checkpoint, ApiError> {
+        let served = self.head(note)?;
+        if let Some(known) = known
+            && let Err(reason) = check_extension(&known.head, &served, proof)
+        {
+            return Err(self.conflict(known, &served, note, proof, reason).await);
+        }
+        Ok(served)
     }
 
     /// Whether a head is final, by the epochs that are known or that the replica shows to have followed.
@@ -154,7 +165,7 @@ impl ApiClient {
         known: &Known,
         served: &Checkpoint,
         note: &SignedNote,
-        proof: Option<Vec<Digest>>,
+        proof: Option<&[Digest]>,
         reason: String,
     ) -> ApiError {
         let words = |head: &Checkpoint| format!("{} of {} entries", head.root(), head.size());

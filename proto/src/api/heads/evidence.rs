@@ -22,7 +22,7 @@ impl ApiClient {
         known: &Known,
         served: &Checkpoint,
         note: &SignedNote,
-        proof: Option<Vec<Digest>>,
+        proof: Option<&[Digest]>,
     ) -> Option<Evidence> {
         let (old, new) = (known.head.size(), served.size());
         let evidence = if old == new {
@@ -38,10 +38,10 @@ impl ApiClient {
     }
 
     /// What the larger tree may begin with.
-    async fn prefixes(&self, known: &Checkpoint, served: &Checkpoint, proof: Option<Vec<Digest>>) -> Vec<Prefix> {
+    async fn prefixes(&self, known: &Checkpoint, served: &Checkpoint, proof: Option<&[Digest]>) -> Vec<Prefix> {
         let (old, new) = (known.size(), served.size());
         let mut prefixes = Vec::new();
-        let mut proofs = Vec::from_iter(proof);
+        let mut proofs = Vec::from_iter(proof.map(<[_]>::to_vec));
         proofs.extend(self.ask_consistency(old, new).await.ok());
         for proof in proofs {
             let verified = verify_consistency(old, known.root(), new, served.root(), &proof);

@@ -5,14 +5,13 @@ use std::{fs::File, io::Read as _, path::Path};
 use fedledger_federation::history::{History, Keep};
 use fedledger_proto::{
     api::{ApiClient, Level, SeenHead, Vouched},
-    kit::{Identity, KitError, Passphrase, SeenHeads},
+    kit::{Identity, KitError, Passphrase},
 };
 use tokio::runtime::Runtime;
 
 use crate::{
     args::GlobalArgs,
     error::{Exit, Failure},
-    heads,
     output::Output,
     passphrase,
     places::Places,
@@ -87,7 +86,7 @@ impl Context {
         }
         let identity = self.identity()?;
         let client = self.block_on(ApiClient::connect_any(&urls, &identity))?;
-        self.check_head(&client, &identity)?;
+        self.check_head(&client)?;
         Ok((client, identity))
     }
 
@@ -101,24 +100,14 @@ impl Context {
         self.global.promise.as_deref()
     }
 
-    /// Compares the replica's newest head with the last one that the identity has seen, and remembers the newer one.
-    fn check_head(&self, client: &ApiClient, identity: &Identity) -> Result<(), Failure> {
-        let seen = SeenHeads::of(&identity.directory);
-        let known = seen.last()?;
-        let head = self.block_on(client.check_head(&identity.genesis, known.as_ref()));
-        let head = head.map_err(|error| heads::failure(error, &seen))?;
-        let SeenHead::Consistent { newer, vouched } = head else { return Ok(()) };
-        if let Vouched::Unchecked { epoch } = vouched {
+    /// Shows the replica the last head that the identity has seen, and compares. Every later call does the same in short.
+    fn check_head(&self, client: &ApiClient) -> Result<(), Failure> {
+        let head = self.block_on(client.check_head())?;
+        if let SeenHead::Consistent { vouched: Vouched::NotYet, .. } = head {
             self.output.remark(&format!(
-                "the newest head is not checked against the changed members: the replica says that epoch {epoch} is in \
-                 force, and too few replicas of the genesis file have co-signed; `fedledger verify` follows every change"
+                "{} shows no head that enough replicas have co-signed: what it says is not known to be final",
+                client.url()
             ));
-        }
-        if let Some(note) = newer
-            && let Err(error) = seen.remember(&note)
-        {
-            let directory = identity.directory.display();
-            self.output.remark(&format!("the newest head of the log cannot be remembered in {directory}: {error}"));
         }
         Ok(())
     }
@@ -136,7 +125,7 @@ impl Context {
                 let identity = self.identity()?;
                 match (self.block_on(ApiClient::connect_any(urls, &identity)), ledger) {
                     (Ok(client), _) => {
-                        self.check_head(&client, &identity)?;
+                        self.check_head(&client)?;
                         let replica = RemoteSource::new(client, self.runtime.handle().clone());
                         Ok(Source::Replica(Box::new(replica)))
                     }

@@ -8,7 +8,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::bundle::BundleWriteError;
 use fedledger_proto::{
-    api::{ApiCode, ApiError},
+    api::{ApiCode, ApiError, Conflict},
     kit::{KitError, SiteError},
 };
 
@@ -132,7 +132,11 @@ impl From<ApiError> for Failure {
 
 impl From<&ApiError> for Failure {
     fn from(error: &ApiError) -> Self {
+        if let ApiError::Conflict(conflict) = error {
+            return Self::from(&**conflict);
+        }
         let exit = match error {
+            ApiError::Head { .. } => Exit::Mismatch,
             ApiError::Rejected { .. } => Exit::Refused,
             ApiError::TimedOut { .. } => Exit::TimedOut,
             ApiError::NoReplica { tried } => tried.first().map_or(Exit::Failed, |first| Self::from(first).exit),
@@ -158,6 +162,23 @@ impl From<&ApiError> for Failure {
             }
             _ => failure,
         }
+    }
+}
+
+impl From<&Conflict> for Failure {
+    fn from(conflict: &Conflict) -> Self {
+        let failure = Self::because(Exit::Mismatch, "the ledger has two histories", conflict);
+        let files: Vec<String> = conflict.kept.iter().map(|file| file.display().to_string()).collect();
+        let what = match (files.is_empty(), conflict.evidence.is_some()) {
+            (true, _) => "keep what this says: the two heads could not be kept as files".to_owned(),
+            (false, false) => format!("both signed heads are kept in {}", files.join(" and ")),
+            (false, true) => {
+                format!("both signed heads and the evidence against who signed them are kept in {}", files.join(", "))
+            }
+        };
+        failure.next(format!(
+            "{what}; show them to the other members, and ask another replica (--connect) which history it has"
+        ))
     }
 }
 

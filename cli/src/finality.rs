@@ -43,15 +43,14 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// What a running replica says, or the notes in a directory or bundle show: under the keys of each head's epoch, as far
-    /// as the epochs vouch for each other.
+    /// What the notes of the source show: under the keys of each head's epoch, as far as the epochs vouch for each other. Which
+    /// of the final entries all replicas have co-signed a running replica only says.
     pub fn of(source: &Source, history: &History) -> Result<Self, Failure> {
-        if let Source::Replica(replica) = source {
-            let status = replica.status()?;
-            let (final_size, unanimous_size) = (status.final_size, status.unanimous_size);
-            return Ok(Self { final_size, unanimous_size, time_s: status.trusted_time_s });
-        }
         let FinalSizes { final_size, unanimous_size, time_s } = history.sizes;
+        let unanimous_size = match source {
+            Source::Replica(replica) => unanimous_size.max(replica.status()?.unanimous_size.min(final_size)),
+            Source::Node(_) | Source::Bundle(_) => unanimous_size,
+        };
         Ok(Self { final_size, unanimous_size, time_s })
     }
 

@@ -10,7 +10,6 @@ mod error;
 mod finality;
 mod follow;
 mod graph;
-mod heads;
 mod logging;
 mod names;
 mod output;

@@ -66,9 +66,14 @@ impl history::Source for RemoteSource {
         Ok(Box::new(iter::from_fn(next)))
     }
 
+    /// The newest final head, and every note by which the replicas of an epoch have vouched for the next: without them, only
+    /// heads of the first epoch would be known to be final.
     fn notes(&self) -> Result<Vec<EncodedNote>, SourceError> {
-        let note = self.runtime.block_on(self.client.checkpoint()).map_err(failed)?;
-        Ok(note.into_iter().map(|note| EncodedNote { offset: None, text: note.to_string() }).collect())
+        let newest = self.runtime.block_on(self.client.checkpoint()).map_err(failed)?;
+        // They come second, so that no epoch is missing up to that of the head.
+        let links = self.runtime.block_on(self.client.epoch_links(0)).map_err(failed)?;
+        let notes = links.iter().map(|link| link.receipt.checkpoint()).chain(&newest);
+        Ok(notes.map(|note| EncodedNote { offset: None, text: note.to_string() }).collect())
     }
 
     fn is_at_rest(&self) -> bool {

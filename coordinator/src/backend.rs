@@ -8,7 +8,7 @@ use fedledger_ledger::{
     Digest, PublicKey,
     checkpoint::Checkpoint,
     consensus::{Role, Status},
-    epoch::Epoch,
+    epoch::{Epoch, EpochLink},
     log::{read_epochs, read_leaf, read_node},
     merkle::{self, ProofError},
     note::SignedNote,
@@ -16,7 +16,7 @@ use fedledger_ledger::{
     storage::{LogStorage, notes::read_note},
 };
 use fedledger_proto::{
-    api::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
+    api::{HeadAnswer, HeadId, Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
     endpoint::Endpoint,
 };
 use tokio::sync::watch;
@@ -212,6 +212,18 @@ impl Backend for ReplicaBackend {
 
     async fn checkpoint(&self, known: Option<String>) -> Result<Option<Latest>, CheckpointFailure> {
         self.checkpoints.latest(known.as_deref()).await
+    }
+
+    async fn holds(&self, known: &HeadId) -> Result<(), CheckpointFailure> {
+        self.checkpoints.holds(known)
+    }
+
+    async fn head_since(&self, known: &HeadId) -> Result<HeadAnswer, CheckpointFailure> {
+        self.checkpoints.since(known).await
+    }
+
+    async fn epoch_link(&self, after: u64) -> Result<Option<(u64, EpochLink)>, ReadError> {
+        Ok(self.checkpoints.epoch_link(after)?)
     }
 
     async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ReadError> {

@@ -1,28 +1,42 @@
 //! Heads of the log, as others ask for them and hand them over: consistency proofs, and evidence where they contradict the
 //! log.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use fedledger_ledger::{
     Digest,
     checkpoint::{Checkpoint, CheckpointNoteError},
+    epoch::EpochLink,
     finality::OfferError,
-    log::read_node,
-    merkle::{self, ProofError},
+    log::{EpochInForce, read_epoch_after, read_leaf, read_node},
+    merkle::{self, ProofError, root_at, verify_consistency},
     note::SignedNote,
-    storage::{StorageError, notes::read_note},
+    receipt::Receipt,
+    storage::{
+        StorageError,
+        notes::{epoch_note, read_note},
+    },
 };
+use fedledger_proto::api::{HeadAnswer, HeadId, NewerHead};
 
 use crate::{
     contradictions::{Compared, Contradictions},
     replica::Handle,
 };
 
+/// Roots that are kept: those of the heads which became final within the last half second or so.
+const ROOTS_KEPT: usize = 16;
+
 /// Answers for the heads of the log; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     handle: Handle,
     contradictions: Contradictions,
+    /// Roots that were asked for last: most callers know one of the newest heads.
+    roots: Arc<Mutex<VecDeque<HeadId>>>,
 }
 
 /// The newest head, and how it follows from the one that the caller knows.
@@ -60,8 +74,8 @@ pub enum CheckpointFailure {
 
 impl Checkpoints {
     /// Answers from the replica behind `handle`.
-    pub const fn new(handle: Handle, contradictions: Contradictions) -> Self {
-        Self { handle, contradictions }
+    pub fn new(handle: Handle, contradictions: Contradictions) -> Self {
+        Self { handle, contradictions, roots: Arc::default() }
     }
 
     /// The newest head that this replica has signed, with every co-signature so far.
@@ -80,16 +94,8 @@ impl Checkpoints {
     ///
     /// [`CheckpointFailure`]; where `known` contradicts the log, evidence is kept.
     pub async fn latest(&self, known: Option<&str>) -> Result<Option<Latest>, CheckpointFailure> {
-        let recent =
-            self.handle.query(|replica| replica.finality().final_note().ok_or(replica.checkpoint().to_owned()));
-        let note = match recent.await.ok_or(CheckpointFailure::Stopping)? {
-            Ok(note) => note,
-            // The last final head may be older than this process.
-            Err(head) => read_note(&**self.handle.storage(), "final")?.unwrap_or(head),
-        };
-        let (own, _) = parse(&note)?;
+        let (note, own) = self.newest_final().await?;
         let size = own.size();
-        self.written(size).await?;
         let known = match known {
             Some(known) => Some(self.check(known, own.origin()).await?),
             None => None,
@@ -99,6 +105,95 @@ impl Checkpoints {
             None => None,
         };
         Ok(Some(Latest { note, consistency }))
+    }
+
+    /// The newest final head, or the newest signed one where none is final yet, once the entries under it can be read.
+    async fn newest_final(&self) -> Result<(String, Checkpoint), CheckpointFailure> {
+        let recent =
+            self.handle.query(|replica| replica.finality().final_note().ok_or(replica.checkpoint().to_owned()));
+        let note = match recent.await.ok_or(CheckpointFailure::Stopping)? {
+            Ok(note) => note,
+            // The last final head may be older than this process.
+            Err(head) => read_note(&**self.handle.storage(), "final")?.unwrap_or(head),
+        };
+        let (own, _) = parse(&note)?;
+        self.written(own.size()).await?;
+        Ok((note, own))
+    }
+
+    /// Compares a head that somebody knows with the log, if the log is that long. Without signatures there is nobody to
+    /// convict.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointFailure::Contradicts`].
+    pub fn holds(&self, known: &HeadId) -> Result<(), CheckpointFailure> {
+        let HeadId { size, root: theirs } = *known;
+        if size > *self.handle.log_size().borrow() {
+            return Ok(());
+        }
+        let ours = self.root_at(size)?;
+        if ours == theirs { Ok(()) } else { Err(CheckpointFailure::Contradicts { size, theirs, ours }) }
+    }
+
+    /// The newest final head, and how it extends the one that somebody knows, where it is of more entries. Where nothing has
+    /// changed there is nothing to read.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointFailure`].
+    pub async fn since(&self, known: &HeadId) -> Result<HeadAnswer, CheckpointFailure> {
+        self.holds(known)?;
+        let final_size = self.handle.finalized().borrow().final_size;
+        if final_size <= known.size {
+            let head = HeadId { size: final_size, root: self.root_at(final_size)? };
+            return Ok(HeadAnswer { head, newer: None });
+        }
+        let (note, own) = self.newest_final().await?;
+        let consistency = self.consistency(known.size, own.size())?.unwrap_or_default();
+        Ok(HeadAnswer { head: HeadId::from(&own), newer: Some(NewerHead { note, consistency }) })
+    }
+
+    /// The link of the chain of epochs that follows the epoch with this number, if the replicas of that one have vouched for
+    /// the next.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn epoch_link(&self, after: u64) -> Result<Option<(u64, EpochLink)>, StorageError> {
+        let storage = &**self.handle.storage();
+        let Some(EpochInForce { epoch, size }) = read_epoch_after(storage, after)? else { return Ok(None) };
+        let Some(note) = read_note(storage, &epoch_note(epoch.number))? else { return Ok(None) };
+        let corrupt = |error: &dyn std::error::Error| StorageError::Corrupt(format!("the note of an epoch: {error}"));
+        let note = SignedNote::parse(&note).map_err(|error| corrupt(&error))?;
+        let head = Checkpoint::parse(note.text()).map_err(|error| corrupt(&error))?;
+        let seal = size.saturating_sub(1);
+        // The note may be here before the entries under it.
+        if head.size() > *self.handle.log_size().borrow() {
+            return Ok(None);
+        }
+        let proof = match merkle::inclusion_proof(seal, head.size(), |node| read_node(storage, node)) {
+            Ok(proof) => proof,
+            Err(ProofError::Fetch(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let receipt = Receipt::new(seal, None, proof, note).map_err(|error| corrupt(&error))?;
+        let link = EpochLink { epoch: epoch.to_bytes(), leaf: read_leaf(storage, seal)?, receipt };
+        Ok(Some((epoch.number, link)))
+    }
+
+    /// Root of the log at a size that it has.
+    fn root_at(&self, size: u64) -> Result<Digest, StorageError> {
+        let roots = || self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = roots().iter().find(|known| known.size == size) {
+            return Ok(known.root);
+        }
+        let storage = Arc::clone(self.handle.storage());
+        let root = root_at(size, |node| read_node(&*storage, node))?;
+        let mut roots = roots();
+        roots.push_front(HeadId { size, root });
+        roots.truncate(ROOTS_KEPT);
+        Ok(root)
     }
 
     /// Takes a signed head that somebody hands over.
@@ -123,8 +218,38 @@ impl Checkpoints {
         }
     }
 
+    /// Takes a co-signed head that a peer hands over, and answers with the newest one that this replica has signed; where that
+    /// is of more entries, with the proof that it extends the peer's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoints::offer`].
+    pub async fn take(&self, note: String) -> Result<(Option<String>, Option<Vec<Digest>>), CheckpointFailure> {
+        let (offered, _) = parse(&note)?;
+        self.offer(note).await?;
+        let Some(newest) = self.newest().await else { return Ok((None, None)) };
+        let size = parse(&newest)?.0.size();
+        if size <= offered.size() {
+            return Ok((Some(newest), None));
+        }
+        self.written(size).await?;
+        let consistency = self.consistency(offered.size(), size)?;
+        Ok((Some(newest), consistency))
+    }
+
+    /// Takes a head that came as the answer to one that this replica has offered. Heads of entries that are here are compared
+    /// with the log; of others the answer must prove that they extend the offered one.
+    pub async fn answered(&self, offered: &str, note: String, consistency: Option<&[Digest]>) -> Result<(), String> {
+        let words = |error: OfferError| error.to_string();
+        let ((ours, _), (theirs, _)) = (parse(offered).map_err(words)?, parse(&note).map_err(words)?);
+        let is_here = theirs.size() <= *self.handle.log_size().borrow();
+        // It is taken in any case: if it contradicts the log, its signatures are evidence once the entries are here.
+        self.offered(note).await;
+        if is_here { Ok(()) } else { extends(&ours, &theirs, consistency) }
+    }
+
     /// Takes a head that came as an answer.
-    pub async fn offered(&self, note: String) {
+    async fn offered(&self, note: String) {
         if let Err(error) = self.offer(note).await {
             tracing::warn!(%error, "a replica has sent a head that is not taken");
         }
@@ -184,4 +309,35 @@ fn parse(text: &str) -> Result<(Checkpoint, SignedNote), OfferError> {
     let note = SignedNote::parse(text).map_err(CheckpointNoteError::from)?;
     let checkpoint = Checkpoint::parse(note.text()).map_err(CheckpointNoteError::from)?;
     Ok((checkpoint, note))
+}
+
+/// Whether the proof shows that a head extends another one, as one of more entries must.
+fn extends(offered: &Checkpoint, answer: &Checkpoint, proof: Option<&[Digest]>) -> Result<(), String> {
+    let (old, new) = (offered.size(), answer.size());
+    if new <= old {
+        return Ok(());
+    }
+    let proof = proof.ok_or_else(|| format!("its {new} entries are not proven to begin with the {old} offered"))?;
+    verify_consistency(old, offered.root(), new, answer.root(), proof)
+        .map_err(|error| format!("its {new} entries do not begin with the {old} offered: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use fedledger_ledger::merkle::{Frontier, leaf_hash};
+
+    use super::*;
+
+    #[test]
+    fn the_answer_to_an_offered_head_must_be_proven_to_extend_it() {
+        let mut frontier = Frontier::new();
+        let [one, two] = [b"1", b"2"].map(|entry| {
+            frontier.append(leaf_hash(entry));
+            Checkpoint::new("log", frontier.size(), frontier.root()).unwrap()
+        });
+        assert_eq!(extends(&one, &two, Some(&[leaf_hash(b"2")])), Ok(()));
+        assert_eq!(extends(&two, &one, None), Ok(()), "a peer may lag");
+        assert!(extends(&one, &two, None).unwrap_err().contains("not proven"));
+        assert!(extends(&one, &two, Some(&[leaf_hash(b"3")])).unwrap_err().contains("do not begin"));
+    }
 }

@@ -85,11 +85,13 @@ impl Teller {
     async fn tell(&mut self, peer: PublicKey, note: String) {
         let request = CheckpointRequest::Offer { note: note.clone() };
         match timeout(PATIENCE, self.endpoint.call(peer, &request, PATIENCE)).await {
-            Ok(Ok(CheckpointResponse::Taken { note: theirs })) => {
-                self.told = Some(note);
-                if let Some(theirs) = theirs {
-                    self.checkpoints.offered(theirs).await;
+            Ok(Ok(CheckpointResponse::Taken { note: theirs, consistency })) => {
+                if let Some(theirs) = theirs
+                    && let Err(reason) = self.checkpoints.answered(&note, theirs, consistency.as_deref()).await
+                {
+                    tracing::error!(%peer, reason, "a replica's head does not extend the one that it has taken");
                 }
+                self.told = Some(note);
             }
             Ok(Ok(CheckpointResponse::Latest { .. })) => {
                 tracing::warn!(%peer, "a replica answers something that was not asked");

@@ -136,11 +136,8 @@ impl Inner {
                 }
                 Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),
             },
-            CheckpointRequest::Offer { note } => match self.checkpoints.offer(note).await {
-                Ok(()) => {
-                    let note = self.checkpoints.newest().await;
-                    text(responder.send(CheckpointResponse::Taken { note }).await)
-                }
+            CheckpointRequest::Offer { note } => match self.checkpoints.take(note).await {
+                Ok((note, consistency)) => text(responder.send(CheckpointResponse::Taken { note, consistency }).await),
                 Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),
             },
         }

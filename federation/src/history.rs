@@ -204,7 +204,7 @@ pub struct History {
     pub entries: Vec<EntryView>,
     /// Index of the entry that made a version attested, for each that is.
     pub attested: BTreeMap<VersionId, u64>,
-    /// How many entries the source's notes show to be final. Those of a running replica show its last head only.
+    /// How many entries the source's notes show to be final.
     pub sizes: FinalSizes,
 }
 

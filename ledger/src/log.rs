@@ -12,7 +12,7 @@ mod sealed;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    epochs::{EpochInForce, read_epochs},
+    epochs::{EpochInForce, read_epoch_after, read_epochs},
     opened::OpenedLeaf,
     sealed::Sealed,
 };

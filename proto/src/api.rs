@@ -11,6 +11,7 @@ mod entries;
 mod error;
 mod heads;
 pub mod limits;
+mod metadata;
 mod submit;
 mod types;
 
@@ -22,7 +23,8 @@ pub use code::{ApiCode, Refused};
 pub use convert::{InvalidField, level};
 pub use entries::{EntriesStream, LogEntry};
 pub use error::ApiError;
-pub use heads::{Conflict, HeadError, SeenHead, Vouched};
+pub use heads::{Conflict, SeenHead, Vouched};
+pub use metadata::{HeadAnswer, HeadId, NewerHead, known_head};
 pub use submit::{Submission, Submitted};
 pub use types::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus};
 

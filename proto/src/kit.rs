@@ -79,6 +79,8 @@ pub const GENESIS_FILE: &str = "genesis.cbor";
 pub const IDENTITY_FILE: &str = "identity.toml";
 /// Name of the file in an identity's directory with the last head of the log that its people have seen.
 pub const SEEN_HEAD_FILE: &str = "checkpoint";
+/// Name of the file in an identity's directory with the chain of epochs that its people have seen.
+pub const SEEN_EPOCHS_FILE: &str = "epochs";
 /// Name of the file with the command line's defaults.
 pub const DEFAULTS_FILE: &str = "fedledger.toml";
 

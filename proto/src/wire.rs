@@ -216,7 +216,7 @@ mod tests {
         check(CheckpointRequest::Latest { known: Some("note".into()) });
         check(CheckpointRequest::Offer { note: "note".into() });
         check(CheckpointResponse::Latest { note: None, consistency: Some(vec![digest]) });
-        check(CheckpointResponse::Taken { note: None });
+        check(CheckpointResponse::Taken { note: None, consistency: None });
         check(EventsRequest { from: 3 });
         check(EventsAccepted { next: 3 });
         check(EventFrame { index: 3, leaf: vec![] });

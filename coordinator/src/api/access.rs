@@ -5,11 +5,11 @@ use std::sync::Arc;
 use fedledger_federation::member::{MemberId, Role};
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{
-    api::{ApiCode, Refused},
+    api::{ApiCode, HeadId, Refused, known_head},
     kit::certified_key,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use super::{
     backend::{Backend, Caller},
@@ -33,6 +33,8 @@ pub(super) struct Admitted {
     pub key: PublicKey,
     /// Whose key it is.
     pub caller: Caller,
+    /// The newest final head that the caller knows, if it shows one.
+    pub known: Option<HeadId>,
     _permit: Permit<MemberId>,
 }
 
@@ -44,14 +46,30 @@ impl<B: Backend> Access<B> {
         Self { backend, stopping, calls, streams }
     }
 
-    /// Admits a call with one answer.
-    pub fn call<T>(&self, request: &Request<T>) -> Result<Admitted, Refused> {
-        self.admit(request, &self.calls)
+    /// Admits a call with one answer, unless the caller knows another history than this one.
+    pub async fn call<T: Sync>(&self, request: &Request<T>) -> Result<Admitted, Refused> {
+        self.consistent(self.admit(request, &self.calls)?).await
     }
 
-    /// Admits a call that is answered with a stream.
-    pub fn stream<T>(&self, request: &Request<T>) -> Result<Admitted, Refused> {
-        self.admit(request, &self.streams)
+    /// Admits a call that is answered with a stream, likewise.
+    pub async fn stream<T: Sync>(&self, request: &Request<T>) -> Result<Admitted, Refused> {
+        self.consistent(self.admit(request, &self.streams)?).await
+    }
+
+    /// The answer to a call, with the newest final head if the caller has shown one.
+    pub async fn answer<T>(&self, known: Option<HeadId>, message: T) -> Result<Response<T>, Refused> {
+        let mut response = Response::new(message);
+        if let Some(known) = known {
+            self.backend.head_since(&known).await?.write(response.metadata_mut());
+        }
+        Ok(response)
+    }
+
+    async fn consistent(&self, admitted: Admitted) -> Result<Admitted, Refused> {
+        if let Some(known) = &admitted.known {
+            self.backend.holds(known).await?;
+        }
+        Ok(admitted)
     }
 
     /// Who calls: the member with the key in the client's certificate, as the ledger stands now.
@@ -83,11 +101,12 @@ impl<B: Backend> Access<B> {
             return Err(stopping());
         }
         let (key, caller) = self.caller(request)?;
+        let known = known_head(request.metadata()).map_err(|error| Refused::new(ApiCode::Malformed, error))?;
         let permit = quota.take(caller.member.clone()).ok_or_else(|| {
             let message = format!("too many calls of {} are in progress: try again later", caller.member);
             Refused::new(ApiCode::Busy, message)
         })?;
-        Ok(Admitted { key, caller, _permit: permit })
+        Ok(Admitted { key, caller, known, _permit: permit })
     }
 }
 

@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, fmt, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use fedledger_federation::member::{MemberId, Role};
-use fedledger_ledger::{Digest, PublicKey, intake::IntakeReceipt, log::Refusal, storage::StorageError};
-use fedledger_proto::api::{Level, NodeStatus};
+use fedledger_ledger::{
+    Digest, PublicKey, epoch::EpochLink, intake::IntakeReceipt, log::Refusal, storage::StorageError,
+};
+use fedledger_proto::api::{HeadAnswer, HeadId, Level, NodeStatus};
 use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
@@ -52,6 +54,16 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         known: Option<String>,
     ) -> impl Future<Output = Result<Option<Latest>, CheckpointFailure>> + Send;
+
+    /// Refuses a head that a client knows if the log has another one of that size.
+    fn holds(&self, known: &HeadId) -> impl Future<Output = Result<(), CheckpointFailure>> + Send;
+
+    /// The newest final head, and how it extends the one that a client knows.
+    fn head_since(&self, known: &HeadId) -> impl Future<Output = Result<HeadAnswer, CheckpointFailure>> + Send;
+
+    /// The epoch that came into force after the one with this number, and how its replicas vouch for it; with its own
+    /// number.
+    fn epoch_link(&self, after: u64) -> impl Future<Output = Result<Option<(u64, EpochLink)>, ReadError>> + Send;
 
     /// The proof that the log of `new_size` entries begins with that of `old_size`.
     fn consistency_proof(

@@ -58,18 +58,21 @@ impl<B: Backend> Blobs for BlobsService<B> {
     type GetStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
 
     async fn get(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetStream>, Status> {
-        let admitted = self.access.stream(&request)?;
+        let admitted = self.access.stream(&request).await?;
         let digest = request.get_ref().digest().map_err(malformed)?;
+        let known = admitted.known;
         let chunks = self.opened(&digest, admitted).await?;
         let stream =
             stream::try_unfold(chunks, |mut chunks| async { Ok(chunks.next().await?.map(|chunk| (chunk, chunks))) });
-        Ok(Response::new(Box::pin(stream.map_err(|refused: Refused| refused.into()))))
+        let stream: Self::GetStream = Box::pin(stream.map_err(|refused: Refused| refused.into()));
+        Ok(self.access.answer(known, stream).await?)
     }
 
     async fn has(&self, request: Request<v1::HasBlobsRequest>) -> Result<Response<v1::HasBlobsResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let digests = request.get_ref().digests().map_err(malformed)?;
-        Ok(Response::new(v1::HasBlobsResponse { held: self.held(&digests).await? }))
+        let held = self.held(&digests).await?;
+        Ok(self.access.answer(call.known, v1::HasBlobsResponse { held }).await?)
     }
 }
 

@@ -56,69 +56,90 @@ impl<B: Backend> LedgerService<B> {
 #[tonic::async_trait]
 impl<B: Backend> Ledger for LedgerService<B> {
     type EntriesStream = BoxStream<'static, Result<v1::Entry, Status>>;
+    type EpochsStream = BoxStream<'static, Result<v1::EpochLink, Status>>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let call = self.access.call(&request)?;
-        Ok(Response::new(self.submitted(request.into_inner(), &call.caller).await?))
+        let call = self.access.call(&request).await?;
+        let submitted = self.submitted(request.into_inner(), &call.caller).await?;
+        Ok(self.access.answer(call.known, submitted).await?)
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let status = self.access.backend.status().await.map_err(Refused::from)?;
-        Ok(Response::new(status.into()))
+        Ok(self.access.answer(call.known, status.into()).await?)
     }
 
     async fn entries(&self, request: Request<v1::EntriesRequest>) -> Result<Response<Self::EntriesStream>, Status> {
-        let admitted = self.access.stream(&request)?;
+        let admitted = self.access.stream(&request).await?;
+        let known = admitted.known;
         let entries = Entries::new(self.access.clone(), admitted, request.get_ref())?;
         let stream = stream::try_unfold(entries, |mut entries| async {
             Ok(entries.next().await?.map(|entry| (entry, entries)))
         });
-        Ok(Response::new(Box::pin(stream.map_err(|refused: Refused| refused.into()))))
+        let stream: Self::EntriesStream = Box::pin(stream.map_err(|refused: Refused| refused.into()));
+        Ok(self.access.answer(known, stream).await?)
     }
 
     async fn genesis(&self, request: Request<v1::GenesisRequest>) -> Result<Response<v1::GenesisResponse>, Status> {
-        let _call = self.access.call(&request)?;
-        Ok(Response::new(v1::GenesisResponse { genesis: self.access.backend.genesis() }))
+        let call = self.access.call(&request).await?;
+        let genesis = self.access.backend.genesis();
+        Ok(self.access.answer(call.known, v1::GenesisResponse { genesis }).await?)
     }
 
     async fn checkpoint(
         &self,
         request: Request<v1::CheckpointRequest>,
     ) -> Result<Response<v1::CheckpointResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let latest = self.access.backend.checkpoint(request.into_inner().known).await.map_err(Refused::from)?;
         let (note, consistency) = latest.map_or((None, None), |latest| (Some(latest.note), latest.consistency));
         let consistency = consistency.map(|proof| proof.as_slice().into());
-        Ok(Response::new(v1::CheckpointResponse { note, consistency }))
+        Ok(self.access.answer(call.known, v1::CheckpointResponse { note, consistency }).await?)
+    }
+
+    async fn epochs(&self, request: Request<v1::EpochsRequest>) -> Result<Response<Self::EpochsStream>, Status> {
+        let admitted = self.access.stream(&request).await?;
+        let (known, after) = (admitted.known, request.get_ref().after);
+        let links = (Arc::clone(&self.access), admitted, after);
+        let stream = stream::try_unfold(links, |(access, admitted, after)| async move {
+            if access.stopping.is_cancelled() {
+                return Err(stopping());
+            }
+            let Some((number, link)) = access.backend.epoch_link(after).await? else { return Ok(None) };
+            let (epoch, leaf, receipt) = (link.epoch.into(), link.leaf.into(), link.receipt.to_string());
+            Ok(Some((v1::EpochLink { epoch, leaf, receipt }, (access, admitted, number))))
+        });
+        let stream: Self::EpochsStream = Box::pin(stream.map_err(|refused: Refused| refused.into()));
+        Ok(self.access.answer(known, stream).await?)
     }
 
     async fn inclusion_proof(
         &self,
         request: Request<v1::InclusionProofRequest>,
     ) -> Result<Response<v1::InclusionProofResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let v1::InclusionProofRequest { index, size } = request.into_inner();
         let proof = self.access.backend.inclusion_proof(index, size).await.map_err(Refused::from)?;
         let hashes = proof.iter().map(|digest| Bytes::copy_from_slice(digest.as_bytes())).collect();
-        Ok(Response::new(v1::InclusionProofResponse { hashes }))
+        Ok(self.access.answer(call.known, v1::InclusionProofResponse { hashes }).await?)
     }
 
     async fn consistency_proof(
         &self,
         request: Request<v1::ConsistencyProofRequest>,
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let v1::ConsistencyProofRequest { old_size, new_size } = request.into_inner();
         let proof = self.access.backend.consistency_proof(old_size, new_size).await.map_err(Refused::from)?;
-        Ok(Response::new(proof.as_slice().into()))
+        Ok(self.access.answer(call.known, proof.as_slice().into()).await?)
     }
 
     async fn state_proof(
         &self,
         request: Request<v1::StateProofRequest>,
     ) -> Result<Response<v1::StateProofResponse>, Status> {
-        let _call = self.access.call(&request)?;
+        let call = self.access.call(&request).await?;
         let key = request.into_inner().key;
         if key.len() > STATE_KEY_SIZE_BYTES_MAX {
             let message = format!("a key of {} bytes: at most {STATE_KEY_SIZE_BYTES_MAX}", key.len());
@@ -126,7 +147,7 @@ impl<B: Backend> Ledger for LedgerService<B> {
         }
         let StateAnswer { seal_index, proof, value } =
             self.access.backend.state_proof(key).await.map_err(Refused::from)?;
-        Ok(Response::new(v1::StateProofResponse { seal_index, proof, value }))
+        Ok(self.access.answer(call.known, v1::StateProofResponse { seal_index, proof, value }).await?)
     }
 }
 

@@ -6,7 +6,7 @@ use fedledger_coordinator::api::ApiConfig;
 use fedledger_ledger::SecretKey;
 use fedledger_proto::{
     api::{ApiClient, ApiError, v1},
-    kit::{CertificateAuthority, TlsIdentity},
+    kit::{CertificateAuthority, GenesisFile, TlsIdentity},
 };
 use tonic::{
     Code, Request,
@@ -145,9 +145,10 @@ async fn a_stream_ends_when_its_member_is_revoked() {
 #[tokio::test]
 async fn another_consortium_is_noticed() {
     let fixture = Fixture::new().await;
-    let tls = fixture.identity("cleveland").tls;
+    let identity = fixture.identity("cleveland");
     let other = fedledger_ledger::Digest::of(b"another genesis file");
-    let error = ApiClient::connect_with(&fixture.url(), &tls, other).await.unwrap_err();
+    let genesis = GenesisFile { chain: other, ..identity.genesis };
+    let error = ApiClient::connect_with(&fixture.url(), &identity.tls, &genesis).await.unwrap_err();
     assert!(matches!(error, ApiError::WrongChain { expected, .. } if expected == other), "{error}");
 }
 

@@ -15,12 +15,15 @@ use fedledger_coordinator::{
 use fedledger_federation::member::{Genesis, MemberId};
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
+    checkpoint::Checkpoint,
+    epoch::EpochLink,
     intake::IntakeReceipt,
     leaf::{Leaf, Outcome},
     map::StateMap,
+    note::SignedNote,
 };
 use fedledger_proto::{
-    api::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
+    api::{HeadAnswer, HeadId, Level, NewerHead, NodeStatus, PeerStatus, RaftRole, SealStatus},
     kit::GenesisFile,
 };
 use tokio::sync::watch;
@@ -46,6 +49,16 @@ pub struct MemoryLedger {
     /// Code and reason to reject the next transaction with.
     rejection: Mutex<Option<(String, String)>>,
     pub checkpoint: Mutex<Option<String>>,
+    /// Heads that calls have shown.
+    pub known: Mutex<Vec<HeadId>>,
+    /// Roots of the log that it says it has.
+    pub roots: Mutex<BTreeMap<u64, Digest>>,
+    /// Whether it says which head it has without showing it.
+    pub withholds: Mutex<bool>,
+    /// The audit path of every entry, if it is not to be made up.
+    pub path: Mutex<Option<Vec<Digest>>>,
+    /// Links of the chain of epochs, with the epochs' numbers.
+    pub links: Mutex<Vec<(u64, EpochLink)>>,
     /// The epoch that it says is in force.
     pub epoch: Mutex<u64>,
     pub blobs: RwLock<BTreeMap<Digest, StoredBlob>>,
@@ -78,6 +91,11 @@ impl MemoryLedger {
             refusals: Mutex::default(),
             rejection: Mutex::default(),
             checkpoint: Mutex::default(),
+            known: Mutex::default(),
+            roots: Mutex::default(),
+            withholds: Mutex::default(),
+            path: Mutex::default(),
+            links: Mutex::default(),
             epoch: Mutex::default(),
             blobs: RwLock::default(),
             raw_updates: RwLock::default(),
@@ -230,6 +248,29 @@ impl Backend for MemoryLedger {
         Ok(Some(Latest { note, consistency }))
     }
 
+    async fn holds(&self, known: &HeadId) -> Result<(), CheckpointFailure> {
+        let ours = self.roots.lock().unwrap().get(&known.size).copied();
+        match ours.filter(|ours| *ours != known.root) {
+            Some(ours) => Err(CheckpointFailure::Contradicts { size: known.size, theirs: known.root, ours }),
+            None => Ok(()),
+        }
+    }
+
+    async fn head_since(&self, known: &HeadId) -> Result<HeadAnswer, CheckpointFailure> {
+        self.known.lock().unwrap().push(*known);
+        let note = self.checkpoint.lock().unwrap().clone().unwrap_or_default();
+        let checkpoint = SignedNote::parse(&note).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+        let Some(checkpoint) = checkpoint else { return Ok(HeadAnswer { head: HeadId::empty(), newer: None }) };
+        let consistency = self.consistency.lock().unwrap().clone().unwrap_or_default();
+        let is_shown = checkpoint.size() > known.size && !*self.withholds.lock().unwrap();
+        let newer = is_shown.then_some(NewerHead { note, consistency });
+        Ok(HeadAnswer { head: HeadId::from(&checkpoint), newer })
+    }
+
+    async fn epoch_link(&self, after: u64) -> Result<Option<(u64, EpochLink)>, ReadError> {
+        Ok(self.links.lock().unwrap().iter().find(|(number, _)| *number > after).cloned())
+    }
+
     async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ReadError> {
         let log_size = self.size();
         if old_size > new_size || new_size > log_size {
@@ -253,7 +294,8 @@ impl Backend for MemoryLedger {
         if index >= size || size > log_size {
             return Err(ReadError::NoProof { index, size, log_size });
         }
-        Ok(vec![Digest::of(&index.to_be_bytes()), Digest::of(&size.to_be_bytes())])
+        let made_up = || vec![Digest::of(&index.to_be_bytes()), Digest::of(&size.to_be_bytes())];
+        Ok(self.path.lock().unwrap().clone().unwrap_or_else(made_up))
     }
 
     async fn has_blob(&self, digest: &Digest) -> Result<bool, ReadError> {

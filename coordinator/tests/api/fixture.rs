@@ -84,7 +84,7 @@ impl Fixture {
 
     /// Connects with the certificate of a member that is none of ours.
     pub async fn connect_with(&self, tls: &TlsIdentity) -> Result<ApiClient, ApiError> {
-        ApiClient::connect_with(&self.url(), tls, self.identity("cleveland").genesis.chain).await
+        ApiClient::connect_with(&self.url(), tls, &self.identity("cleveland").genesis).await
     }
 
     /// The consortium's certificate authority.

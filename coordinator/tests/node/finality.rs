@@ -7,12 +7,17 @@ use fedledger_ledger::{
     epoch::cosigner_name,
     evidence::Evidence,
     leaf::Leaf,
+    merkle::verify_consistency,
     note::{NoteSignature, SignedNote, VerifierKey},
     replica::{SEAL_ENTRIES, SealPace},
     storage::{Batch, Column, LogStorage, rocks::RocksStorage, scan_all},
     transaction::Envelope,
 };
-use fedledger_proto::{api::Level, kit::ReplicaKit, wire::CheckpointRequest};
+use fedledger_proto::{
+    api::Level,
+    kit::ReplicaKit,
+    wire::{CheckpointRequest, CheckpointResponse},
+};
 use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
@@ -180,6 +185,28 @@ async fn a_participants_co_signature_is_collected_but_makes_nothing_final() {
         note.is_some_and(|note| note.signatures().contains(&line))
     });
     assert!(witnessed.await.unwrap());
+    endpoint.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_an_offered_head_proves_that_it_goes_on_from_it() {
+    let mut cluster = Cluster::start(4).await;
+    reach(&mut cluster, 1, Level::Final).await;
+    let offered = newest_head(cluster.node(1)).await;
+    reach(&mut cluster, 1, Level::Final).await;
+    let (endpoint, replica) = cluster.participant().await;
+    let kit = fedledger_proto::kit::ParticipantKit::load(&cluster.directory().join("site-1/participant")).unwrap();
+    let (text, name) = (offered.to_note_text(), cosigner_name(ORIGIN, "site-1/participant"));
+    let line = NoteSignature::cosign(&text, &name, &kit.witness_key, 1_800_000_000).unwrap();
+    let note = SignedNote::from_parts(text, vec![line]).unwrap().to_string();
+    let answer = endpoint.call(replica, &CheckpointRequest::Offer { note }, LONG).await.unwrap();
+    let CheckpointResponse::Taken { note: Some(newest), consistency: Some(proof) } = answer else {
+        panic!("{answer:?}");
+    };
+    let newest = Checkpoint::parse(SignedNote::parse(&newest).unwrap().text()).unwrap();
+    assert!(newest.size() > offered.size());
+    verify_consistency(offered.size(), offered.root(), newest.size(), newest.root(), &proof).unwrap();
     endpoint.shutdown().await;
     cluster.stop().await;
 }

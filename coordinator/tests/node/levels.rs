@@ -17,7 +17,7 @@ use fedledger_ledger::{
     transaction::Envelope,
 };
 use fedledger_proto::{
-    api::{ApiClient, HeadError, Level, SeenHead, Submission, Vouched},
+    api::{ApiClient, ApiError, Level, SeenHead, Submission, Vouched},
     kit::{Identity, ReplicaKit},
 };
 use tokio::time::timeout;
@@ -141,19 +141,26 @@ async fn a_replica_tells_how_far_it_and_the_log_are() {
 async fn every_replica_shows_the_history_that_another_one_has_shown() {
     let mut cluster = Cluster::start(3).await;
     let (first, second) = (client(&cluster, 1).await, client(&cluster, 2).await);
-    let genesis = identity(&cluster).genesis;
     finalize(&mut cluster, &first).await;
-    let seen = first.check_head(&genesis, None).await.unwrap();
-    let SeenHead::Consistent { newer: Some(known), vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
+    let seen = first.check_head().await.unwrap();
+    assert!(matches!(seen, SeenHead::Consistent { vouched: Vouched::Final, .. }), "{seen:?}");
+    let known = newest(&first).await;
     finalize(&mut cluster, &second).await;
-    let seen = second.check_head(&genesis, Some(&known)).await.unwrap();
-    let SeenHead::Consistent { newer: Some(newer), vouched: Vouched::Final } = seen else { panic!("{seen:?}") };
+    // Whoever knows the one's head is shown by the other that its log begins with it.
+    let (newer, proof) = second.checkpoint_since(Some(&known)).await.unwrap();
+    let newer = newer.unwrap();
     let (old, new) = (head(&known), head(&newer));
+    verify_consistency(old.size(), old.root(), new.size(), new.root(), &proof.unwrap()).unwrap();
+    assert!(matches!(second.check_head().await.unwrap(), SeenHead::Consistent { vouched: Vouched::Final, .. }));
     assert!(new.size() > old.size());
     let proof = second.consistency_proof(old.size(), new.size()).await.unwrap();
     assert_eq!(verify_consistency(old.size(), old.root(), new.size(), new.root(), &proof), Ok(()));
     assert_eq!(first.consistency_proof(new.size(), u64::MAX).await.unwrap_err().code(), "not_found");
     cluster.stop().await;
+}
+
+async fn newest(client: &ApiClient) -> SignedNote {
+    client.checkpoint().await.unwrap().unwrap()
 }
 
 fn head(note: &SignedNote) -> Checkpoint {
@@ -163,17 +170,20 @@ fn head(note: &SignedNote) -> Checkpoint {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_of_another_history_is_told_and_kept_as_evidence() {
     let mut cluster = Cluster::start(3).await;
+    let people = identity(&cluster);
     let client = client(&cluster, 1).await;
-    let genesis = identity(&cluster).genesis;
     finalize(&mut cluster, &client).await;
+    drop(client);
     // The third replica has shown somebody another history, of a size that is long behind.
     let kit = ReplicaKit::load(&cluster.replica_directory(3)).unwrap();
     let text = Checkpoint::new(ORIGIN, 1, Digest::of(b"another history")).unwrap().to_note_text();
     let name = cosigner_name(ORIGIN, "site-3/replica");
     let line = NoteSignature::cosign(&text, &name, &kit.cosign_key, 1_800_000_000).unwrap();
     let known = SignedNote::from_parts(text, vec![line]).unwrap();
-    let error = client.check_head(&genesis, Some(&known)).await.unwrap_err();
-    let HeadError::Conflict(conflict) = error else { panic!("{error}") };
+    std::fs::write(people.directory.join("checkpoint"), known.to_string()).unwrap();
+    let client = ApiClient::connect(&url(&cluster, 1), &people).await.unwrap();
+    let error = client.check_head().await.unwrap_err();
+    let ApiError::Conflict(conflict) = error else { panic!("{error}") };
     assert_eq!(*conflict.known_note, known);
     assert!(conflict.reason.contains("in this log they have"), "{conflict}");
     let kept: Vec<PathBuf> = std::fs::read_dir(cluster.replica_directory(1).join("evidence"))
@@ -185,6 +195,8 @@ async fn a_head_of_another_history_is_told_and_kept_as_evidence() {
     assert_eq!(evidence.verify(std::slice::from_ref(&key)).unwrap(), [&key]);
     // A head of another log is no evidence of anything.
     let foreign = SignedNote::parse(&known.to_string().replace(ORIGIN, "fedledger/elsewhere")).unwrap();
+    std::fs::remove_file(people.directory.join("checkpoint")).unwrap();
+    let client = ApiClient::connect(&url(&cluster, 1), &people).await.unwrap();
     let error = client.checkpoint_since(Some(&foreign)).await.unwrap_err();
     assert_eq!(error.code(), "malformed", "{error}");
     cluster.stop().await;

@@ -9,6 +9,8 @@
 //!
 //! [`EpochChain::to_bytes`] is canonical DAG-CBOR, the list `[domain, version, [[epoch, seal's leaf, receipt]...]]`.
 
+use std::iter;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -182,8 +184,9 @@ pub enum EpochsError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epochs {
     origin: String,
-    /// The epochs; each is that of heads larger than its size.
-    spans: Vec<(u64, Epoch)>,
+    first: Epoch,
+    /// The epochs after it; each is that of heads larger than its size.
+    later: Vec<(u64, Epoch)>,
 }
 
 impl EpochChain {
@@ -242,13 +245,9 @@ impl EpochChain {
     ///
     /// [`EpochChainError::Link`] for the first link that does not hold.
     pub fn verify(&self, origin: &str, first: &Epoch) -> Result<Epochs, EpochChainError> {
-        let mut epochs = Epochs { origin: origin.to_owned(), spans: vec![(0, first.clone())] };
-        let mut current = first.clone();
+        let mut epochs = Epochs::first(origin, first.clone());
         for (link, number) in self.links.iter().zip(1..) {
-            let verified = link.verify(origin, &current);
-            let (size, next) = verified.map_err(|error| EpochChainError::Link { link: number, error })?;
-            current = next.clone();
-            epochs.spans.push((size, next));
+            epochs.extend(link).map_err(|error| EpochChainError::Link { link: number, error })?;
         }
         Ok(epochs)
     }
@@ -302,7 +301,23 @@ impl EpochLink {
 impl Epochs {
     /// The first epoch alone: no later one is known.
     pub fn first(origin: &str, epoch: Epoch) -> Self {
-        Self { origin: origin.to_owned(), spans: vec![(0, epoch)] }
+        Self { origin: origin.to_owned(), first: epoch, later: Vec::new() }
+    }
+
+    /// Goes on to the next epoch, for which the newest one must vouch.
+    ///
+    /// # Errors
+    ///
+    /// [`EpochLinkError`]; nothing was taken from the link.
+    pub fn extend(&mut self, link: &EpochLink) -> Result<(), EpochLinkError> {
+        let next = link.verify(&self.origin, self.newest())?;
+        self.later.push(next);
+        Ok(())
+    }
+
+    /// The last epoch that is known.
+    pub fn newest(&self) -> &Epoch {
+        self.later.last().map_or(&self.first, |(_, epoch)| epoch)
     }
 
     /// Identity of the log.
@@ -312,14 +327,14 @@ impl Epochs {
 
     /// The epochs, oldest first, each with the size of the last head that still belongs to the epoch before it.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &Epoch)> {
-        self.spans.iter().map(|(size, epoch)| (*size, epoch))
+        iter::once((0, &self.first)).chain(self.later.iter().map(|(size, epoch)| (*size, epoch)))
     }
 
     /// The epoch whose replicas make heads of this size final; none for the empty log.
     ///
     /// For sizes behind the end of the chain it is the last epoch that is known.
     pub fn of_head(&self, size: u64) -> Option<&Epoch> {
-        self.spans.iter().rev().find(|(before, _)| size > *before).map(|(_, epoch)| epoch)
+        self.iter().rev().find(|(before, _)| size > *before).map(|(_, epoch)| epoch)
     }
 
     /// Checks that a note is a head of the log that the replicas of its epoch have made final.

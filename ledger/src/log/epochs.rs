@@ -48,3 +48,21 @@ pub fn read_epochs<S: LogStorage + ?Sized>(storage: &S) -> Result<Vec<EpochInFor
     }
     Ok(epochs)
 }
+
+/// The epoch that came into force next after the one with this number, if one has.
+///
+/// # Errors
+///
+/// As [`read_epochs`].
+pub fn read_epoch_after<S: LogStorage + ?Sized>(
+    storage: &S,
+    number: u64,
+) -> Result<Option<EpochInForce>, StorageError> {
+    let Some(next) = number.checked_add(1) else { return Ok(None) };
+    let from = [META_EPOCH, &next.to_be_bytes()].concat();
+    let Some((key, value)) = storage.scan(Column::Meta, &from, 1)?.pop() else { return Ok(None) };
+    if !key.starts_with(META_EPOCH) {
+        return Ok(None);
+    }
+    codec::decode(&value, EPOCH_SIZE_BYTES_MAX).map(Some).map_err(|error| corrupt("an epoch", &error))
+}

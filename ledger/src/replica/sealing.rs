@@ -22,7 +22,7 @@ use crate::{
     note::{NoteError, NoteSignature, SignedNote},
     storage::{
         Batch, Column, LogStorage, StorageError,
-        notes::{put_note, read_note},
+        notes::{epoch_note, put_note, read_note},
     },
 };
 
@@ -395,9 +395,4 @@ fn unvouched<S: LogStorage + ?Sized>(storage: &S) -> Result<Vec<Transition>, Sto
         }
     }
     Ok(transitions)
-}
-
-/// Under which name the note is kept by which the replicas of the epoch before vouch for this one.
-fn epoch_note(number: u64) -> String {
-    format!("epoch/{number:020}")
 }

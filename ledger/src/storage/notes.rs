@@ -5,6 +5,11 @@ use super::{Batch, Column, LogStorage, StorageError, scan_all};
 /// What the keys of notes begin with, among the single values; the name follows.
 const META_NOTE: &[u8] = b"note/";
 
+/// Under which name the note is kept by which the replicas of the epoch before vouch for this one.
+pub fn epoch_note(number: u64) -> String {
+    format!("epoch/{number:020}")
+}
+
 /// Keeps `note`, encoded, under a name.
 pub fn put_note(batch: &mut Batch, name: &str, note: &str) {
     batch.put(Column::Meta, [META_NOTE, name.as_bytes()].concat(), note);

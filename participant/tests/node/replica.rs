@@ -132,7 +132,7 @@ async fn answer(shared: Arc<Shared>, kind: RequestKind) {
         }
         RequestKind::Checkpoint(CheckpointRequest::Offer { note }, responder) => {
             shared.change(|ledger| ledger.cosigned.push(note));
-            responder.send(CheckpointResponse::Taken { note: None }).await.ok();
+            responder.send(CheckpointResponse::Taken { note: None, consistency: None }).await.ok();
         }
         RequestKind::Events(request, responder) => follow(shared, request.from, responder).await,
         RequestKind::BlobGet(responder) => {

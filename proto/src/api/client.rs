@@ -13,6 +13,7 @@ use super::{
     convert::InvalidField,
     entries::EntriesStream,
     error::{ApiError, reason},
+    heads::HeadWatch,
     limits::{
         BLOB_CHUNK_SIZE_BYTES, CONNECT_TIMEOUT, HAS_DIGESTS_MAX, READ_TIMEOUT, REPLICAS_MAX, REQUEST_SIZE_BYTES_MAX,
         RESPONSE_SIZE_BYTES_MAX, STATE_VALUE_SIZE_BYTES_MAX,
@@ -20,12 +21,16 @@ use super::{
     types::{Level, NodeStatus},
     v1::{self, blobs_client::BlobsClient, ledger_client::LedgerClient},
 };
-use crate::kit::{Identity, TlsIdentity};
+use crate::kit::{GenesisFile, Identity, SeenHeads, TlsIdentity};
 
 /// How often an idle connection is probed, and how long the probe may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A connection to the API of one replica, which is made anew when it breaks. Cheap to clone.
+///
+/// Every call shows the replica the newest final head that was seen, and the answer must go on from there; otherwise the call
+/// fails with [`ApiError::Conflict`], whatever else was answered. A stream is checked when it begins, and when it is opened
+/// again. See [`ApiClient::check_head`].
 #[derive(Debug, Clone)]
 pub struct ApiClient {
     url: String,
@@ -33,6 +38,7 @@ pub struct ApiClient {
     ledger: LedgerClient<Channel>,
     blobs: BlobsClient<Channel>,
     others: Arc<Others>,
+    pub(super) heads: Arc<HeadWatch>,
 }
 
 /// Replicas to turn to if this one does not answer.
@@ -55,22 +61,23 @@ pub struct ProvenRecord {
 }
 
 impl ApiClient {
-    /// Connects to a replica of the identity's consortium, as the people of its member.
+    /// Connects to a replica of the identity's consortium, as the people of its member. What they have seen of the log is
+    /// kept in the identity's directory.
     ///
     /// # Errors
     ///
     /// [`ApiError`]: the URL is none, nobody answers, the identity is refused, or the replica is of another consortium.
     pub async fn connect(url: &str, identity: &Identity) -> Result<Self, ApiError> {
-        Self::connect_with(url, &identity.tls, identity.genesis.chain).await
+        Self::connect_beside(url, &identity.tls, heads_of(identity)?, Vec::new()).await
     }
 
-    /// Connects to a replica of the consortium whose genesis file has the SHA-256 `chain`.
+    /// Connects to a replica of the consortium with this genesis file. What is seen of the log is kept in memory.
     ///
     /// # Errors
     ///
     /// As [`ApiClient::connect`].
-    pub async fn connect_with(url: &str, tls: &TlsIdentity, chain: Digest) -> Result<Self, ApiError> {
-        Self::connect_beside(url, tls, chain, Vec::new()).await
+    pub async fn connect_with(url: &str, tls: &TlsIdentity, genesis: &GenesisFile) -> Result<Self, ApiError> {
+        Self::connect_beside(url, tls, Arc::new(HeadWatch::new(genesis, None)?), Vec::new()).await
     }
 
     /// Connects to the first of several replicas that answers; the others are turned to where it stalls a transaction.
@@ -82,10 +89,11 @@ impl ApiClient {
     /// [`ApiError::NoReplica`] with what each said.
     pub async fn connect_any(urls: &[String], identity: &Identity) -> Result<Self, ApiError> {
         let urls = urls.get(..REPLICAS_MAX).unwrap_or(urls);
+        let heads = heads_of(identity)?;
         let mut tried = Vec::new();
         for url in urls {
             let others = urls.iter().filter(|other| *other != url).cloned().collect();
-            match Self::connect_beside(url, &identity.tls, identity.genesis.chain, others).await {
+            match Self::connect_beside(url, &identity.tls, Arc::clone(&heads), others).await {
                 Err(error) if error.is_transient() => {
                     tracing::debug!(url, %error, "a replica does not answer");
                     tried.push(error);
@@ -106,7 +114,7 @@ impl ApiClient {
     async fn connect_beside(
         url: &str,
         tls: &TlsIdentity,
-        chain: Digest,
+        heads: Arc<HeadWatch>,
         others: Vec<String>,
     ) -> Result<Self, ApiError> {
         let endpoint = Endpoint::from_shared(url.to_owned()).ok();
@@ -124,7 +132,7 @@ impl ApiClient {
         let channel = endpoint.connect().await.map_err(unreachable)?;
         let client = Self {
             url: url.to_owned(),
-            chain,
+            chain: heads.chain(),
             ledger: LedgerClient::new(channel.clone())
                 .max_encoding_message_size(REQUEST_SIZE_BYTES_MAX)
                 .max_decoding_message_size(RESPONSE_SIZE_BYTES_MAX),
@@ -132,9 +140,13 @@ impl ApiClient {
                 .max_encoding_message_size(REQUEST_SIZE_BYTES_MAX)
                 .max_decoding_message_size(BLOB_CHUNK_SIZE_BYTES + REQUEST_SIZE_BYTES_MAX),
             others: Arc::new(Others { urls: others, tls: tls.clone() }),
+            heads,
         };
-        // With TLS 1.3 a refused certificate shows at the first call.
-        client.status().await?;
+        // With TLS 1.3 a refused certificate shows at the first call. It shows no head: that of another consortium would only
+        // seem to be a contradiction.
+        let request = client.request(v1::StatusRequest {}, READ_TIMEOUT);
+        let response = client.answer(client.ledger().status(request).await, READ_TIMEOUT)?;
+        client.known_status(response)?;
         Ok(client)
     }
 
@@ -154,8 +166,14 @@ impl ApiClient {
     ///
     /// [`ApiError`].
     pub async fn status(&self) -> Result<NodeStatus, ApiError> {
-        let request = self.request(v1::StatusRequest {}, READ_TIMEOUT);
-        let response = self.answer(self.ledger().status(request).await, READ_TIMEOUT)?;
+        let mut ledger = self.ledger();
+        let status =
+            self.call(v1::StatusRequest {}, READ_TIMEOUT, |request| async move { ledger.status(request).await });
+        self.known_status(status.await?)
+    }
+
+    /// A status of this consortium.
+    fn known_status(&self, response: v1::StatusResponse) -> Result<NodeStatus, ApiError> {
         let status: NodeStatus = self.valid(response.try_into())?;
         self.check_chain(status.chain)?;
         Ok(status)
@@ -179,8 +197,8 @@ impl ApiClient {
         level: Level,
     ) -> Result<tonic::Streaming<v1::Entry>, ApiError> {
         let level = v1::Level::from(level).into();
-        let request = self.request(v1::EntriesRequest { from, follow, level }, READ_TIMEOUT);
-        self.answer(self.ledger().entries(request).await, READ_TIMEOUT)
+        let (mut ledger, request) = (self.ledger(), v1::EntriesRequest { from, follow, level });
+        self.call(request, READ_TIMEOUT, |request| async move { ledger.entries(request).await }).await
     }
 
     /// The genesis file, which is that of the expected chain.
@@ -189,8 +207,10 @@ impl ApiClient {
     ///
     /// [`ApiError`].
     pub async fn genesis(&self) -> Result<Vec<u8>, ApiError> {
-        let request = self.request(v1::GenesisRequest {}, READ_TIMEOUT);
-        let response = self.answer(self.ledger().genesis(request).await, READ_TIMEOUT)?;
+        let mut ledger = self.ledger();
+        let response =
+            self.call(v1::GenesisRequest {}, READ_TIMEOUT, |request| async move { ledger.genesis(request).await });
+        let response = response.await?;
         self.check_chain(Digest::of(&response.genesis))?;
         Ok(response.genesis.into())
     }
@@ -217,9 +237,16 @@ impl ApiClient {
         &self,
         known: Option<&SignedNote>,
     ) -> Result<(Option<SignedNote>, Option<Vec<Digest>>), ApiError> {
-        let known = known.map(ToString::to_string);
-        let request = self.request(v1::CheckpointRequest { known }, READ_TIMEOUT);
-        let response = self.answer(self.ledger().checkpoint(request).await, READ_TIMEOUT)?;
+        let (mut ledger, request) = (self.ledger(), v1::CheckpointRequest { known: known.map(ToString::to_string) });
+        let response = self.call(request, READ_TIMEOUT, |request| async move { ledger.checkpoint(request).await });
+        self.note_and_proof(response.await?)
+    }
+
+    /// What a replica says of the latest head.
+    pub(super) fn note_and_proof(
+        &self,
+        response: v1::CheckpointResponse,
+    ) -> Result<(Option<SignedNote>, Option<Vec<Digest>>), ApiError> {
         let note = response.note.map(|note| SignedNote::parse(&note)).transpose();
         let note = note.map_err(|_| self.invalid("the checkpoint is no signed note"))?;
         let proof = response.consistency.map(|proof| proof.digests()).transpose();
@@ -232,9 +259,10 @@ impl ApiClient {
     ///
     /// [`ApiError`].
     pub async fn consistency_proof(&self, old_size: u64, new_size: u64) -> Result<Vec<Digest>, ApiError> {
-        let request = self.request(v1::ConsistencyProofRequest { old_size, new_size }, READ_TIMEOUT);
-        let response = self.answer(self.ledger().consistency_proof(request).await, READ_TIMEOUT)?;
-        self.valid(response.digests())
+        let (mut ledger, request) = (self.ledger(), v1::ConsistencyProofRequest { old_size, new_size });
+        let response =
+            self.call(request, READ_TIMEOUT, |request| async move { ledger.consistency_proof(request).await });
+        self.valid(response.await?.digests())
     }
 
     /// What the last final seal says of the record under `key`.
@@ -243,9 +271,9 @@ impl ApiClient {
     ///
     /// [`ApiError`].
     pub async fn state_proof(&self, key: &[u8]) -> Result<ProvenRecord, ApiError> {
-        let request = v1::StateProofRequest { key: Bytes::copy_from_slice(key) };
-        let request = self.request(request, READ_TIMEOUT);
-        let response = self.answer(self.ledger().state_proof(request).await, READ_TIMEOUT)?;
+        let (mut ledger, request) = (self.ledger(), v1::StateProofRequest { key: Bytes::copy_from_slice(key) });
+        let response = self.call(request, READ_TIMEOUT, |request| async move { ledger.state_proof(request).await });
+        let response = response.await?;
         if response.value.as_ref().is_some_and(|value| value.len() > STATE_VALUE_SIZE_BYTES_MAX) {
             return Err(self.invalid("a record is larger than it may be here"));
         }
@@ -261,9 +289,9 @@ impl ApiClient {
     ///
     /// [`ApiError`].
     pub async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, ApiError> {
-        let request = self.request(v1::InclusionProofRequest { index, size }, READ_TIMEOUT);
-        let response = self.answer(self.ledger().inclusion_proof(request).await, READ_TIMEOUT)?;
-        self.valid(response.digests())
+        let (mut ledger, request) = (self.ledger(), v1::InclusionProofRequest { index, size });
+        let response = self.call(request, READ_TIMEOUT, |request| async move { ledger.inclusion_proof(request).await });
+        self.valid(response.await?.digests())
     }
 
     /// For each digest whether the replica holds the blob.
@@ -275,8 +303,8 @@ impl ApiClient {
         let mut held = Vec::with_capacity(digests.len());
         for part in digests.chunks(HAS_DIGESTS_MAX) {
             let digests = part.iter().map(|digest| Bytes::copy_from_slice(digest.as_bytes())).collect();
-            let request = self.request(v1::HasBlobsRequest { digests }, READ_TIMEOUT);
-            let response = self.answer(self.blobs.clone().has(request).await, READ_TIMEOUT)?;
+            let (mut blobs, request) = (self.blobs.clone(), v1::HasBlobsRequest { digests });
+            let response = self.call(request, READ_TIMEOUT, |request| async move { blobs.has(request).await }).await?;
             if response.held.len() != part.len() {
                 return Err(self.invalid("it was asked about another number of blobs"));
             }
@@ -287,8 +315,8 @@ impl ApiClient {
 
     pub(super) async fn open_blob(&self, digest: &Digest) -> Result<tonic::Streaming<v1::BlobChunk>, ApiError> {
         let digest = Bytes::copy_from_slice(digest.as_bytes());
-        let request = self.request(v1::GetBlobRequest { digest }, READ_TIMEOUT);
-        self.answer(self.blobs.clone().get(request).await, READ_TIMEOUT)
+        let (mut blobs, request) = (self.blobs.clone(), v1::GetBlobRequest { digest });
+        self.call(request, READ_TIMEOUT, |request| async move { blobs.get(request).await }).await
     }
 
     /// URLs of the other replicas that this client knows of.
@@ -296,9 +324,9 @@ impl ApiClient {
         self.others.urls.iter().map(String::as_str)
     }
 
-    /// A connection to another replica, as the same member.
+    /// A connection to another replica, as the same member, which must show the same history.
     pub(super) async fn elsewhere(&self, url: &str) -> Result<Self, ApiError> {
-        Self::connect_with(url, &self.others.tls, self.chain).await
+        Self::connect_beside(url, &self.others.tls, Arc::clone(&self.heads), Vec::new()).await
     }
 
     pub(super) fn ledger(&self) -> LedgerClient<Channel> {
@@ -334,4 +362,10 @@ impl ApiClient {
     pub(super) fn invalid(&self, what: &'static str) -> ApiError {
         ApiError::InvalidAnswer { url: self.url.clone(), what }
     }
+}
+
+/// What the people of an identity have seen of the log.
+fn heads_of(identity: &Identity) -> Result<Arc<HeadWatch>, ApiError> {
+    let seen = SeenHeads::of(&identity.directory);
+    Ok(Arc::new(HeadWatch::new(&identity.genesis, Some(seen))?))
 }

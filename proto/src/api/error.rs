@@ -5,7 +5,11 @@ use std::{error::Error, time::Duration};
 use fedledger_ledger::Digest;
 use tonic::{Code, Status};
 
-use super::code::{ApiCode, Refused, known};
+use super::{
+    code::{ApiCode, Refused, known},
+    heads::Conflict,
+};
+use crate::kit::KitError;
 
 /// A call that failed. [`ApiError::code`] is stable, for programs.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,20 @@ pub enum ApiError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A head of the log that is none, or not signed as it should be.
+    #[error("{url} shows a head that is none of this log: {reason}; ask another replica")]
+    Head {
+        /// URL of the replica.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A head that does not go on from one that was seen before, from this replica or another one.
+    #[error(transparent)]
+    Conflict(Box<Conflict>),
+    /// What was seen of the log before cannot be read.
+    #[error(transparent)]
+    Seen(#[from] KitError),
     /// What was received cannot be stored.
     #[error("cannot store what {url} sent: {source}")]
     Store {
@@ -103,6 +121,9 @@ impl ApiError {
             Self::Rejected { .. } => "rejected",
             Self::WrongChain { .. } => ApiCode::WrongChain.as_str(),
             Self::InvalidAnswer { .. } => "invalid_answer",
+            Self::Head { .. } => "invalid_head",
+            Self::Conflict(_) => "conflicting_heads",
+            Self::Seen(_) => "seen",
             Self::Store { .. } => "store",
         }
     }

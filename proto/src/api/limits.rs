@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use fedledger_ledger::{
+    epoch::EPOCH_SIZE_BYTES_MAX,
     limits::{ENVELOPE_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
     map::STATE_PROOF_SIZE_BYTES_MAX,
     note::NOTE_SIZE_BYTES_MAX,
+    receipt::RECEIPT_SIZE_BYTES_MAX,
 };
 
 /// What a message needs beside its largest field, in bytes.
@@ -40,6 +42,14 @@ pub const PROOF_LENGTH_MAX: usize = 64;
 
 /// Most digests in a consistency proof: one more than the depth of a tree of 2^64 leaves.
 pub const CONSISTENCY_PROOF_LENGTH_MAX: usize = PROOF_LENGTH_MAX + 1;
+
+/// Largest note that an answer carries in its metadata, in bytes: with a proof and in base64 it stays within the 16 KiB of
+/// headers that gRPC libraries take.
+pub const NOTE_IN_METADATA_SIZE_BYTES_MAX: usize = 8 * 1024;
+
+/// Largest link of the chain of epochs, in bytes.
+pub const EPOCH_LINK_SIZE_BYTES_MAX: usize =
+    EPOCH_SIZE_BYTES_MAX + LEAF_SIZE_BYTES_MAX + RECEIPT_SIZE_BYTES_MAX + OVERHEAD_BYTES;
 
 /// Longest key of a record of the replicated state that may be asked for, in bytes.
 pub const STATE_KEY_SIZE_BYTES_MAX: usize = 1024;

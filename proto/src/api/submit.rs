@@ -122,6 +122,10 @@ impl ApiClient {
         };
         match submitted.await {
             Ok(submission) => Some(submission),
+            Err(error @ (ApiError::Conflict(_) | ApiError::Head { .. })) => {
+                tracing::error!(url, %error, "another replica shows another history");
+                None
+            }
             Err(error) => {
                 tracing::debug!(url, %error, "another replica did not take a transaction");
                 None
@@ -149,8 +153,8 @@ impl ApiClient {
 
     async fn submit_once(&self, envelope: Bytes, wait: Level, timeout: Duration) -> Result<Submission, ApiError> {
         let request = v1::SubmitRequest { envelope: envelope.clone(), wait: v1::Level::from(wait).into() };
-        let request = self.request(request, timeout);
-        let response = self.answer(self.ledger().submit(request).await, timeout)?;
+        let mut ledger = self.ledger();
+        let response = self.call(request, timeout, |request| async move { ledger.submit(request).await }).await?;
         if let Some(receipt) = &response.intake_receipt {
             let receipt = IntakeReceipt::from_bytes(receipt).map_err(|_| self.invalid("the receipt is malformed"))?;
             let genuine = wait == Level::Accepted && receipt.verify(self.chain(), &envelope).is_ok();

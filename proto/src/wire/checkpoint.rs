@@ -35,6 +35,9 @@ pub enum CheckpointResponse {
     Taken {
         /// The text of the newest note that the taker has signed, if it signs any.
         note: Option<String>,
+        /// Proof that it extends the offered head (RFC 6962, section 2.1.2), where it is of more entries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        consistency: Option<Vec<Digest>>,
     },
 }
 

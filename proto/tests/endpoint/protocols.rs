@@ -27,7 +27,10 @@ async fn every_request_is_answered(asking: &Endpoint, serving: &Endpoint) {
     let latest = asking.call(serving.key(), &CheckpointRequest::Latest { known: None }, TIMEOUT).await.unwrap();
     assert_eq!(latest, CheckpointResponse::Latest { note: Some("note".into()), consistency: None });
     let offer = CheckpointRequest::Offer { note: "note".into() };
-    assert_eq!(asking.call(serving.key(), &offer, TIMEOUT).await.unwrap(), CheckpointResponse::Taken { note: None });
+    assert_eq!(
+        asking.call(serving.key(), &offer, TIMEOUT).await.unwrap(),
+        CheckpointResponse::Taken { note: None, consistency: None }
+    );
 
     let (accepted, mut events) = asking.subscribe(serving.key(), &EventsRequest { from: 5 }).await.unwrap();
     assert_eq!(accepted.next, 5 + LEAVES);

@@ -47,7 +47,7 @@ async fn answer(request: InboundRequest, blobs: Blobs) {
             responder.send(CheckpointResponse::Latest { note: Some("note".into()), consistency: None }).await.ok();
         }
         RequestKind::Checkpoint(CheckpointRequest::Offer { .. }, responder) => {
-            responder.send(CheckpointResponse::Taken { note: None }).await.ok();
+            responder.send(CheckpointResponse::Taken { note: None, consistency: None }).await.ok();
         }
         RequestKind::Events(EventsRequest { from }, responder) => {
             let Ok(mut sender) = responder.accept(from + LEAVES).await else { return };

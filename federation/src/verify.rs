@@ -218,7 +218,7 @@ impl Report {
             Err(error) if error.is_damage() => {
                 let problem = match &error {
                     SourceError::Malformed(at) => {
-                        Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset))
+                        Problem::new(ProblemKind::Malformed, at.defect.to_string()).at_byte(Some(at.offset))
                     }
                     SourceError::NoGenesis => Problem::new(ProblemKind::Missing, error.to_string()).at(0),
                     SourceError::Io(_) | SourceError::Storage(_) => {

@@ -44,7 +44,7 @@ impl Replayed {
     pub fn read<S: Source + ?Sized>(source: &S, options: &Options) -> Result<Self, SourceError> {
         let mut report = Report::new();
         if let Some(at) = source.defect() {
-            report.add(Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset)));
+            report.add(Problem::new(ProblemKind::Malformed, at.defect.to_string()).at_byte(Some(at.offset)));
         }
         let mut entries = None;
         let genesis = source.genesis();

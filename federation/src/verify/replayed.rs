@@ -46,6 +46,9 @@ impl Replayed {
         if let Some(at) = source.defect() {
             report.add(Problem::new(ProblemKind::Malformed, at.defect.to_string()).at_byte(Some(at.offset)));
         }
+        for problem in source.problems() {
+            report.add(problem.clone());
+        }
         let mut entries = None;
         let genesis = source.genesis();
         if let Some(genesis) = report.settle(genesis)? {
@@ -82,7 +85,7 @@ impl Entries {
         } else {
             notes.clone()
         };
-        let checked = checkpoints::check(report, heads, &notes);
+        let checked = checkpoints::check(report, heads, &notes, source.notes_file());
         let covered = checked.conclusion.covered.max(1);
         if let Some(policy) = &options.policy {
             checkpoints::check_policy(report, policy, &checked);

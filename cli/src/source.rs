@@ -1,4 +1,4 @@
-//! Opening a history: a replica's directory, an exported bundle, or a running replica.
+//! Opening a history: a replica's directory, an exported bundle or tree of tiles, or a running replica.
 
 use std::{
     collections::BTreeMap,
@@ -9,15 +9,21 @@ use std::{
 
 use fedledger_federation::{
     Federation,
-    history::{self, BundleSource, EncodedNote, Leaves, SourceError, StorageSource, TrustParts},
+    history::{
+        self, BundleSource, CHECKPOINT_FILE, EncodedNote, Leaves, SourceError, StorageSource, TileSource, TrustParts,
+    },
     verify::Problem,
 };
 use fedledger_ledger::{
     Digest,
     bundle::Malformed,
+    epoch::EpochChain,
     log::Log,
+    note::NOTE_SIZE_BYTES_MAX,
     storage::{StorageError, rocks::RocksStorage},
+    tiles::{Content, ENTRY_BUNDLE_SIZE_BYTES_MAX, HASH_TILE_SIZE_BYTES_MAX, Tile},
 };
+use fedledger_proto::kit::IDENTITY_FILE;
 
 use crate::remote::RemoteSource;
 
@@ -26,6 +32,9 @@ const LEDGER_DIRECTORY: &str = "ledger";
 
 /// The replica's files in its directory.
 const BLOBS_DIRECTORY: &str = "blobs";
+
+/// The tiles in a directory with static files.
+const TILE_DIRECTORY: &str = "tile";
 
 /// Hexadecimal digits of a file's digest that name the folder in which it lies.
 const BLOB_FOLDER_DIGITS: usize = 2;
@@ -37,6 +46,8 @@ pub(crate) enum Source {
     Node(StorageSource<RocksStorage, OpenBlob>),
     /// An exported bundle.
     Bundle(BundleSource<OpenBundle>),
+    /// Static files, as `fedledger export --tiles` writes them.
+    Tiles(Box<TileSource<OpenTile>>),
     /// A running replica.
     Replica(Box<RemoteSource>),
 }
@@ -47,17 +58,20 @@ type OpenBlob = Box<dyn Fn(&Digest) -> io::Result<Option<File>>>;
 /// Opens the bundle once more.
 type OpenBundle = Box<dyn Fn() -> io::Result<File>>;
 
+/// Reads a tile, and at most one byte more than one can have.
+type OpenTile = Box<dyn Fn(&Tile) -> io::Result<Option<Vec<u8>>>>;
+
 /// Why there is no history to read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// Nothing is there.
-    #[error("there is nothing at {path}: give a replica's directory or an exported bundle")]
+    #[error("there is nothing at {path}: give a replica's directory, an exported bundle or a folder of tiles")]
     NotFound {
         /// The path.
         path: PathBuf,
     },
     /// A directory without a ledger, such as a participant's.
-    #[error("{path} holds no ledger: give a replica's directory (participants keep none) or an exported bundle")]
+    #[error("{path} holds no ledger: give a replica's directory (participants keep none), a bundle or tiles")]
     NoLedger {
         /// The path.
         path: PathBuf,
@@ -88,11 +102,11 @@ impl OpenError {
 }
 
 impl Source {
-    /// Opens a replica's directory or a bundle for reading.
+    /// Opens a replica's directory, a bundle or a folder of tiles for reading.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]. A damaged bundle is opened; reading or verifying it tells what is wrong.
+    /// [`OpenError`]. A damaged bundle or tree is opened; reading or verifying it tells what is wrong.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let io_error = |source: io::Error| match source.kind() {
             ErrorKind::NotFound => OpenError::NotFound { path: path.to_owned() },
@@ -109,6 +123,11 @@ impl Source {
     fn open_directory(path: &Path) -> Result<Self, OpenError> {
         let ledger = path.join(LEDGER_DIRECTORY);
         if !ledger.is_dir() {
+            // A person's directory holds a checkpoint, too: the last one that was seen.
+            let is_tree = path.join(TILE_DIRECTORY).is_dir() || path.join(CHECKPOINT_FILE).is_file();
+            if is_tree && !path.join(IDENTITY_FILE).exists() {
+                return open_tiles(path).map_err(|source| OpenError::Io { path: path.to_owned(), source });
+            }
             return Err(OpenError::NoLedger { path: path.to_owned() });
         }
         let storage = RocksStorage::open_read_only(&ledger);
@@ -118,13 +137,53 @@ impl Source {
         Ok(Self::Node(StorageSource::new(storage, open)))
     }
 
+    /// The same history with what a chain of epochs from elsewhere shows of it: tiles come with their last checkpoint only,
+    /// which does not show how later epochs follow from the first.
+    pub(crate) fn with_chain(self, chain: &EpochChain) -> Self {
+        match self {
+            Self::Tiles(source) => {
+                let notes = chain.links().iter().map(|link| link.receipt.checkpoint().to_string());
+                Self::Tiles(Box::new(source.with_earlier_notes(notes)))
+            }
+            source => source,
+        }
+    }
+
     fn get(&self) -> &dyn history::Source {
         match self {
             Self::Node(source) => source,
             Self::Bundle(source) => source,
+            Self::Tiles(source) => &**source,
             Self::Replica(source) => &**source,
         }
     }
+}
+
+/// A checkpoint and tiles below `root`.
+fn open_tiles(root: &Path) -> io::Result<Source> {
+    let checkpoint = read_bounded(&root.join(CHECKPOINT_FILE), NOTE_SIZE_BYTES_MAX)?;
+    // What is no text is no checkpoint.
+    let checkpoint = checkpoint.map(|bytes| String::from_utf8(bytes).unwrap_or_default());
+    let root = root.to_owned();
+    let fetch: OpenTile = Box::new(move |tile| {
+        let limit = match tile.content() {
+            Content::Hashes { .. } => HASH_TILE_SIZE_BYTES_MAX,
+            Content::Entries => ENTRY_BUNDLE_SIZE_BYTES_MAX,
+        };
+        read_bounded(&root.join(tile.to_string()), limit)
+    });
+    Ok(Source::Tiles(Box::new(TileSource::new(checkpoint.as_deref(), fetch)?)))
+}
+
+/// The bytes of a file, and no more than one above `limit`; `None` if there is no file.
+fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(bytes))
 }
 
 /// The file of a digest below `blobs`, if it is there.
@@ -165,6 +224,14 @@ impl history::Source for Source {
 
     fn defect(&self) -> Option<&Malformed> {
         self.get().defect()
+    }
+
+    fn notes_file(&self) -> Option<&str> {
+        self.get().notes_file()
+    }
+
+    fn problems(&self) -> &[Problem] {
+        self.get().problems()
     }
 
     fn is_at_rest(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The log as a tree of static files, through the command line.
 
-#![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 use std::{
     collections::BTreeMap,
@@ -261,4 +261,81 @@ fn people_are_told_what_was_written() {
     let output = fedledger(replica.folder.path(), &["export", "--ledger", NODE, "--tiles", "log"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("log: 3 entries in 2 tiles and entry bundles (2 new)\n"), "{text}");
+}
+
+/// Runs `fedledger verify` on what the test exported. Gives its exit code and its report.
+fn verified(replica: &Replica, path: &str) -> (Option<i32>, Value) {
+    let arguments = ["verify", path, "--trust", "kits/cleveland/replica/genesis.cbor", "--json"];
+    let output = fedledger(replica.folder.path(), &arguments);
+    let report = serde_json::from_slice(&output.stdout);
+    (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+#[test]
+fn a_tree_of_files_is_verified_and_every_file_that_is_damaged_is_named() {
+    let mut replica = Replica::new();
+    replica.grow(300);
+    replica.exported(NODE, "log");
+    let (exit, report) = verified(&replica, "log");
+    assert_eq!(
+        (exit, &report["entries"], &report["genesis_trusted"]),
+        (Some(0), &300.into(), &true.into()),
+        "{report}"
+    );
+    assert_eq!(report["root"], replica.log.root().to_string());
+    let listed = fedledger(replica.folder.path(), &["log", "--ledger", "log", "--json"]);
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+
+    let damaged = |name: &str, bytes: Option<&[u8]>| {
+        let (path, whole) = (replica.path("log").join(name), fs::read(replica.path("log").join(name)).unwrap());
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let (exit, report) = verified(&replica, "log");
+        let problem = &report["problems"][0];
+        assert_eq!((exit, &problem["file"]), (Some(3), &name.into()), "{name}: {report}");
+        let output = fedledger(replica.folder.path(), &["verify", "log"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.code() == Some(3) && text.contains(&format!(" in {name}")), "{text}");
+        fs::write(&path, whole).unwrap();
+    };
+    for (name, bytes) in &replica.files("log") {
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() - 20] ^= 4;
+        damaged(name, Some(&flipped));
+        damaged(name, Some(&bytes[..bytes.len() - 1]));
+        damaged(name, None);
+    }
+    assert_eq!(verified(&replica, "log").0, Some(0));
+}
+
+#[test]
+fn flipped_bits_of_a_bundle_exit_with_3_and_a_place() {
+    let mut replica = Replica::new();
+    replica.grow(20);
+    let export = ["export", "--ledger", NODE, "--out", "heart.bundle"];
+    assert!(fedledger(replica.folder.path(), &export).status.success());
+    let bundle = fs::read(replica.path("heart.bundle")).unwrap();
+    assert_eq!(verified(&replica, "heart.bundle").0, Some(0));
+    let body = bundle.len() - 32;
+    for place in (0..20).map(|sample| sample * bundle.len() / 20).chain([body - 1, body, bundle.len() - 1]) {
+        let mut flipped = bundle.clone();
+        flipped[place] ^= 1 << (place % 8);
+        // With the digest at the end as it was, and made right again.
+        let digest = Digest::of(&flipped[..body]);
+        let forged = [&flipped[..body], digest.as_bytes()].concat();
+        for (bytes, is_forged) in [(flipped, false), (forged, true)] {
+            if is_forged && bytes == bundle {
+                continue;
+            }
+            fs::write(replica.path("flipped.bundle"), bytes).unwrap();
+            let (exit, report) = verified(&replica, "flipped.bundle");
+            let problem = &report["problems"][0];
+            assert_eq!(exit, Some(3), "byte {place}: {report}");
+            assert!(problem["index"].is_u64() || problem["offset"].is_u64(), "byte {place}: {report}");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(!detail.contains("byte "), "the place stands beside the words: {detail}");
+        }
+    }
 }

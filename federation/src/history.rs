@@ -1,7 +1,7 @@
 //! Histories: where the entries of a ledger come from when no replica is asked, and replaying them.
 //!
-//! A [`Source`] gives a history's bytes: the storage of a node ([`StorageSource`]) or an exported bundle
-//! ([`BundleSource`]). Nothing that it gives is believed. [`History::read`] replays the entries and so finds out what they
+//! A [`Source`] gives a history's bytes: the storage of a node ([`StorageSource`]), an exported bundle
+//! ([`BundleSource`]), or static files ([`TileSource`]). Nothing that it gives is believed. [`History::read`] replays the entries and so finds out what they
 //! lead to; [`verify`](crate::verify) goes on from there and checks everything else. This module reads what it is handed;
 //! opening files is the caller's part.
 
@@ -13,6 +13,7 @@ mod proofs;
 mod replay;
 mod sizes;
 mod storage;
+mod tile_source;
 mod tiles;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     proofs::{Proofs, ProveError, Wanted},
     sizes::FinalSizes,
     storage::StorageSource,
+    tile_source::{CHECKPOINT_FILE, TileSource},
     tiles::{NotedCheckpoint, TilesError, write_tiles},
 };
 pub(crate) use self::{files::hash, replay::replay};
@@ -84,6 +86,16 @@ pub trait Source {
 
     /// What is wrong with the container itself.
     fn defect(&self) -> Option<&Malformed> {
+        None
+    }
+
+    /// What else is wrong with what holds the history, as far as it shows without the entries.
+    fn problems(&self) -> &[Problem] {
+        &[]
+    }
+
+    /// The file with the checkpoint notes, where the history lies in several.
+    fn notes_file(&self) -> Option<&str> {
         None
     }
 
@@ -145,6 +157,16 @@ pub enum SourceError {
     /// The bundle is damaged.
     #[error("the bundle is damaged: {0}")]
     Malformed(Malformed),
+    /// One of the files of a history is damaged or missing.
+    #[error("{file}: {detail}")]
+    File {
+        /// Its path, from where the history lies.
+        file: String,
+        /// The entry that cannot be read for it, if it can be told.
+        index: Option<u64>,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// There is no ledger.
     #[error("there is no genesis file, so this is no ledger")]
     NoGenesis,
@@ -156,7 +178,7 @@ impl SourceError {
         match self {
             Self::Io(_)
             | Self::Storage(StorageError::Io(_) | StorageError::InUse { .. } | StorageError::Missing { .. }) => false,
-            Self::Storage(StorageError::Corrupt(_)) | Self::Malformed(_) | Self::NoGenesis => true,
+            Self::Storage(StorageError::Corrupt(_)) | Self::Malformed(_) | Self::File { .. } | Self::NoGenesis => true,
         }
     }
 }

@@ -110,8 +110,11 @@ pub struct Problem {
     pub kind: ProblemKind,
     /// The entry at fault, or the one that speaks of what is at fault.
     pub index: Option<u64>,
-    /// The place in a bundle, in bytes from the beginning.
+    /// The place in a bundle, or in `file`, in bytes from the beginning.
     pub offset: Option<u64>,
+    /// The file at fault, where the history lies in several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// What was found, in words.
     pub detail: String,
 }
@@ -159,7 +162,7 @@ pub enum ProblemKind {
 impl Problem {
     /// A problem whose place is not known yet.
     pub(crate) const fn new(kind: ProblemKind, detail: String) -> Self {
-        Self { kind, index: None, offset: None, detail }
+        Self { kind, index: None, offset: None, file: None, detail }
     }
 
     /// The same at an entry.
@@ -170,6 +173,11 @@ impl Problem {
     /// The same at a byte of a bundle.
     pub(crate) fn at_byte(self, offset: Option<u64>) -> Self {
         Self { offset, ..self }
+    }
+
+    /// The same in a file.
+    pub(crate) fn in_file(self, file: &str) -> Self {
+        Self { file: Some(file.to_owned()), ..self }
     }
 }
 
@@ -218,7 +226,11 @@ impl Report {
             Err(error) if error.is_damage() => {
                 let problem = match &error {
                     SourceError::Malformed(at) => {
-                        Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset))
+                        Problem::new(ProblemKind::Malformed, at.defect.to_string()).at_byte(Some(at.offset))
+                    }
+                    SourceError::File { file, index, detail } => {
+                        let problem = Problem::new(ProblemKind::Malformed, detail.clone()).in_file(file);
+                        Problem { index: *index, ..problem }
                     }
                     SourceError::NoGenesis => Problem::new(ProblemKind::Missing, error.to_string()).at(0),
                     SourceError::Io(_) | SourceError::Storage(_) => {

@@ -17,8 +17,17 @@ mod targets;
 use std::{fs, path::Path};
 
 use fedledger_ledger::{
-    bundle::BundleIndex, evidence::Evidence, leaf::Leaf, map::StateProof, note::SignedNote, policy::Policy,
-    receipt::Receipt, tiles::Tile, transaction::Envelope,
+    bundle::BundleIndex,
+    epoch::{Epoch, EpochChain},
+    evidence::Evidence,
+    leaf::Leaf,
+    map::StateProof,
+    note::SignedNote,
+    policy::Policy,
+    receipt::Receipt,
+    state_receipt::StateReceipt,
+    tiles::Tile,
+    transaction::Envelope,
 };
 use targets::TARGETS;
 
@@ -39,7 +48,7 @@ type Reads = fn(&[u8]) -> bool;
 /// writes them anew.
 #[test]
 fn seeds_are_of_the_present_formats() {
-    let formats: [(&str, &str, Reads); 10] = [
+    let formats: [(&str, &str, Reads); 13] = [
         ("envelope", "Contribute", |seed| Envelope::open_unverified(seed).is_ok()),
         ("leaf", "Contribute", |seed| Leaf::from_bytes(seed).is_ok()),
         ("leaf", "sealed", |seed| Leaf::from_bytes(seed).is_ok_and(|leaf| leaf.seal.is_some())),
@@ -47,8 +56,11 @@ fn seeds_are_of_the_present_formats() {
         ("bundle", "small", |seed| BundleIndex::scan(seed).unwrap().defect.is_none()),
         ("policy", "groups", |seed| Policy::parse(seed).is_ok()),
         ("receipt", "receipt", |seed| Receipt::parse(str::from_utf8(seed).unwrap()).is_ok()),
+        ("epochs", "chain", |seed| EpochChain::from_bytes(seed).is_ok_and(|chain| chain.links().len() == 2)),
+        ("epochs", "epoch", |seed| Epoch::from_bytes(seed).is_ok()),
         ("evidence", "two-sizes", |seed| Evidence::from_bytes(seed).is_ok()),
         ("state_proof", "present", |seed| StateProof::from_bytes(seed).is_ok()),
+        ("state_receipt", "present", |seed| StateReceipt::from_bytes(seed).is_ok()),
         ("tiles", "path", |seed| str::from_utf8(seed).unwrap().parse::<Tile>().is_ok()),
     ];
     for (target, name, reads) in formats {

@@ -56,11 +56,12 @@ pub use description::{
 pub use error::KitError;
 pub use files::GenesisFile;
 pub use identity::Identity;
+pub use keys::{KeyTextError, parse as parse_key};
 pub use nodes::{NodeRole, ParticipantKit, ReplicaKit};
 pub use passphrase::{Passphrase, PassphraseError};
 pub use policy::{Selection, SitePolicy};
 pub use possession::{Possession, PossessionError};
-pub use protection::{Protection, ProtectionError, ScryptCost};
+pub use protection::{Protection, ProtectionError, ScryptCost, encrypt as encrypt_key, key_cost};
 pub use provision::{KitFile, ProvisionError, Provisioned, provision, provision_with_requests};
 pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestError, RequestedNode};
 pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};

@@ -126,7 +126,9 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::State)?;
     let view = match &source {
         Source::Replica(replica) => View::live(history.state(), &replica.status()?),
-        Source::Node(_) | Source::Bundle(_) => View::offline(&history, Sizes::of(&source, &history)?),
+        Source::Node(_) | Source::Bundle(_) | Source::Tiles(_) => {
+            View::offline(&history, Sizes::of(&source, &history)?)
+        }
     };
     if context.output.is_json() {
         return context.output.json_value(&view);

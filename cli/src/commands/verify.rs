@@ -22,7 +22,7 @@ use crate::{
 /// Arguments of `fedledger verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// A bundle or a replica's directory, a receipt, a chain of epochs or evidence; by default the ledger that other
+    /// A bundle, a replica's directory or a folder of tiles, a receipt, a chain of epochs or evidence; by default the ledger that other
     /// commands read
     path: Option<PathBuf>,
     /// Whom you trust; without a genesis file the ledger vouches for its own beginning
@@ -71,6 +71,10 @@ fn check(context: &Context, path: Option<&Path>, options: &Options) -> Result<Re
             opened => opened?,
         },
         None => context.source()?,
+    };
+    let source = match &options.epochs {
+        Some(chain) => source.with_chain(chain),
+        None => source,
     };
     verify(&source, options)
         .map_err(|error: SourceError| Failure::from(error).while_doing("the ledger was not verified"))
@@ -121,5 +125,6 @@ fn place(problem: &Problem) -> String {
     let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
     let index = problem.index.map_or_else(String::new, |index| format!(" at entry {index}"));
     let offset = problem.offset.map_or_else(String::new, |offset| format!(" at byte {offset}"));
-    format!("{kind}{index}{offset}: {}", problem.detail)
+    let file = problem.file.as_ref().map_or_else(String::new, |file| format!(" in {file}"));
+    format!("{kind}{index}{file}{offset}: {}", problem.detail)
 }

@@ -24,8 +24,8 @@ impl Checked {
     }
 }
 
-/// Checks every note, and finds out how many entries are final.
-pub(super) fn check(report: &mut Report, heads: &Heads, encoded: &[EncodedNote]) -> Checked {
+/// Checks every note, and finds out how many entries are final. `file` is where they stand, in a history of several.
+pub(super) fn check(report: &mut Report, heads: &Heads, encoded: &[EncodedNote], file: Option<&str>) -> Checked {
     let (mut notes, mut judged) = (Vec::new(), Vec::new());
     for note in encoded {
         match check_note(heads, &note.text) {
@@ -33,7 +33,7 @@ pub(super) fn check(report: &mut Report, heads: &Heads, encoded: &[EncodedNote])
                 notes.push(note);
                 judged.push(verdict);
             }
-            Err(problem) => report.add(problem.at_byte(note.offset)),
+            Err(problem) => report.add(Problem { file: file.map(str::to_owned), ..problem.at_byte(note.offset) }),
         }
     }
     let conclusion = heads.conclude(&judged);

@@ -44,7 +44,10 @@ impl Replayed {
     pub fn read<S: Source + ?Sized>(source: &S, options: &Options) -> Result<Self, SourceError> {
         let mut report = Report::new();
         if let Some(at) = source.defect() {
-            report.add(Problem::new(ProblemKind::Malformed, at.to_string()).at_byte(Some(at.offset)));
+            report.add(Problem::new(ProblemKind::Malformed, at.defect.to_string()).at_byte(Some(at.offset)));
+        }
+        for problem in source.problems() {
+            report.add(problem.clone());
         }
         let mut entries = None;
         let genesis = source.genesis();
@@ -82,7 +85,7 @@ impl Entries {
         } else {
             notes.clone()
         };
-        let checked = checkpoints::check(report, heads, &notes);
+        let checked = checkpoints::check(report, heads, &notes, source.notes_file());
         let covered = checked.conclusion.covered.max(1);
         if let Some(policy) = &options.policy {
             checkpoints::check_policy(report, policy, &checked);

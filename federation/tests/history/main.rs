@@ -17,5 +17,6 @@ mod rewriting;
 mod sizes;
 mod tampering;
 mod thousand;
+mod tile_source;
 mod tiles;
 mod verify;

@@ -14,9 +14,9 @@ use fedledger_ledger::{
 use crate::consortium::{Consortium, OFFICE, key, open_bundle, plan};
 
 /// Resources by path.
-type Tree = BTreeMap<String, Vec<u8>>;
+pub type Tree = BTreeMap<String, Vec<u8>>;
 
-fn made(source: &dyn Source, earlier: Option<&Checkpoint>) -> Result<(NotedCheckpoint, Tree), TilesError> {
+pub fn made(source: &dyn Source, earlier: Option<&Checkpoint>) -> Result<(NotedCheckpoint, Tree), TilesError> {
     let mut tree = Tree::new();
     let noted = write_tiles(source, earlier, |tile, bytes| {
         assert_eq!(tree.insert(tile.to_string(), bytes.to_vec()), None, "{tile} was written twice");
@@ -26,7 +26,7 @@ fn made(source: &dyn Source, earlier: Option<&Checkpoint>) -> Result<(NotedCheck
 }
 
 /// A history that takes more than one tile.
-fn long_history() -> Consortium {
+pub fn long_history() -> Consortium {
     let mut consortium = Consortium::with_history(4);
     for _ in 0..500 {
         // A rejection on record is an entry like any other.

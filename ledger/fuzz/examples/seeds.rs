@@ -22,12 +22,14 @@ use fedledger_ledger::{
     policy::{PolicyBuilder, Threshold},
     receipt::Receipt,
     seal::{RULES_VERSION, Seal},
+    state_receipt::StateReceipt,
     transaction::Envelope,
 };
 use fedledger_ledger_fuzz::{
     history::{History, lie},
     note, policy,
     raft_message::step::{BYTES, CAMPAIGN, COMPACT, MESSAGE, PERSIST, PROPOSE, READ, TICKS, TRANSFER, TROUBLE},
+    sealed::{SEALS, Sealed},
     state_proof,
 };
 use protobuf::Message as _;
@@ -49,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("bundle", "small", &small_bundle(&genesis, &leaves, &note::signed().to_string())?)?;
     write_proofs()?;
     write_trust()?;
+    write_epochs()?;
     write_lives()
 }
 
@@ -171,6 +174,27 @@ fn write_trust() -> Result<(), Box<dyn Error>> {
     write("tiles", "entries", &[1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 1, b'a', 0, 2, b'b', b'c'])?;
     // Number of the tile, changes less one, then place, kind and byte of the change.
     (0..5).try_for_each(|tile| write("tiles", &format!("changed-{tile}"), &[tile, 0, 0, 9, 3, 0xff]))
+}
+
+/// Chains of epochs and receipts of records.
+fn write_epochs() -> Result<(), Box<dyn Error>> {
+    let log = Sealed::get();
+    write("epochs", "chain", &log.chain.to_bytes())?;
+    write("epochs", "no-link", &EpochChain::default().to_bytes())?;
+    write("epochs", "epoch", &log.epochs[1].to_bytes())?;
+    // Number of changes; then for each the link, another seal, the kind of change, and what it takes.
+    write("epochs", "unchanged-and-forged", &[0, 2, 1, 1, 3, 2, 9])?;
+    (0..9).try_for_each(|kind| write("epochs", &format!("changed-{kind}"), &[1, 1, 0, kind, 0, 7, 2, 1]))?;
+
+    let prove = |seal: usize, key: u8, value: Option<Vec<u8>>| {
+        let (leaf, receipt) = log.seals[seal].clone();
+        let (proof, key) = (state_proof::state().prove(&[key]), vec![key]);
+        StateReceipt { leaf, receipt, proof, key, value }
+    };
+    write("state_receipt", "present", &prove(0, 3, Some(vec![3, 3])).to_bytes())?;
+    write("state_receipt", "absent", &prove(SEALS.len() - 1, 50, None).to_bytes())?;
+    // The seal, the key, number of changes; then for each its kind, and what it takes.
+    (0..6).try_for_each(|kind| write("state_receipt", &format!("changed-{kind}"), &[1, 7, 1, kind, 0, 7, 2, 1]))
 }
 
 /// Lives of a replica, as the steps of the target.

@@ -57,4 +57,17 @@ impl<'a> Choices<'a> {
         let length = usize::from(self.byte()) << 8 | usize::from(self.byte());
         self.bytes(length)
     }
+
+    /// Bytes with one of them changed, taken out or put in.
+    pub fn changed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut changed = bytes.to_vec();
+        let place = (usize::from(self.byte()) << 8 | usize::from(self.byte())) % (bytes.len() + 1);
+        match self.below(3) {
+            0 => changed.insert(place, self.byte()),
+            1 if place < bytes.len() => _ = changed.remove(place),
+            _ if place < bytes.len() => changed[place] ^= self.byte(),
+            _ => {}
+        }
+        changed
+    }
 }

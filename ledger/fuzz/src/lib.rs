@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod choices;
 pub mod codec;
 pub mod envelope;
+pub mod epochs;
 pub mod evidence;
 pub mod history;
 pub mod leaf;
@@ -15,17 +16,20 @@ pub mod policy;
 pub mod proof;
 pub mod raft_message;
 pub mod receipt;
+pub mod sealed;
 pub mod state_proof;
+pub mod state_receipt;
 pub mod tiles;
 
 /// A target's name, which is also that of its file, its entry point and its seeds, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("bundle", bundle::run),
     ("codec", codec::run),
     ("envelope", envelope::run),
+    ("epochs", epochs::run),
     ("evidence", evidence::run),
     ("leaf", leaf::run),
     ("note", note::run),
@@ -34,5 +38,6 @@ pub const TARGETS: [Target; 12] = [
     ("raft_message", raft_message::run),
     ("receipt", receipt::run),
     ("state_proof", state_proof::run),
+    ("state_receipt", state_receipt::run),
     ("tiles", tiles::run),
 ];

@@ -10,10 +10,10 @@ use fedledger_ledger::{
 use super::choices::Choices;
 
 /// Records of the state whose proofs are changed; the value of a key is the key twice.
-const RECORDS: u8 = 40;
+pub const RECORDS: u8 = 40;
 
 /// Keys about which claims are checked; those from [`RECORDS`] on have no record.
-const KEYS: u8 = 60;
+pub const KEYS: u8 = 60;
 
 /// Most changes of a map that is built.
 const CHANGES_MAX: usize = 24;

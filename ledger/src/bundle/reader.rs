@@ -18,8 +18,9 @@ const ITEM_STEP_BYTES: usize = 1024 * 1024;
 
 /// Reads a bundle that may come from anybody; see the module above for its form.
 ///
-/// The digest at the end is compared when the end is reached; until then, nothing but the form has been checked.
-#[derive(Debug)]
+/// The digest at the end is compared when the end is reached; until then, nothing but the form has been checked. A clone
+/// goes on from the same place.
+#[derive(Debug, Clone)]
 pub struct BundleReader<R> {
     input: R,
     hasher: Sha256,

@@ -43,15 +43,19 @@ const KEY_SIZE_BYTES_MAX: u64 = 16 * 1024;
 const PLAIN_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// Text that is no key, or not without more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyTextError {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyTextError {
     /// Not what was expected.
+    #[error("expected {0}")]
     Malformed(&'static str),
     /// Encrypted, and there is no passphrase.
+    #[error("the key is encrypted: give its passphrase")]
     Locked,
     /// Encrypted with another passphrase, or damaged: nobody can tell.
+    #[error("the passphrase is wrong, or the key file is damaged")]
     WrongPassphrase,
     /// Encrypted in another way, or so that it would take too much memory or time.
+    #[error("the key is encrypted in a way that is not supported: encrypt it with scrypt and AES-256-CBC at less cost")]
     Unsupported,
 }
 
@@ -83,8 +87,12 @@ pub(super) fn to_pem(key: &SecretKey) -> Result<Zeroizing<String>, CertificateEr
     pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| CertificateError::PrivateKey)
 }
 
-/// The key in the text of a key file, whatever its form.
-pub(super) fn parse(text: &str, passphrase: Option<&Passphrase>) -> Result<SecretKey, KeyTextError> {
+/// The key in the text of a key file, whatever its form; `passphrase` is for one that is encrypted.
+///
+/// # Errors
+///
+/// [`KeyTextError`]. A text that asks for too much memory or time is refused before anything is derived.
+pub fn parse(text: &str, passphrase: Option<&Passphrase>) -> Result<SecretKey, KeyTextError> {
     if text.starts_with(ENCRYPTED_BEGIN) {
         return protection::decrypt(text, passphrase);
     }

@@ -18,7 +18,7 @@ use ed25519_dalek::{
 use fedledger_ledger::SecretKey;
 use pkcs5::{
     EncryptionScheme,
-    pbes2::{self, EncryptionScheme as Cipher, ScryptParams},
+    pbes2::{self, EncryptionScheme as Cipher},
     scrypt,
 };
 use zeroize::Zeroizing;
@@ -73,11 +73,11 @@ pub struct Protection<'a> {
 pub struct ProtectionError;
 
 /// The text of an encrypted key file. `randomness` is drawn for this file alone, for the salt and the cipher.
-pub(super) fn encrypt(
-    key: &SecretKey,
-    protection: Protection<'_>,
-    randomness: [u8; 32],
-) -> Result<String, ProtectionError> {
+///
+/// # Errors
+///
+/// [`ProtectionError`].
+pub fn encrypt(key: &SecretKey, protection: Protection<'_>, randomness: [u8; 32]) -> Result<String, ProtectionError> {
     let ScryptCost { log_n, r, p } = protection.cost;
     let (salt, iv) = halves(randomness);
     let cost = scrypt::Params::new(log_n, r, p).map_err(|_| ProtectionError)?;
@@ -91,22 +91,24 @@ pub(super) fn encrypt(
     to_text(&scheme, &data, &public).map_err(|_| ProtectionError)
 }
 
+/// What it costs to try a passphrase on the text of a key file; nothing where the key is not encrypted.
+///
+/// # Errors
+///
+/// [`KeyTextError::Malformed`], or [`KeyTextError::Unsupported`] where the cost is beyond the bounds.
+pub fn key_cost(text: &str) -> Result<Option<ScryptCost>, KeyTextError> {
+    if !text.starts_with(ENCRYPTED_BEGIN) {
+        return Ok(None);
+    }
+    check_cost(&Encrypted::parse(text)?.scheme).map(Some)
+}
+
 /// The key in an encrypted key file. Nothing is derived from the passphrase before the costs are known to be bearable.
 pub(super) fn decrypt(text: &str, passphrase: Option<&Passphrase>) -> Result<SecretKey, KeyTextError> {
-    const MALFORMED: KeyTextError =
-        KeyTextError::Malformed("an encrypted Ed25519 private key in PEM (PKCS#8) and its public key");
-    let position = text.find(PUBLIC_BEGIN).ok_or(MALFORMED)?;
-    let (encrypted, public) = text.split_at_checked(position).ok_or(MALFORMED)?;
-    let (label, der) = pem::decode_vec(encrypted.as_bytes()).map_err(|_| MALFORMED)?;
-    let EncryptedKey { scheme, data } = EncryptedKey::from_der(&der).map_err(|_| MALFORMED)?;
-    let public = VerifyingKey::from_public_key_pem(public).map_err(|_| MALFORMED)?;
-    // Every byte of the file matters, white space too.
-    if label != ENCRYPTED_LABEL || to_text(&scheme, data.as_bytes(), &public).ok().as_deref() != Some(text) {
-        return Err(MALFORMED);
-    }
+    let Encrypted { scheme, data, public } = Encrypted::parse(text)?;
     check_cost(&scheme)?;
     let passphrase = passphrase.ok_or(KeyTextError::Locked)?;
-    let mut buffer = Zeroizing::new(data.as_bytes().to_vec());
+    let mut buffer = Zeroizing::new(data);
     let plain = scheme.decrypt_in_place(passphrase.as_bytes(), &mut buffer);
     let key = plain.ok().and_then(|plain| SigningKey::from_pkcs8_der(plain).ok());
     match key {
@@ -115,23 +117,54 @@ pub(super) fn decrypt(text: &str, passphrase: Option<&Passphrase>) -> Result<Sec
     }
 }
 
-/// Refuses other ciphers, and costs that would keep this machine busy.
-fn check_cost(scheme: &EncryptionScheme) -> Result<(), KeyTextError> {
+/// What an encrypted key file says, before anything is derived.
+struct Encrypted {
+    scheme: EncryptionScheme,
+    data: Vec<u8>,
+    public: VerifyingKey,
+}
+
+impl Encrypted {
+    fn parse(text: &str) -> Result<Self, KeyTextError> {
+        const MALFORMED: KeyTextError =
+            KeyTextError::Malformed("an encrypted Ed25519 private key in PEM (PKCS#8) and its public key");
+        let position = text.find(PUBLIC_BEGIN).ok_or(MALFORMED)?;
+        let (encrypted, public) = text.split_at_checked(position).ok_or(MALFORMED)?;
+        let (label, der) = pem::decode_vec(encrypted.as_bytes()).map_err(|_| MALFORMED)?;
+        let EncryptedKey { scheme, data } = EncryptedKey::from_der(&der).map_err(|_| MALFORMED)?;
+        let public = VerifyingKey::from_public_key_pem(public).map_err(|_| MALFORMED)?;
+        // Every byte of the file matters, white space too.
+        if label != ENCRYPTED_LABEL || to_text(&scheme, data.as_bytes(), &public).ok().as_deref() != Some(text) {
+            return Err(MALFORMED);
+        }
+        Ok(Self { scheme, data: data.as_bytes().to_vec(), public })
+    }
+}
+
+/// The cost of a key file. Other ciphers are refused, and costs that would keep this machine busy.
+fn check_cost(scheme: &EncryptionScheme) -> Result<ScryptCost, KeyTextError> {
+    /// Bytes of a block per unit of the block size (RFC 7914, section 4).
+    const UNIT_BYTES: u64 = 128;
     let Some(pbes2::Parameters { kdf: pbes2::Kdf::Scrypt(cost), encryption: Cipher::Aes256Cbc { .. }, .. }) =
         scheme.pbes2()
     else {
         return Err(KeyTextError::Unsupported);
     };
-    let ScryptParams { cost_parameter, block_size, parallelization, .. } = cost;
-    let memory = cost_parameter.checked_mul(128).and_then(|bytes| bytes.checked_mul(u64::from(*block_size)));
-    let work = memory.and_then(|bytes| bytes.checked_mul(u64::from(*parallelization)));
+    let (n, r, p) = (cost.cost_parameter, u64::from(cost.block_size), u64::from(cost.parallelization));
+    let blocks = |count: u64| count.checked_mul(UNIT_BYTES)?.checked_mul(r);
+    // The mixed memory, and a block for every pass beside it.
+    let memory = n.checked_add(p).and_then(blocks);
+    let work = n.checked_mul(p).and_then(blocks);
     let bearable = memory.is_some_and(|bytes| bytes <= SCRYPT_MEMORY_BYTES_MAX)
         && work.is_some_and(|bytes| bytes <= SCRYPT_WORK_BYTES_MAX)
-        && (1..=SCRYPT_PASSES_MAX).contains(parallelization)
-        && *block_size > 0
-        && *cost_parameter > 1
-        && cost_parameter.is_power_of_two();
-    if bearable { Ok(()) } else { Err(KeyTextError::Unsupported) }
+        && (1..=SCRYPT_PASSES_MAX).contains(&cost.parallelization)
+        && r > 0
+        && n > 1
+        && n.is_power_of_two();
+    match u8::try_from(n.trailing_zeros()) {
+        Ok(log_n) if bearable => Ok(ScryptCost { log_n, r: cost.block_size.into(), p: cost.parallelization.into() }),
+        _ => Err(KeyTextError::Unsupported),
+    }
 }
 
 fn to_text(

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fedledger_federation::history::NotedCheckpoint;
+use fedledger_federation::history::{CHECKPOINT_FILE, NotedCheckpoint};
 use fedledger_ledger::{checkpoint::Checkpoint, note::NOTE_SIZE_BYTES_MAX, tiles::Tile};
 use tempfile::TempDir;
 
@@ -15,9 +15,6 @@ use crate::{
     error::{Exit, Failure},
     output::written,
 };
-
-/// The signed head of the log, beside the tiles.
-const CHECKPOINT_FILE: &str = "checkpoint";
 
 /// What the names of folders begin with in which new files wait. One is left behind only by a process that was killed.
 const WAITING_PREFIX: &str = ".fedledger-export-";

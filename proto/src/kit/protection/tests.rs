@@ -79,6 +79,8 @@ fn hostile_costs_are_refused_before_they_are_paid() {
         (1 << 21, 8, 1),
         (1 << 18, 8, 64),
         (16, u16::MAX, u16::MAX),
+        // Little work, but a large block for each of many passes.
+        (2, u16::MAX, 64),
         (0, 8, 1),
         (1, 8, 1),
         (3, 8, 1),

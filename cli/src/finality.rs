@@ -49,7 +49,7 @@ impl Sizes {
         let FinalSizes { final_size, unanimous_size, time_s } = history.sizes;
         let unanimous_size = match source {
             Source::Replica(replica) => unanimous_size.max(replica.status()?.unanimous_size.min(final_size)),
-            Source::Node(_) | Source::Bundle(_) => unanimous_size,
+            Source::Node(_) | Source::Bundle(_) | Source::Tiles(_) => unanimous_size,
         };
         Ok(Self { final_size, unanimous_size, time_s })
     }

@@ -1,10 +1,7 @@
 //! Heads of the log, as others ask for them and hand them over: consistency proofs, and evidence where they contradict the
 //! log.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use fedledger_ledger::{
     Digest,
@@ -12,7 +9,7 @@ use fedledger_ledger::{
     epoch::EpochLink,
     finality::OfferError,
     log::{EpochInForce, read_epoch_after, read_leaf, read_node},
-    merkle::{self, ProofError, root_at, verify_consistency},
+    merkle::{self, ProofError, verify_consistency},
     note::SignedNote,
     receipt::Receipt,
     storage::{
@@ -27,16 +24,11 @@ use crate::{
     replica::Handle,
 };
 
-/// Roots that are kept: those of the heads which became final within the last half second or so.
-const ROOTS_KEPT: usize = 16;
-
 /// Answers for the heads of the log; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     handle: Handle,
     contradictions: Contradictions,
-    /// Roots that were asked for last: most callers know one of the newest heads.
-    roots: Arc<Mutex<VecDeque<HeadId>>>,
 }
 
 /// The newest head, and how it follows from the one that the caller knows.
@@ -74,8 +66,8 @@ pub enum CheckpointFailure {
 
 impl Checkpoints {
     /// Answers from the replica behind `handle`.
-    pub fn new(handle: Handle, contradictions: Contradictions) -> Self {
-        Self { handle, contradictions, roots: Arc::default() }
+    pub const fn new(handle: Handle, contradictions: Contradictions) -> Self {
+        Self { handle, contradictions }
     }
 
     /// The newest head that this replica has signed, with every co-signature so far.
@@ -132,7 +124,7 @@ impl Checkpoints {
         if size > *self.handle.log_size().borrow() {
             return Ok(());
         }
-        let ours = self.root_at(size)?;
+        let ours = self.contradictions.root_at(size)?;
         if ours == theirs { Ok(()) } else { Err(CheckpointFailure::Contradicts { size, theirs, ours }) }
     }
 
@@ -146,7 +138,7 @@ impl Checkpoints {
         self.holds(known)?;
         let final_size = self.handle.finalized().borrow().final_size;
         if final_size <= known.size {
-            let head = HeadId { size: final_size, root: self.root_at(final_size)? };
+            let head = HeadId { size: final_size, root: self.contradictions.root_at(final_size)? };
             return Ok(HeadAnswer { head, newer: None });
         }
         let (note, own) = self.newest_final().await?;
@@ -182,20 +174,6 @@ impl Checkpoints {
         Ok(Some((epoch.number, link)))
     }
 
-    /// Root of the log at a size that it has.
-    fn root_at(&self, size: u64) -> Result<Digest, StorageError> {
-        let roots = || self.roots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = roots().iter().find(|known| known.size == size) {
-            return Ok(known.root);
-        }
-        let storage = Arc::clone(self.handle.storage());
-        let root = root_at(size, |node| read_node(&*storage, node))?;
-        let mut roots = roots();
-        roots.push_front(HeadId { size, root });
-        roots.truncate(ROOTS_KEPT);
-        Ok(root)
-    }
-
     /// Takes a signed head that somebody hands over.
     ///
     /// # Errors
@@ -218,15 +196,24 @@ impl Checkpoints {
         }
     }
 
-    /// Takes a co-signed head that a peer hands over, and answers with the newest one that this replica has signed; where that
-    /// is of more entries, with the proof that it extends the peer's.
+    /// Takes a co-signed head that a peer hands over. The answer is the newest one that this replica has signed, where that is
+    /// of more entries, with the proof that it extends the peer's; or where the peer has told nothing new, and so may have
+    /// missed something. What is new is told to every peer in any case.
     ///
     /// # Errors
     ///
     /// As [`Checkpoints::offer`].
     pub async fn take(&self, note: String) -> Result<(Option<String>, Option<Vec<Digest>>), CheckpointFailure> {
-        let (offered, _) = parse(&note)?;
+        let (offered, parsed) = parse(&note)?;
+        let before = self.handle.query(move |replica| {
+            let finality = replica.finality();
+            (finality.has(&parsed), finality.newest_size())
+        });
+        let (is_known, newest_size) = before.await.ok_or(CheckpointFailure::Stopping)?;
         self.offer(note).await?;
+        if !is_known && newest_size <= offered.size() {
+            return Ok((None, None));
+        }
         let Some(newest) = self.newest().await else { return Ok((None, None)) };
         let size = parse(&newest)?.0.size();
         if size <= offered.size() {

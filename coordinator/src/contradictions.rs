@@ -8,7 +8,10 @@
 
 mod known;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use fedledger_federation::history::origin;
 use fedledger_ledger::{
@@ -25,6 +28,13 @@ use tokio::sync::watch;
 use self::known::{Head, Known};
 use crate::{findings::Findings, replica::Handle};
 
+/// Roots that are kept: those of the heads which became final within the last half second or so.
+const ROOTS_KEPT: usize = 16;
+
+/// Entries after which another head that a key has signed in the name of the log is remembered. Until then a later lie waits
+/// for the next such head, which then is looked at in any case.
+const REMEMBERED_EVERY: u64 = 4096;
+
 /// Convicts whoever signs heads that contradict the log; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Contradictions {
@@ -36,6 +46,8 @@ struct Inner {
     handle: Handle,
     findings: Findings,
     known: Mutex<Known>,
+    /// Roots that were asked for last: most callers know one of the newest heads.
+    roots: Mutex<VecDeque<Head>>,
     /// Changes when what is waiting should be looked at again.
     again: watch::Sender<u64>,
 }
@@ -54,7 +66,8 @@ pub enum Compared {
 impl Contradictions {
     /// Compares with the log of the replica behind `handle`, and has evidence kept.
     pub fn new(handle: Handle, findings: Findings) -> Self {
-        let inner = Inner { handle, findings, known: Mutex::default(), again: watch::Sender::new(0) };
+        let inner =
+            Inner { handle, findings, known: Mutex::default(), roots: Mutex::default(), again: watch::Sender::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -68,9 +81,26 @@ impl Contradictions {
         if size > *handle.log_size().borrow() {
             return Ok(Compared::Ahead);
         }
-        let storage = Arc::clone(handle.storage());
-        let ours = root_at(size, |node| read_node(&*storage, node))?;
+        let ours = self.root_at(size)?;
         Ok(if ours == *root { Compared::Agrees } else { Compared::Contradicts(ours) })
+    }
+
+    /// Root of the log at a size that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn root_at(&self, size: u64) -> Result<Digest, StorageError> {
+        let roots = || self.inner.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = roots().iter().find(|known| known.size == size) {
+            return Ok(known.root);
+        }
+        let storage = Arc::clone(self.inner.handle.storage());
+        let root = root_at(size, |node| read_node(&*storage, node))?;
+        let mut roots = roots();
+        roots.push_front(Head { size, root });
+        roots.truncate(ROOTS_KEPT);
+        Ok(root)
     }
 
     /// Takes a head of this log that somebody has sent. `is_counted` says that its co-signatures by nodes of the epoch in
@@ -169,8 +199,9 @@ impl Contradictions {
         let wanted = |signer: &Signer| {
             let known = self.known();
             let key = signer.key.public_key();
-            let is_news = known.remembered(key).is_none_or(|size| size < head.size);
-            !is_counted || is_news && (is_log_key(signer) || known.is_awaited(key, head.size))
+            let is_due = |size: u64| size.saturating_add(REMEMBERED_EVERY) <= head.size;
+            let is_awaited = known.is_awaited(key, head.size);
+            !is_counted || is_awaited || is_log_key(signer) && known.remembered(key).is_none_or(is_due)
         };
         let signed = signers.signed(note, wanted);
         let is_signed = !signed.is_empty();
@@ -186,9 +217,13 @@ impl Contradictions {
         is_signed
     }
 
-    /// Keeps a head in mind that the log has not reached, unless its co-signatures are being kept by those who count them.
+    /// Keeps a head in mind that the log has not reached, unless its co-signatures are being kept by those who count them:
+    /// then it matters only who has signed it in the name of the log and not in their own.
     fn put_off(&self, signers: &Signers, head: Head, note: &SignedNote, is_counted: bool) -> bool {
-        let signed = signers.signed(note, |signer| !is_counted || is_log_key(signer));
+        let cosigned = signers.named(note).filter(|signer| !is_log_key(signer)).map(|signer| signer.node.as_str());
+        let cosigned: BTreeSet<&str> = if is_counted { cosigned.collect() } else { BTreeSet::new() };
+        let signed = signers
+            .signed(note, |signer| !is_counted || is_log_key(signer) && !cosigned.contains(signer.node.as_str()));
         for (signer, note) in &signed {
             self.known().put_off(signer, head, note.clone());
         }

@@ -132,14 +132,23 @@ pub struct Finality {
     /// The epoch in force after the newest head.
     newest_epoch: Arc<Epoch>,
     heads: BTreeMap<u64, Head>,
-    /// Notes about heads to come, by signer and size, each with this signer's co-signature only.
-    early: BTreeMap<String, BTreeMap<u64, SignedNote>>,
+    /// Notes about heads to come, by signer and size.
+    early: BTreeMap<String, BTreeMap<u64, Early>>,
     /// Epochs that the one before has not vouched for yet, oldest first.
     unvouched: VecDeque<Transition>,
     /// Size of the largest head that each node has co-signed.
     cosigned: BTreeMap<String, u64>,
     final_size: u64,
     unanimous_size: u64,
+}
+
+/// What a node has co-signed before this replica has got there.
+#[derive(Debug)]
+struct Early {
+    /// With this node's co-signature only, and the lines in the name of the log.
+    note: SignedNote,
+    /// As it was verified, with the key of the epoch in force then.
+    cosignature: Cosignature,
 }
 
 /// A change of epoch that is not vouched for yet.
@@ -197,10 +206,16 @@ impl Finality {
             due.extend(std::mem::replace(notes, later).remove(&sealed.size));
         }
         let mut findings = Vec::new();
-        for note in due {
-            // What does not verify under the head's epoch is dropped.
-            let root = Checkpoint::parse(note.text()).map(|early| *early.root());
-            findings.extend(root.ok().and_then(|root| self.add(sealed.size, root, &note).ok()).unwrap_or_default());
+        for Early { note, cosignature } in due {
+            let Ok(root) = Checkpoint::parse(note.text()).map(|early| *early.root()) else { continue };
+            let is_replica = sealed.epoch.replicas.contains_key(&cosignature.node);
+            let key = head::key_of(&sealed.epoch, &cosignature.node);
+            findings.extend(if (is_replica, key) == (cosignature.is_replica, Some(cosignature.key)) {
+                self.count(sealed.size, root, &note, vec![cosignature])
+            } else {
+                // What does not verify under the head's epoch is dropped.
+                self.add(sealed.size, root, &note).unwrap_or_default()
+            });
         }
         Ok(findings)
     }
@@ -251,7 +266,7 @@ impl Finality {
     /// Keeps what a note says about a head to come, apart for each signer: nobody can push out what others have signed.
     fn keep_early(&mut self, size: u64, note: &SignedNote) -> Result<(), OfferError> {
         let early_of = |node: &str| self.early.get(node).and_then(|notes| notes.get(&size));
-        let known = |node: &str| early_of(node).is_some_and(|early| early.text() == note.text());
+        let known = |node: &str| early_of(node).is_some_and(|early| early.note.text() == note.text());
         let is_known = head::cosigners(&self.origin, note).any(known);
         let cosignatures = head::verified(&self.origin, &self.newest_epoch, note, known)?;
         if cosignatures.is_empty() && !is_known {
@@ -261,11 +276,11 @@ impl Finality {
             |line: &&NoteSignature| line.name() == self.origin && line.signature().len() == LOG_SIGNATURE_BYTES;
         let log = note.signatures().iter().find(is_log);
         for cosignature in cosignatures {
-            let lines = log.cloned().into_iter().chain([cosignature.line]).collect();
-            let early = self.early.entry(cosignature.node).or_default();
+            let lines = log.cloned().into_iter().chain([cosignature.line.clone()]).collect();
+            let early = self.early.entry(cosignature.node.clone()).or_default();
             // What a node has signed first is kept: of an honest one there is nothing else.
             if let btree_map::Entry::Vacant(vacant) = early.entry(size) {
-                vacant.insert(SignedNote::from_parts(note.text(), lines)?);
+                vacant.insert(Early { note: SignedNote::from_parts(note.text(), lines)?, cosignature });
             }
             while early.len() > EARLY_NOTES_KEPT {
                 early.pop_first();
@@ -300,6 +315,20 @@ impl Finality {
         self.heads.values().rev().find_map(Head::note)
     }
 
+    /// Entries under the head of [`Self::newest_note`].
+    pub fn newest_size(&self) -> u64 {
+        let newest = self.heads.iter().rev().find(|(_, head)| head.log.is_some());
+        newest.map(|(size, _)| *size).unwrap_or_default()
+    }
+
+    /// Whether a note is of a recent head and names no node whose co-signature is not known.
+    pub fn has(&self, note: &SignedNote) -> bool {
+        let head = Checkpoint::parse(note.text()).ok().and_then(|checkpoint| self.heads.get(&checkpoint.size()));
+        head.is_some_and(|head| {
+            head.text == note.text() && head::cosigners(&self.origin, note).all(|node| head.cosignature(node).is_some())
+        })
+    }
+
     /// The newest head that is final, with every co-signature so far, as far as it is recent.
     pub fn final_note(&self) -> Option<String> {
         self.heads.get(&self.final_size)?.note()
@@ -326,8 +355,14 @@ impl Finality {
 
     /// Adds what a note says about a head that is there.
     fn add(&mut self, size: u64, root: Digest, note: &SignedNote) -> Result<Vec<Finding>, OfferError> {
-        let Some(head) = self.heads.get_mut(&size) else { return Ok(Vec::new()) };
+        let Some(head) = self.heads.get(&size) else { return Ok(Vec::new()) };
         let cosignatures = head.verify_new(&self.origin, &root, note)?;
+        Ok(self.count(size, root, note, cosignatures))
+    }
+
+    /// Counts verified co-signatures of `root` at the size of a head that is there.
+    fn count(&mut self, size: u64, root: Digest, note: &SignedNote, cosignatures: Vec<Cosignature>) -> Vec<Finding> {
+        let Some(head) = self.heads.get_mut(&size) else { return Vec::new() };
         let mut findings = Vec::new();
         if root == head.root {
             head.adopt_log_signature(&self.origin, note);
@@ -342,7 +377,7 @@ impl Finality {
             }
             findings.extend(head.disagreement(size, &root));
         }
-        Ok(findings)
+        findings
     }
 
     /// What the co-signatures of a head amount to now.

@@ -71,7 +71,8 @@ fn what_is_wrong_with_the_form_is_always_in_the_report() {
     let bundle = short_history().bundle();
     for (byte, report) in (0..bundle.len()).step_by(97).map(|byte| (byte, check(&flipped(&bundle, byte * 8)))) {
         let defect = BundleIndex::scan(flipped(&bundle, byte * 8).as_slice()).unwrap().defect.unwrap();
-        let told = |problem: &Problem| problem.offset == Some(defect.offset) && problem.detail == defect.defect.to_string();
+        let told =
+            |problem: &Problem| problem.offset == Some(defect.offset) && problem.detail == defect.defect.to_string();
         assert!(report.problems.iter().any(told), "byte {byte}: {defect}, {report:?}");
     }
 }

@@ -72,10 +72,15 @@ impl Signers {
     /// Who of those for whom `wanted` holds has signed a note; each with the note as it is with one line of theirs, the first
     /// that verifies. Lines that do not verify count for nothing and take nothing from others.
     pub fn signed(&self, note: &SignedNote, wanted: impl Fn(&Signer) -> bool) -> Vec<(&Signer, SignedNote)> {
-        let names: BTreeSet<&str> = note.signatures().iter().map(|line| line.name()).collect();
-        let named = names.into_iter().filter_map(|name| self.by_name.get(name)).flatten();
-        let signers = named.filter_map(|place| self.signers.get(*place)).filter(|signer| wanted(signer));
+        let signers = self.named(note).filter(|signer| wanted(signer));
         signers.filter_map(|signer| Some((signer, signed_by(note, &signer.key)?))).collect()
+    }
+
+    /// Whose names stand in a note. Every replica has that of the log; nothing is verified.
+    pub fn named(&self, note: &SignedNote) -> impl Iterator<Item = &Signer> {
+        let names: BTreeSet<&str> = note.signatures().iter().map(|line| line.name()).collect();
+        let named: Vec<&Vec<usize>> = names.into_iter().filter_map(|name| self.by_name.get(name)).collect();
+        named.into_iter().flatten().filter_map(|place| self.signers.get(*place))
     }
 
     /// Who has signed both heads of evidence.

@@ -185,10 +185,15 @@ pub(super) fn cosigners<'a>(origin: &'a str, note: &'a SignedNote) -> impl Itera
     note.signatures().iter().filter_map(move |line| cosigner_node(origin, line.name()))
 }
 
+/// The key with which a node co-signs in an epoch.
+pub(super) fn key_of(epoch: &Epoch, node: &str) -> Option<PublicKey> {
+    let replica = epoch.replicas.get(node).map(|keys| keys.cosign);
+    replica.or_else(|| epoch.witnesses.get(node).copied())
+}
+
 /// The co-signature of a node, if it is one of `epoch` and has co-signed with the key that it has there.
 fn verify_node(origin: &str, epoch: &Epoch, note: &SignedNote, node: &str) -> Result<Option<Cosignature>, OfferError> {
-    let replica = epoch.replicas.get(node).map(|keys| keys.cosign);
-    let Some(key) = replica.or_else(|| epoch.witnesses.get(node).copied()) else { return Ok(None) };
+    let Some(key) = key_of(epoch, node) else { return Ok(None) };
     let name = cosigner_name(origin, node);
     let key_id = KeyId::of(&name, SignatureType::CosignatureV1, &key);
     let is_its = |line: &&NoteSignature| line.name() == name && line.key_id() == key_id;
@@ -201,7 +206,7 @@ fn verify_node(origin: &str, epoch: &Epoch, note: &SignedNote, node: &str) -> Re
     let line = note.signatures().iter().filter(is_its).find(earliest);
     Ok(line.map(|line| Cosignature {
         node: node.to_owned(),
-        is_replica: replica.is_some(),
+        is_replica: epoch.replicas.contains_key(node),
         key,
         time_s,
         line: line.clone(),

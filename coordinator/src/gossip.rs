@@ -1,15 +1,18 @@
 //! Sending heads to the other replicas: every replica sends its co-signatures itself, to everybody, so that no leader can
 //! hold them back.
+//!
+//! A head is pushed as soon as it is signed. Nobody answers that, and it may get lost; so the newest head is also offered by a
+//! call now and then, whose answer makes up for what was missed on either side.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use fedledger_ledger::{PublicKey, consensus::ReplicaId};
 use fedledger_proto::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, FrameSender, PeerFrame},
     wire::{CheckpointRequest, CheckpointResponse},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{interval, timeout},
 };
 
@@ -18,8 +21,7 @@ use crate::{checkpoints::Checkpoints, peers::Peers, tasks::Tasks};
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often a peer is told the newest head again, with the co-signatures that came in since: what was lost on the way is
-/// made up for.
+/// How often a peer is offered the newest head with the co-signatures that came in since, unless it has taken it.
 const REPEAT: Duration = Duration::from_secs(1);
 
 /// Sends every new head in `notes` to every replica but `own`, under the transport keys that they have then.
@@ -33,7 +35,7 @@ pub fn start(
 ) {
     for id in peers.all().into_keys().filter(|id| *id != own) {
         let (peers, endpoint, checkpoints) = (peers.clone(), endpoint.clone(), checkpoints.clone());
-        let teller = Teller { id, peers, endpoint, checkpoints, told: None };
+        let teller = Teller { id, peers, endpoint, checkpoints, told: None, pushed: None };
         tasks.spawn(teller.run(notes.clone()));
     }
 }
@@ -46,6 +48,8 @@ struct Teller {
     checkpoints: Checkpoints,
     /// The note that the peer has taken last.
     told: Option<String>,
+    /// Heads are pushed through this.
+    pushed: Option<FrameSender>,
 }
 
 impl Teller {
@@ -64,22 +68,36 @@ impl Teller {
                 reached = reach(&mut connected, peer) => reached,
             };
             let Some(peer) = reached else { return };
-            let newest = tokio::select! {
-                changed = notes.changed() => match changed {
-                    Ok(()) => notes.borrow_and_update().clone(),
-                    Err(_) => return,
-                },
+            tokio::select! {
+                changed = notes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let newest = notes.borrow_and_update().clone();
+                    newest.into_iter().for_each(|note| self.push(peer, note));
+                }
                 _ = repeat.tick() => {
                     if let Some(note) = self.checkpoints.unvouched().await {
                         self.tell(peer, note).await;
                     }
-                    self.checkpoints.newest().await
+                    let newest = self.checkpoints.newest().await;
+                    if let Some(note) = newest.filter(|note| self.told.as_ref() != Some(note)) {
+                        self.tell(peer, note).await;
+                    }
                 }
-            };
-            if let Some(note) = newest.filter(|note| self.told.as_ref() != Some(note)) {
-                self.tell(peer, note).await;
             }
         }
+    }
+
+    fn push(&mut self, peer: PublicKey, note: String) {
+        let pushed = match self.pushed.take().filter(|sender| sender.peer() == peer) {
+            Some(sender) => sender,
+            None => self.endpoint.head_sender(peer),
+        };
+        if let Err(error) = pushed.try_send(note.into_bytes()) {
+            tracing::debug!(%peer, %error, "a head was not pushed to a replica");
+        }
+        self.pushed = Some(pushed);
     }
 
     async fn tell(&mut self, peer: PublicKey, note: String) {
@@ -98,6 +116,19 @@ impl Teller {
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a replica does not take a head"),
             Err(_) => tracing::debug!(%peer, "a replica takes too long to take a head"),
+        }
+    }
+}
+
+/// Takes the heads that others push.
+pub async fn listen(mut heads: mpsc::Receiver<PeerFrame>, checkpoints: Checkpoints) {
+    while let Some(PeerFrame { peer, bytes }) = heads.recv().await {
+        let Ok(note) = String::from_utf8(bytes) else {
+            tracing::debug!(%peer, "a head that was pushed is no text");
+            continue;
+        };
+        if let Err(error) = checkpoints.offer(note).await {
+            tracing::debug!(%peer, %error, "a head that was pushed is not taken");
         }
     }
 }

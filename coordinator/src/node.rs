@@ -284,10 +284,11 @@ impl Assembly {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             tasks: tasks.clone(),
         });
-        let Incoming { requests, raft } = incoming;
+        let Incoming { requests, raft, heads } = incoming;
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, ReplicaId(kit.number), &endpoint, &notes_seen, &checkpoints);
+        tasks.spawn(gossip::listen(heads, checkpoints.clone()));
         tasks.spawn(contradictions.follow());
         tasks.spawn(recording::record(workers.clone(), handle.clone(), findings.clone()));
         tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone(), peers.clone()));

@@ -37,7 +37,7 @@ mod identity;
 mod inbound;
 mod limits;
 mod open;
-mod raft;
+mod pushed;
 mod serve;
 mod streams;
 mod transport;
@@ -45,10 +45,10 @@ mod transport;
 pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome};
 pub use call::{CallError, FrameStream};
 pub use config::{Address, EndpointConfig, EndpointError, ParseAddressError, PeerAddress, Transports};
-pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, RaftFrame, RequestKind, Responder};
-pub use raft::{RaftSendError, RaftSender};
+pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
+pub use pushed::{FrameSendError, FrameSender};
 
-use crate::wire::{Call, Subscription};
+use crate::wire::{Call, Protocol, Subscription};
 use dialer::Dialer;
 use driver::{Command, Driver};
 use limits::Limits;
@@ -60,6 +60,9 @@ const REQUESTS_WAITING_MAX: usize = 256;
 
 /// Raft frames that wait for the caller; while it is full, the peers are held back.
 const RAFT_FRAMES_WAITING_MAX: usize = 32;
+
+/// Heads that wait for the caller; while it is full, the peers are held back.
+const HEADS_WAITING_MAX: usize = 64;
 
 /// How long the ports of a node that has stopped may stay taken. QUIC holds a connection for three times its probe timeout
 /// (RFC 9000, section 10.2), which is a second each where no round trip was measured.
@@ -112,10 +115,11 @@ impl Endpoint {
         let (connected_publisher, connected) = watch::channel(BTreeSet::new());
         let (requests_in, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
         let (raft_in, raft) = mpsc::channel(RAFT_FRAMES_WAITING_MAX);
+        let (heads_in, heads) = mpsc::channel(HEADS_WAITING_MAX);
 
         let mut dialer = Dialer::new(local, !listen.is_empty());
         dialer.set_targets(config.dial, |_| false, Instant::now());
-        let inbox = Inbox { requests: requests_in, raft: raft_in };
+        let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in };
         let mut driver = Driver::new(swarm, config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
@@ -123,7 +127,7 @@ impl Endpoint {
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
         let shared = Shared { local, listen, transports: config.transports, opener, stop, driver };
-        Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft }))
+        Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft, heads }))
     }
 
     /// The node's own transport key.
@@ -227,8 +231,15 @@ impl Endpoint {
     /// A queue of Raft frames to one peer. Keep one per peer: the peer reads only the newest stream.
     ///
     /// To be called within a Tokio runtime.
-    pub fn raft_sender(&self, peer: PublicKey) -> RaftSender {
-        RaftSender::start(self.shared.opener.clone(), peer, self.shared.stop.child_token())
+    pub fn raft_sender(&self, peer: PublicKey) -> FrameSender {
+        FrameSender::start(self.shared.opener.clone(), Protocol::Raft, peer, self.shared.stop.child_token())
+    }
+
+    /// A queue of heads to one peer, each the text of a note. As for Raft, keep one per peer.
+    ///
+    /// To be called within a Tokio runtime.
+    pub fn head_sender(&self, peer: PublicKey) -> FrameSender {
+        FrameSender::start(self.shared.opener.clone(), Protocol::Heads, peer, self.shared.stop.child_token())
     }
 
     /// Closes every connection and waits until the node has stopped. Safe to call more than once.

@@ -7,6 +7,7 @@
 //! | protocol | who opens the stream | then |
 //! |---|---|---|
 //! | `/fedledger/raft/1` | the sender | frames, one way, for as long as the connection lasts |
+//! | `/fedledger/heads/1` | the replica that has signed | frames, one way: notes, each as its text |
 //! | `/fedledger/tx/1` | the submitter | [`SubmitRequest`], [`Answer`] of [`SubmitResponse`] |
 //! | `/fedledger/checkpoint/1` | whoever asks or offers | [`CheckpointRequest`], [`Answer`] of [`CheckpointResponse`] |
 //! | `/fedledger/events/1` | the follower | [`EventsRequest`], [`Answer`] of [`EventsAccepted`], [`EventFrame`]s |
@@ -36,6 +37,8 @@ pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 512;
 pub enum Protocol {
     /// Raft messages between replicas, opaque here.
     Raft,
+    /// Heads of the log that a replica has co-signed, told to another as soon as they are.
+    Heads,
     /// Submitting a signed transaction to a replica.
     Transaction,
     /// Asking for the latest checkpoint, or offering a co-signed one.
@@ -48,12 +51,18 @@ pub enum Protocol {
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 5] = [Self::Raft, Self::Transaction, Self::Checkpoint, Self::Events, Self::Blob];
+    pub const ALL: [Self; 6] = [Self::Raft, Self::Heads, Self::Transaction, Self::Checkpoint, Self::Events, Self::Blob];
+
+    /// Whether the opener of a stream sends frames that nobody answers.
+    pub const fn is_pushed(self) -> bool {
+        matches!(self, Self::Raft | Self::Heads)
+    }
 
     /// The name that is negotiated; its last part is the protocol's version.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raft => "/fedledger/raft/1",
+            Self::Heads => "/fedledger/heads/1",
             Self::Transaction => "/fedledger/tx/1",
             Self::Checkpoint => "/fedledger/checkpoint/1",
             Self::Events => "/fedledger/events/1",
@@ -69,7 +78,7 @@ impl Protocol {
             // An envelope (56 KiB) and its wrapping.
             Self::Transaction => 60 * 1024,
             // A note with one signature line per co-signer, and its wrapping.
-            Self::Checkpoint => 64 * 1024 + 1024,
+            Self::Heads | Self::Checkpoint => 64 * 1024 + 1024,
             Self::Events | Self::Blob => 1024,
         }
     }
@@ -77,7 +86,7 @@ impl Protocol {
     /// Largest frame that the other side may answer, in bytes.
     pub const fn answer_size_bytes_max(self) -> usize {
         match self {
-            Self::Raft => 0,
+            Self::Raft | Self::Heads => 0,
             // A leaf (65,535 bytes) and its wrapping.
             Self::Transaction | Self::Events => 72 * 1024,
             // A note and a consistency proof.
@@ -184,7 +193,7 @@ mod tests {
         let refusal = Refusal::new(RefusalCode::Storage, "\u{1F9EA}".repeat(1000));
         assert_eq!(refusal.message.len(), REFUSAL_MESSAGE_BYTES_MAX);
         let size = codec::encode(&Answer::<BlobStored>::Refused(refusal)).len();
-        for protocol in Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Raft) {
+        for protocol in Protocol::ALL.into_iter().filter(|protocol| !protocol.is_pushed()) {
             assert!(size <= protocol.answer_size_bytes_max(), "{protocol}");
         }
     }

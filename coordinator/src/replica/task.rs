@@ -14,7 +14,7 @@ use fedledger_ledger::{
     finality::{Finding, OfferError, Offered},
     replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
 };
-use fedledger_proto::endpoint::{Endpoint, RaftFrame, RaftSender};
+use fedledger_proto::endpoint::{Endpoint, FrameSender, PeerFrame};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -50,7 +50,7 @@ pub struct Parts {
     /// Events from handles and workers.
     pub events: mpsc::Receiver<Event>,
     /// Raft frames from peers.
-    pub frames: mpsc::Receiver<RaftFrame>,
+    pub frames: mpsc::Receiver<PeerFrame>,
     /// To the disk thread.
     pub disk: mpsc::Sender<QueuedWrite>,
     /// From the disk thread.
@@ -91,7 +91,7 @@ struct Task {
     next_ticket: Ticket,
     callers: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     /// Queues of Raft frames to the other replicas.
-    senders: BTreeMap<ReplicaId, RaftSender>,
+    senders: BTreeMap<ReplicaId, FrameSender>,
     /// Whether leaves for a snapshot are being fetched.
     catching_up: bool,
     /// Whether the conductor should look again.
@@ -183,7 +183,7 @@ impl Task {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn frame(&mut self, frame: RaftFrame) {
+    fn frame(&mut self, frame: PeerFrame) {
         let Some(from) = self.parts.peers.id(&frame.peer) else { return };
         match self.parts.replica.wanted(from, &frame.bytes) {
             Ok(None) => self.message(from, &frame.bytes),
@@ -382,7 +382,7 @@ impl Task {
     }
 
     /// The queue to a replica under the transport key that it has now.
-    fn sender(&mut self, to: ReplicaId) -> Option<&RaftSender> {
+    fn sender(&mut self, to: ReplicaId) -> Option<&FrameSender> {
         let key = self.parts.peers.key(to)?;
         if self.senders.get(&to).is_none_or(|sender| sender.peer() != key) {
             self.senders.insert(to, self.parts.endpoint.raft_sender(key));

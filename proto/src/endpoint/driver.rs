@@ -77,7 +77,8 @@ pub(super) struct Driver {
     inbox: Inbox,
     inbound: Limits,
     busy_answers: Arc<Semaphore>,
-    raft_readers: BTreeMap<PublicKey, AbortHandle>,
+    /// Who reads the frames that a peer pushes.
+    readers: BTreeMap<(PublicKey, Protocol), AbortHandle>,
 }
 
 impl Driver {
@@ -100,7 +101,7 @@ impl Driver {
             inbox,
             inbound: Limits::inbound(),
             busy_answers: Arc::new(Semaphore::new(BUSY_ANSWERS_MAX)),
-            raft_readers: BTreeMap::new(),
+            readers: BTreeMap::new(),
         }
     }
 
@@ -156,7 +157,7 @@ impl Driver {
         for connection in self.connections.values_mut() {
             connection.confirmed &= admitted.contains(&connection.peer);
         }
-        self.raft_readers.retain(|peer, reader| {
+        self.readers.retain(|(peer, _), reader| {
             let keep = admitted.contains(peer);
             if !keep {
                 reader.abort();
@@ -286,7 +287,7 @@ impl Driver {
         let Some(peer) = identity::public_key(&peer) else { return };
         let Some(permit) = self.inbound.try_acquire(peer, protocol) else {
             debug!(%peer, %protocol, "too many streams");
-            if protocol != Protocol::Raft
+            if !protocol.is_pushed()
                 && let Ok(busy) = Arc::clone(&self.busy_answers).try_acquire_owned()
             {
                 tokio::spawn(async move {
@@ -297,9 +298,9 @@ impl Driver {
             return;
         };
         let task = tokio::spawn(serve::serve(self.inbox.clone(), peer, protocol, stream, permit));
-        if protocol == Protocol::Raft
+        if protocol.is_pushed()
             // The newest stream is the one that the peer writes to.
-            && let Some(previous) = self.raft_readers.insert(peer, task.abort_handle())
+            && let Some(previous) = self.readers.insert((peer, protocol), task.abort_handle())
         {
             previous.abort();
         }
@@ -332,7 +333,7 @@ impl Driver {
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             self.swarm.disconnect_peer_id(peer).ok();
         }
-        for reader in self.raft_readers.values() {
+        for reader in self.readers.values() {
             reader.abort();
         }
         let closed = async {

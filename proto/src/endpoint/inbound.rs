@@ -29,15 +29,17 @@ pub struct Incoming {
     /// Requests that wait for an answer.
     pub requests: mpsc::Receiver<InboundRequest>,
     /// Raft frames, each peer's in the order in which it sent them.
-    pub raft: mpsc::Receiver<RaftFrame>,
+    pub raft: mpsc::Receiver<PeerFrame>,
+    /// Heads that peers have signed, each the text of a note.
+    pub heads: mpsc::Receiver<PeerFrame>,
 }
 
-/// An opaque Raft message from a replica.
+/// A frame from a peer, opaque here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RaftFrame {
+pub struct PeerFrame {
     /// Who sent it, authenticated.
     pub peer: PublicKey,
-    /// The message.
+    /// What it holds.
     pub bytes: Vec<u8>,
 }
 

@@ -20,7 +20,7 @@ const PAIRS_KEPT_MAX: usize = 1024;
 const fn inbound_per_peer_max(protocol: Protocol) -> usize {
     match protocol {
         // One, and its successor while the first is being abandoned.
-        Protocol::Raft => 2,
+        Protocol::Raft | Protocol::Heads => 2,
         Protocol::Transaction => 32,
         Protocol::Checkpoint => 8,
         Protocol::Events => 4,
@@ -31,7 +31,7 @@ const fn inbound_per_peer_max(protocol: Protocol) -> usize {
 /// Streams of one protocol that all peers together may have open to us.
 const fn inbound_total_max(protocol: Protocol) -> usize {
     match protocol {
-        Protocol::Raft => 64,
+        Protocol::Raft | Protocol::Heads => 64,
         Protocol::Transaction => 1024,
         Protocol::Checkpoint => 256,
         Protocol::Events => 512,

@@ -13,9 +13,9 @@ use tracing::debug;
 
 use super::{
     blob,
-    inbound::{self, EventsResponder, InboundRequest, RaftFrame, RequestKind, Responder, Served, refusal_of},
+    inbound::{self, EventsResponder, InboundRequest, PeerFrame, RequestKind, Responder, Served, refusal_of},
     limits::Permit,
-    raft,
+    pushed,
 };
 use crate::wire::{Answer, FrameError, Protocol, Refusal, RefusalCode, frame};
 
@@ -26,14 +26,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub(super) struct Inbox {
     pub requests: mpsc::Sender<InboundRequest>,
-    pub raft: mpsc::Sender<RaftFrame>,
+    pub raft: mpsc::Sender<PeerFrame>,
+    pub heads: mpsc::Sender<PeerFrame>,
 }
 
 /// Serves a stream to its end, or until its request is in the shell's hands.
 pub(super) async fn serve(inbox: Inbox, peer: PublicKey, protocol: Protocol, stream: Stream, permit: Permit) {
     let served = Served { stream, protocol, permit };
     let result = match protocol {
-        Protocol::Raft => raft::receive(inbox.raft, peer, served).await,
+        Protocol::Raft => pushed::receive(inbox.raft, peer, served).await,
+        Protocol::Heads => pushed::receive(inbox.heads, peer, served).await,
         Protocol::Transaction => {
             let kind = |request, served| RequestKind::Submit(request, Responder::new(served));
             take(&inbox, peer, served, |_| None, kind).await

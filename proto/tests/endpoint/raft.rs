@@ -1,7 +1,7 @@
 //! Raft frames: in order, at most once, and nobody waits for a slow peer.
 
 use fedledger_proto::{
-    endpoint::{EndpointConfig, RaftFrame, RaftSendError, RaftSender, Transports},
+    endpoint::{EndpointConfig, FrameSendError, FrameSender, PeerFrame, Transports},
     wire::{Protocol, SubmitRequest},
 };
 use tokio::sync::mpsc::Receiver;
@@ -16,15 +16,15 @@ fn numbered(number: u32) -> Vec<u8> {
     [number.to_be_bytes().as_slice(), &padding].concat()
 }
 
-fn number(frame: &RaftFrame) -> u32 {
+fn number(frame: &PeerFrame) -> u32 {
     let (number, _) = frame.bytes.split_first_chunk().unwrap();
     u32::from_be_bytes(*number)
 }
 
 /// Sends a frame as soon as there is room.
-async fn send(sender: &RaftSender, frame: Vec<u8>) {
+async fn send(sender: &FrameSender, frame: Vec<u8>) {
     while let Err(error) = sender.try_send(frame.clone()) {
-        assert_eq!(error, RaftSendError::Full);
+        assert_eq!(error, FrameSendError::Full);
         tokio::task::yield_now().await;
     }
 }
@@ -43,7 +43,7 @@ async fn frames_arrive_in_order_exactly_once() {
         });
         for expected in 0..FRAMES {
             let frame = within(server.incoming.raft.recv()).await.unwrap();
-            assert_eq!(frame, RaftFrame { peer: key(2), bytes: numbered(expected) });
+            assert_eq!(frame, PeerFrame { peer: key(2), bytes: numbered(expected) });
         }
         let (sender, _client) = within(sending).await.unwrap();
         send(&sender, b"last".to_vec()).await;
@@ -52,9 +52,9 @@ async fn frames_arrive_in_order_exactly_once() {
 }
 
 /// Sends a frame as soon as there is room, and takes what has arrived meanwhile.
-async fn send_and_take(sender: &RaftSender, next: u32, arriving: &mut Receiver<RaftFrame>, seen: &mut Vec<u32>) {
+async fn send_and_take(sender: &FrameSender, next: u32, arriving: &mut Receiver<PeerFrame>, seen: &mut Vec<u32>) {
     while let Err(error) = sender.try_send(numbered(next)) {
-        assert_eq!(error, RaftSendError::Full);
+        assert_eq!(error, FrameSendError::Full);
         seen.extend(arriving.try_recv().iter().map(number));
         tokio::task::yield_now().await;
     }
@@ -87,7 +87,7 @@ async fn frames_flow_again_after_the_peer_returns_and_none_comes_twice() {
                 seen.push(number(&frame));
             }
             within(wait_for(&client.endpoint, key(1), false)).await;
-            assert_eq!(sender.try_send(numbered(next)), Err(RaftSendError::Disconnected));
+            assert_eq!(sender.try_send(numbered(next)), Err(FrameSendError::Disconnected));
             next += 1;
 
             server = start(EndpointConfig { listen: vec![address], ..config(1, &[2], transports) });
@@ -115,7 +115,7 @@ async fn a_peer_that_does_not_read_fills_only_its_own_queue() {
         loop {
             match sender.try_send(frame.clone()) {
                 Ok(()) => accepted += 1,
-                Err(RaftSendError::Full) => break,
+                Err(FrameSendError::Full) => break,
                 Err(error) => panic!("{error}"),
             }
             tokio::task::yield_now().await;
@@ -135,9 +135,29 @@ async fn a_frame_that_no_peer_would_accept_is_not_sent() {
     let (mut server, client) = pair(Transports::QuicAndTcp).await;
     let sender = client.endpoint.raft_sender(key(1));
     let limit = Protocol::Raft.request_size_bytes_max();
-    let too_large = RaftSendError::TooLarge { size: limit + 1, limit };
+    let too_large = FrameSendError::TooLarge { size: limit + 1, limit };
     assert_eq!(sender.try_send(vec![0; limit + 1]), Err(too_large));
     send(&sender, vec![7; limit]).await;
     assert_eq!(within(server.incoming.raft.recv()).await.unwrap().bytes, vec![7; limit]);
-    assert_eq!(client.endpoint.raft_sender(key(9)).try_send(vec![0]), Err(RaftSendError::Disconnected));
+    assert_eq!(client.endpoint.raft_sender(key(9)).try_send(vec![0]), Err(FrameSendError::Disconnected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_are_pushed_beside_raft_and_neither_waits_for_the_other() {
+    for transports in EACH_TRANSPORT {
+        let (mut server, client) = pair(transports).await;
+        let (raft, heads) = (client.endpoint.raft_sender(key(1)), client.endpoint.head_sender(key(1)));
+        // Nobody takes Raft's frames here, so that its stream is held back.
+        for number in 0..1000 {
+            send(&raft, numbered(number)).await;
+        }
+        for number in 0..200 {
+            send(&heads, numbered(number)).await;
+            let frame = within(server.incoming.heads.recv()).await.unwrap();
+            assert_eq!(frame, PeerFrame { peer: key(2), bytes: numbered(number) });
+        }
+        let too_large = vec![0; Protocol::Heads.request_size_bytes_max() + 1];
+        assert!(matches!(heads.try_send(too_large), Err(FrameSendError::TooLarge { .. })));
+        assert_eq!(number(&within(server.incoming.raft.recv()).await.unwrap()), 0);
+    }
 }

@@ -1,7 +1,7 @@
-//! Raft messages: one long-lived stream per direction and peer.
+//! Frames that nobody answers, Raft messages and heads: one long-lived stream per protocol, direction and peer.
 //!
 //! Raft expects messages to get lost, but not to arrive twice (its read index relies on it). So a frame is written at
-//! most once: whatever was in flight when a stream broke is dropped.
+//! most once: whatever was in flight when a stream broke is dropped. What must arrive is sent again by whoever sends it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    inbound::{RaftFrame, Served},
+    inbound::{PeerFrame, Served},
     open::Opener,
 };
 use crate::wire::{FrameError, Protocol, frame};
@@ -29,17 +29,17 @@ const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Wait before opening another stream after one could not be opened or broke at once.
 const REOPEN_DELAY: Duration = Duration::from_millis(100);
 
-/// A frame that was not queued. Raft will send what matters again.
+/// A frame that was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RaftSendError {
+pub enum FrameSendError {
     /// The peer takes frames more slowly than they come.
-    #[error("too many raft frames wait for the peer")]
+    #[error("too many frames wait for the peer")]
     Full,
     /// The peer is not connected.
     #[error("the peer is not connected")]
     Disconnected,
     /// The frame is larger than any peer would accept.
-    #[error("raft frame of {size} bytes, at most {limit} are allowed")]
+    #[error("a frame of {size} bytes, at most {limit} are allowed")]
     TooLarge {
         /// Size of the frame, in bytes.
         size: usize,
@@ -48,10 +48,11 @@ pub enum RaftSendError {
     },
 }
 
-/// Sends Raft frames to one peer, in order, each at most once.
+/// Sends frames to one peer, in order, each at most once.
 #[derive(Clone)]
-pub struct RaftSender {
+pub struct FrameSender {
     peer: PublicKey,
+    protocol: Protocol,
     opener: Opener,
     queue: mpsc::Sender<Queued>,
     room_bytes: Arc<Semaphore>,
@@ -62,19 +63,19 @@ struct Queued {
     _room: OwnedSemaphorePermit,
 }
 
-impl std::fmt::Debug for RaftSender {
+impl std::fmt::Debug for FrameSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftSender").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("FrameSender").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-impl RaftSender {
+impl FrameSender {
     /// Starts the task that writes the frames; it ends with the last clone of the sender, or with the endpoint.
-    pub(super) fn start(opener: Opener, peer: PublicKey, stop: CancellationToken) -> Self {
+    pub(super) fn start(opener: Opener, protocol: Protocol, peer: PublicKey, stop: CancellationToken) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_FRAMES_MAX);
         let task_opener = opener.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(pump(task_opener, peer, queued)).await });
-        Self { peer, opener, queue, room_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }
+        tokio::spawn(async move { stop.run_until_cancelled(pump(task_opener, protocol, peer, queued)).await });
+        Self { peer, protocol, opener, queue, room_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }
     }
 
     /// The peer that the frames go to.
@@ -86,28 +87,28 @@ impl RaftSender {
     ///
     /// # Errors
     ///
-    /// [`RaftSendError`]; the frame is dropped.
-    pub fn try_send(&self, frame: Vec<u8>) -> Result<(), RaftSendError> {
-        let limit = Protocol::Raft.request_size_bytes_max();
+    /// [`FrameSendError`]; the frame is dropped.
+    pub fn try_send(&self, frame: Vec<u8>) -> Result<(), FrameSendError> {
+        let limit = self.protocol.request_size_bytes_max();
         let size = frame.len();
         if size > limit {
-            return Err(RaftSendError::TooLarge { size, limit });
+            return Err(FrameSendError::TooLarge { size, limit });
         }
         if !self.opener.is_connected(&self.peer) {
-            return Err(RaftSendError::Disconnected);
+            return Err(FrameSendError::Disconnected);
         }
         // The limit fits into 32 bits, see its definition.
-        let size = u32::try_from(size).map_err(|_| RaftSendError::Full)?;
-        let room = Arc::clone(&self.room_bytes).try_acquire_many_owned(size).map_err(|_| RaftSendError::Full)?;
+        let size = u32::try_from(size).map_err(|_| FrameSendError::Full)?;
+        let room = Arc::clone(&self.room_bytes).try_acquire_many_owned(size).map_err(|_| FrameSendError::Full)?;
         self.queue.try_send(Queued { bytes: frame, _room: room }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RaftSendError::Full,
-            mpsc::error::TrySendError::Closed(_) => RaftSendError::Disconnected,
+            mpsc::error::TrySendError::Full(_) => FrameSendError::Full,
+            mpsc::error::TrySendError::Closed(_) => FrameSendError::Disconnected,
         })
     }
 }
 
 /// Writes queued frames for as long as somebody can queue them.
-async fn pump(opener: Opener, peer: PublicKey, mut queued: mpsc::Receiver<Queued>) {
+async fn pump(opener: Opener, protocol: Protocol, peer: PublicKey, mut queued: mpsc::Receiver<Queued>) {
     let mut connected = opener.connected.clone();
     loop {
         if connected.wait_for(|peers| peers.contains(&peer)).await.is_err() {
@@ -115,21 +116,26 @@ async fn pump(opener: Opener, peer: PublicKey, mut queued: mpsc::Receiver<Queued
         }
         // Only with something to send, so that a peer that never hears from us has no stream to keep.
         let Some(first) = queued.recv().await else { return };
-        let error = match opener.open(peer, Protocol::Raft).await {
-            Ok((mut stream, _permit)) => match write(&mut stream, first, &mut queued).await {
+        let error = match opener.open(peer, protocol).await {
+            Ok((mut stream, _permit)) => match write(&mut stream, protocol, first, &mut queued).await {
                 Ok(()) => return,
                 Err(error) => error.to_string(),
             },
             Err(error) => error.to_string(),
         };
-        debug!(%peer, %error, "raft stream broke");
+        debug!(%peer, %protocol, %error, "a stream of frames broke");
         sleep(REOPEN_DELAY).await;
     }
 }
 
 /// Writes frames until the stream breaks, or until there will be no more.
-async fn write(stream: &mut Stream, first: Queued, queued: &mut mpsc::Receiver<Queued>) -> Result<(), FrameError> {
-    let limit = Protocol::Raft.request_size_bytes_max();
+async fn write(
+    stream: &mut Stream,
+    protocol: Protocol,
+    first: Queued,
+    queued: &mut mpsc::Receiver<Queued>,
+) -> Result<(), FrameError> {
+    let limit = protocol.request_size_bytes_max();
     let mut next = Some(first);
     while let Some(Queued { bytes, _room }) = next {
         frame::feed_frame(stream, &bytes, limit).await?;
@@ -146,13 +152,13 @@ async fn write(stream: &mut Stream, first: Queued, queued: &mut mpsc::Receiver<Q
 
 /// Reads frames for as long as the stream lasts. The shell's pace is the peer's pace.
 pub(super) async fn receive(
-    inbox: mpsc::Sender<RaftFrame>,
+    inbox: mpsc::Sender<PeerFrame>,
     peer: PublicKey,
     mut served: Served,
 ) -> Result<(), FrameError> {
-    let limit = Protocol::Raft.request_size_bytes_max();
+    let limit = served.protocol.request_size_bytes_max();
     while let Some(bytes) = frame::read_frame(&mut served.stream, limit).await? {
-        if inbox.send(RaftFrame { peer, bytes }).await.is_err() {
+        if inbox.send(PeerFrame { peer, bytes }).await.is_err() {
             break;
         }
     }

@@ -111,10 +111,9 @@ impl Writer {
 
     /// A promise is worth something only by a replica.
     fn remark_on(&self, context: &Context, receipt: &IntakeReceipt) {
-        if self.identity.genesis.genesis.epoch().replica_of_author(&receipt.replica).is_none() {
+        if self.client.replica_of_author(&receipt.replica).is_none() {
             context.output.remark(&format!(
-                "the promise is signed with the key {}, which is no replica's in the genesis file: `fedledger member list` \
-                 shows whether it is one's now",
+                "the promise is signed with the key {}, which is no replica's in the last epoch that is known to be final",
                 receipt.replica
             ));
         }

@@ -20,10 +20,10 @@ use fedledger_ledger::{
     evidence::{Evidence, Prefix, Signer, Signers, signed_by},
     log::read_node,
     merkle::{self, root_at},
-    note::{SignatureType, SignedNote},
+    note::{SignatureType, SignedNote, VerifierKey},
     storage::{StorageError, notes::read_notes},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::known::{Head, Known};
 use crate::{findings::Findings, replica::Handle};
@@ -31,8 +31,9 @@ use crate::{findings::Findings, replica::Handle};
 /// Roots that are kept: those of the heads which became final within the last half second or so.
 const ROOTS_KEPT: usize = 16;
 
-/// Entries after which another head that a key has signed in the name of the log is remembered. Until then a later lie waits
-/// for the next such head, which then is looked at in any case.
+/// Entries after which another head that a key has signed in the name of the log is verified and remembered. In between the
+/// newest is kept as it came. If that turns out to be signed by nobody, a lie waits for the next head, which is looked at in
+/// any case.
 const REMEMBERED_EVERY: u64 = 4096;
 
 /// Convicts whoever signs heads that contradict the log; clones share everything.
@@ -136,6 +137,16 @@ impl Contradictions {
         Ok((compared, is_signed))
     }
 
+    /// Takes heads that nobody counts, because the log has no seal at their size, until the node stops.
+    pub async fn take_unsealed(self, mut unsealed: mpsc::Receiver<SignedNote>) {
+        while let Some(note) = unsealed.recv().await {
+            let Ok(checkpoint) = Checkpoint::parse(note.text()) else { continue };
+            if let Err(error) = self.take(&checkpoint, &note, false).await {
+                tracing::error!(%error, "a co-signed head cannot be compared with the log");
+            }
+        }
+    }
+
     /// Looks again at what is waiting whenever that may help, until the node stops. What an earlier process has kept comes
     /// first.
     pub async fn follow(self) {
@@ -203,6 +214,9 @@ impl Contradictions {
             let is_awaited = known.is_awaited(key, head.size);
             !is_counted || is_awaited || is_log_key(signer) && known.remembered(key).is_none_or(is_due)
         };
+        for signer in signers.named(note).filter(|signer| is_log_key(signer)) {
+            self.known().keep_recent(*signer.key.public_key(), head.size, || line_of(note, &signer.key));
+        }
         let signed = signers.signed(note, wanted);
         let is_signed = !signed.is_empty();
         let mut is_awaited = false;
@@ -281,11 +295,12 @@ impl Contradictions {
     async fn head_of_log(&self, signer: &Signer, size: u64) -> Result<Option<(u64, SignedNote)>, StorageError> {
         let node = signer.node.clone();
         let recent = self.inner.handle.query(move |replica| replica.finality().note_from(&node, size)).await.flatten();
-        let remembered = self.known().remembered_note(signer.key.public_key());
+        let key = signer.key.public_key();
+        let (remembered, recent_by_key) = (self.known().remembered_note(key), self.known().recent_note(key));
         let mut found = None;
         let stored = read_notes(&**self.inner.handle.storage())?;
         let stored = stored.iter().filter_map(|note| SignedNote::parse(note).ok());
-        for note in recent.into_iter().chain(remembered).chain(stored) {
+        for note in recent.into_iter().chain(remembered).chain(recent_by_key).chain(stored) {
             let Some(head) = Head::of(&note).filter(|head| head.size >= size) else { continue };
             if found.as_ref().is_some_and(|(smallest, _)| *smallest <= head.size) {
                 continue;
@@ -323,6 +338,12 @@ impl Contradictions {
         // Every change is made by one call that cannot panic in between.
         self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A note with the first line that names a key, which is not verified.
+fn line_of(note: &SignedNote, key: &VerifierKey) -> Option<SignedNote> {
+    let line = note.signatures().iter().find(|line| line.name() == key.name() && line.key_id() == key.key_id())?;
+    SignedNote::from_parts(note.text(), vec![line.clone()]).ok()
 }
 
 /// Whether a key signs in the name of the log: who does so is counted by nobody else.

@@ -22,6 +22,7 @@ pub struct Findings {
     jobs: mpsc::Sender<Job>,
     folder: Arc<Folder>,
     kept: Arc<watch::Sender<u64>>,
+    unsealed: mpsc::Sender<SignedNote>,
 }
 
 /// What the thread is to do.
@@ -42,17 +43,19 @@ enum Kept {
 }
 
 impl Findings {
-    /// Starts the thread that keeps findings in `folder`. It ends when the last clone is dropped, after what is waiting.
+    /// Starts the thread that keeps findings in `folder`. It ends when the last clone is dropped, after what is waiting. Heads
+    /// that are yet to be compared with the log come out of the receiver.
     ///
     /// # Errors
     ///
     /// The system has no thread left.
-    pub fn start(folder: PathBuf) -> io::Result<Self> {
+    pub fn start(folder: PathBuf) -> io::Result<(Self, mpsc::Receiver<SignedNote>)> {
         let (jobs, queue) = mpsc::channel(WAITING_MAX);
         let (folder, kept) = (Arc::new(Folder::new(folder)), Arc::new(watch::Sender::new(0)));
         let (shelf, count) = (Arc::clone(&folder), Arc::clone(&kept));
         std::thread::Builder::new().name("findings".into()).spawn(move || run(&shelf, queue, &count))?;
-        Ok(Self { jobs, folder, kept })
+        let (unsealed, to_compare) = mpsc::channel(WAITING_MAX);
+        Ok((Self { jobs, folder, kept, unsealed }, to_compare))
     }
 
     /// Says what was found, and has evidence kept; never waits.
@@ -70,6 +73,7 @@ impl Findings {
                 Finding::Diverged { size, own, theirs, signers } => {
                     tracing::error!(size, %own, %theirs, ?signers, "this replica has diverged from the others");
                 }
+                Finding::Unsealed(note) => self.unsealed(note),
                 Finding::Equivocation { evidence, key } => {
                     self.hand_over(Kept::Evidence { bytes: evidence.to_bytes(), key });
                 }
@@ -126,6 +130,12 @@ impl Findings {
     pub async fn stored_contradictions(&self) -> Vec<StoredNote> {
         let folder = Arc::clone(&self.folder);
         tokio::task::spawn_blocking(move || folder.contradictions()).await.unwrap_or_default()
+    }
+
+    fn unsealed(&self, note: SignedNote) {
+        if self.unsealed.try_send(note).is_err() {
+            tracing::warn!("a co-signed head at which the log has no seal is not compared: too many are waiting");
+        }
     }
 
     fn hand_over(&self, file: Kept) {
@@ -222,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_takes_the_room_of_another() {
         let folder = tempfile::tempdir().unwrap();
-        let findings = Findings::start(folder.path().join("evidence")).unwrap();
+        let (findings, _unsealed) = Findings::start(folder.path().join("evidence")).unwrap();
         for what in 0..100 {
             let kept = findings.evidence(&evidence(what, 1), key(1).public()).await;
             assert_eq!(kept, what < EVIDENCE_PER_KEY_MAX as u64, "{what}");
@@ -236,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn evidence_is_counted_once_it_is_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let findings = Findings::start(folder.path().to_owned()).unwrap();
+        let (findings, _unsealed) = Findings::start(folder.path().to_owned()).unwrap();
         let mut kept = findings.kept();
         let found = evidence(1, 1);
         findings.keep(vec![Finding::Equivocation { evidence: Box::new(found.clone()), key: key(1).public() }]);
@@ -251,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn contradictions_are_kept_until_they_are_settled() {
         let folder = tempfile::tempdir().unwrap();
-        let findings = Findings::start(folder.path().to_owned()).unwrap();
+        let (findings, _unsealed) = Findings::start(folder.path().to_owned()).unwrap();
         let (found, by) = (note(1, 1), key(1).public());
         assert!(findings.contradiction(&found, by).await);
         assert_eq!(findings.stored_contradictions().await.first().map(|stored| &stored.note), Some(&found));

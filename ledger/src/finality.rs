@@ -89,6 +89,9 @@ pub enum Finding {
         /// Who has signed it.
         signers: Vec<String>,
     },
+    /// Somebody has co-signed a head of a size at which the log has no seal. Nothing honest does so, but whether the root is
+    /// that of the log is yet to be compared.
+    Unsealed(SignedNote),
     /// Somebody has signed two heads that contradict each other.
     Equivocation {
         /// What convicts the signer.
@@ -200,12 +203,13 @@ impl Finality {
         while self.heads.len() > HEADS_KEPT {
             self.heads.pop_first();
         }
-        let mut due = Vec::new();
+        let (mut due, mut findings) = (Vec::new(), Vec::new());
         for notes in self.early.values_mut() {
             let later = notes.split_off(&sealed.size.saturating_add(1));
-            due.extend(std::mem::replace(notes, later).remove(&sealed.size));
+            let mut reached = std::mem::replace(notes, later);
+            due.extend(reached.remove(&sealed.size));
+            findings.extend(reached.into_values().map(|early| Finding::Unsealed(early.note)));
         }
-        let mut findings = Vec::new();
         for Early { note, cosignature } in due {
             let Ok(root) = Checkpoint::parse(note.text()).map(|early| *early.root()) else { continue };
             let is_replica = sealed.epoch.replicas.contains_key(&cosignature.node);

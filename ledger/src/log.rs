@@ -8,6 +8,7 @@ mod dedup;
 mod epochs;
 mod opened;
 mod sealed;
+mod stored;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,7 @@ pub use self::{
     epochs::{EpochInForce, read_epoch_after, read_epochs},
     opened::OpenedLeaf,
     sealed::Sealed,
+    stored::{read_leaf, read_node, read_root},
 };
 
 use self::{
@@ -29,7 +31,7 @@ use crate::{
     limits::VALIDITY_ENTRIES_MAX,
     machine::{RejectionCode, StateMachine, WriteSet},
     map::StateMap,
-    merkle::{Frontier, NodeId, leaf_hash, root_at},
+    merkle::{Frontier, leaf_hash},
     seal::{SEAL_KIND, Seal},
     storage::{Batch, Column, LogStorage, StorageError, scan_all},
     transaction::{Envelope, EnvelopeError, Transaction},
@@ -441,36 +443,6 @@ impl<M: StateMachine> Log<M> {
         let position = Position { size: self.size(), last_raft_index: self.last_raft_index };
         batch.put(Column::Meta, META_POSITION, codec::encode(&position));
     }
-}
-
-/// The bytes of the leaf at `index`, or of the genesis file at 0.
-///
-/// # Errors
-///
-/// [`StorageError::Corrupt`] where it is missing.
-pub fn read_leaf<S: LogStorage + ?Sized>(storage: &S, index: u64) -> Result<Vec<u8>, StorageError> {
-    let missing = || StorageError::Corrupt(format!("leaf {index} is missing"));
-    storage.get(Column::Leaf, &index.to_be_bytes())?.ok_or_else(missing)
-}
-
-/// The root of a complete subtree, for proofs.
-///
-/// # Errors
-///
-/// [`StorageError::Corrupt`] where it is missing.
-pub fn read_node<S: LogStorage + ?Sized>(storage: &S, node: NodeId) -> Result<Digest, StorageError> {
-    let missing = || StorageError::Corrupt(format!("tree node {node:?} is missing"));
-    let bytes = storage.get(Column::Node, &node.to_key())?.ok_or_else(missing)?;
-    bytes.try_into().map(Digest::from_bytes).map_err(|_| missing())
-}
-
-/// The root of the first `size` entries of a stored log, which has at least as many.
-///
-/// # Errors
-///
-/// [`StorageError::Corrupt`] where a node is missing.
-pub fn read_root<S: LogStorage + ?Sized>(storage: &S, size: u64) -> Result<Digest, StorageError> {
-    root_at(size, |node| read_node(storage, node))
 }
 
 /// Key of the log's position among the single values.

@@ -50,6 +50,8 @@ pub(super) struct Known {
     signers: Arc<Signers>,
     /// The newest head of this log by each key, and its size.
     remembered: BTreeMap<PublicKey, (u64, SignedNote)>,
+    /// The newest head of this log with a line of each key in the name of the log. Whether the line verifies is not known.
+    recent: BTreeMap<PublicKey, (u64, SignedNote)>,
     /// Heads beyond the end of the log.
     ahead: BTreeMap<PublicKey, Heads>,
     /// Heads that contradict the log and convict nobody yet.
@@ -81,6 +83,21 @@ impl Known {
 
     pub fn remembered_note(&self, key: &PublicKey) -> Option<SignedNote> {
         self.remembered.get(key).map(|(_, note)| note.clone())
+    }
+
+    /// The newest head that is said to be signed with a key.
+    pub fn recent_note(&self, key: &PublicKey) -> Option<SignedNote> {
+        self.recent.get(key).map(|(_, note)| note.clone())
+    }
+
+    /// Keeps the newest head that is said to be signed with a key: to verify each would cost more than all else that is done
+    /// with a head.
+    pub fn keep_recent(&mut self, key: PublicKey, size: u64, note: impl FnOnce() -> Option<SignedNote>) {
+        if self.recent.get(&key).is_none_or(|(known, _)| *known < size)
+            && let Some(note) = note()
+        {
+            self.recent.insert(key, (size, note));
+        }
     }
 
     /// Remembers a head of this log signed with a key, if it is the newest.

@@ -12,7 +12,8 @@ use fedledger_federation::{
 use fedledger_ledger::{
     consensus::{Outgoing, ReplicaId, Status},
     finality::{Finding, OfferError, Offered},
-    replica::{Answer, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
+    replica::{Answer, DiskWrite, Fault, Replica, SnapshotManifest, Step, Submission, Ticket},
+    storage::Batch,
 };
 use fedledger_proto::endpoint::{Endpoint, FrameSender, PeerFrame};
 use tokio::{
@@ -97,6 +98,8 @@ struct Task {
     /// Whether the conductor should look again.
     look: bool,
     stopping: bool,
+    /// What nobody waits for: it goes to the disk with the next write, or with the next tick.
+    deferred: Batch,
 }
 
 impl Task {
@@ -110,10 +113,18 @@ impl Task {
             catching_up: false,
             look: true,
             stopping: false,
+            deferred: Batch::default(),
         }
     }
 
     async fn run(mut self) -> Result<(), Fault> {
+        let outcome = self.serve().await;
+        self.write_deferred().await;
+        // Dropping the queue lets the disk thread finish what is waiting.
+        outcome
+    }
+
+    async fn serve(&mut self) -> Result<(), Fault> {
         let mut ticks = interval(self.parts.tick);
         // After a pause, time goes on from here: a burst of ticks would look like an absent leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,6 +138,7 @@ impl Task {
                 _ = ticks.tick() => {
                     self.parts.replica.tick();
                     self.forget_callers();
+                    self.write_deferred().await;
                 }
                 Some(frame) = self.parts.frames.recv() => self.frame(frame),
                 event = self.parts.events.recv() => match event {
@@ -137,7 +149,6 @@ impl Task {
             }
             self.take_more().await?;
         }
-        // Dropping the queue lets the disk thread finish what is waiting.
         Ok(())
     }
 
@@ -356,9 +367,9 @@ impl Task {
             self.look = true;
         }
         if let Some(write) = step.write {
-            let queued = QueuedWrite { write, log_size: self.parts.replica.log().size() };
-            if self.parts.disk.send(queued).await.is_err() {
-                tracing::error!("the disk thread has ended");
+            self.deferred.extend(write.batch);
+            if write.number.is_some() || write.cosign.is_some() || !step.entries.is_empty() {
+                self.write(write.number, write.cosign).await;
             }
         }
         if !step.findings.is_empty() {
@@ -378,6 +389,21 @@ impl Task {
             if let Some(caller) = self.callers.remove(&ticket) {
                 let _ = caller.send(answer);
             }
+        }
+    }
+
+    /// Hands everything that is to be written to the disk thread.
+    async fn write(&mut self, number: Option<u64>, cosign: Option<u64>) {
+        let write = DiskWrite { batch: std::mem::take(&mut self.deferred), number, cosign };
+        let queued = QueuedWrite { write, log_size: self.parts.replica.log().size() };
+        if self.parts.disk.send(queued).await.is_err() {
+            tracing::error!("the disk thread has ended");
+        }
+    }
+
+    async fn write_deferred(&mut self) {
+        if !self.deferred.is_empty() {
+            self.write(None, None).await;
         }
     }
 

@@ -105,6 +105,29 @@ async fn heads_signed_in_the_name_of_the_log_only_convict() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_cosigned_early_at_a_size_that_gets_no_seal_convicts() {
+    let mut cluster = Cluster::start(4).await;
+    reach(&mut cluster, 1, Level::Unanimous).await;
+    cluster.kill(4).await;
+    reach(&mut cluster, 1, Level::Final).await;
+    let kit = kit(&cluster);
+    let before = newest_head(cluster.node(1)).await;
+    let liar = liar(&cluster).await;
+    // The next entry is a transaction; the seal comes after it.
+    offer(&cluster, &liar, &cosigned(&forged(before.size() + 1, "another history"), &kit)).await.unwrap();
+    assert_eq!(kept(&cluster, ""), Vec::<PathBuf>::new());
+    let index = reach(&mut cluster, 1, Level::Final).await;
+    let honest = newest_head(cluster.node(1)).await;
+    assert!(honest.size() > before.size() + 1);
+    offer(&cluster, &liar, &cosigned(&honest, &kit)).await.unwrap();
+    timeout(LONG, recorded(cluster.node(2), index)).await.unwrap();
+    let key = cosign_key(&kit);
+    assert_eq!(evidence(&cluster).verify(std::slice::from_ref(&key)).unwrap(), [&key]);
+    liar.shutdown().await;
+    cluster.stop().await;
+}
+
 /// Brings a command of a site's people onto the ledger.
 async fn command(cluster: &Cluster, site: u8, command: &Command) {
     let identity = Identity::load(&cluster.directory().join(format!("site-{site}/identity"))).unwrap();

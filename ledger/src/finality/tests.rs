@@ -220,7 +220,13 @@ fn early_notes_are_used_when_the_head_is_there() {
     assert_eq!(findings(&mut finality, &note(7, right, &[2, 3])), []);
     assert_eq!(findings(&mut finality, &note(7, right, &[4, 8])), []);
     assert_eq!(findings(&mut finality, &note(6, root("passed over"), &[2])), []);
-    assert_eq!(finals(&seal(&mut finality, &epoch, 7)), [7], "without a signature of its own");
+    let found = seal(&mut finality, &epoch, 7);
+    assert_eq!(finals(&found), [7], "without a signature of its own");
+    let passed_over = found.iter().filter_map(|finding| match finding {
+        Finding::Unsealed(note) => Some(Checkpoint::parse(note.text()).unwrap().size()),
+        _ => None,
+    });
+    assert_eq!(passed_over.collect::<Vec<_>>(), [6]);
     assert_eq!(finality.cosigners(), [2, 3, 4].map(name));
     let note = SignedNote::parse(&finality.final_note().unwrap()).unwrap();
     assert_eq!(note.verify(ORIGIN, &log_key(2).public()), Ok(()), "in the name of the log by one that sent a note");

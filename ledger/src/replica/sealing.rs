@@ -322,7 +322,7 @@ impl Sealing {
                     }
                 }
                 Finding::EpochVouchedFor { number, note } => put_note(batch, &epoch_note(*number), note),
-                Finding::Disagreement { .. } | Finding::Equivocation { .. } => {}
+                Finding::Disagreement { .. } | Finding::Unsealed(_) | Finding::Equivocation { .. } => {}
             }
         }
     }

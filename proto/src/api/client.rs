@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fedledger_ledger::{Digest, map::StateProof, note::SignedNote};
+use fedledger_ledger::{Digest, PublicKey, map::StateProof, note::SignedNote};
 use tonic::{
     Request, Response, Status,
     transport::{Channel, Endpoint},
@@ -158,6 +158,11 @@ impl ApiClient {
     /// SHA-256 of the consortium's genesis file.
     pub const fn chain(&self) -> &Digest {
         &self.chain
+    }
+
+    /// Name of the replica that signs transactions and promises with a key, in the last epoch that this client knows.
+    pub fn replica_of_author(&self, author: &PublicKey) -> Option<String> {
+        self.heads.replica_of_author(author)
     }
 
     /// Where the replica stands.

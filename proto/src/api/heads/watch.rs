@@ -8,7 +8,7 @@ use std::{
 
 use fedledger_federation::history::origin;
 use fedledger_ledger::{
-    Digest,
+    Digest, PublicKey,
     checkpoint::Checkpoint,
     epoch::{EpochChain, EpochLink, EpochLinkError, Epochs},
     evidence::Evidence,
@@ -151,6 +151,11 @@ impl HeadWatch {
             tracing::warn!(%error, "the chain of epochs cannot be kept in {}", store.directory().display());
         }
         Ok(true)
+    }
+
+    /// Name of the replica that signs transactions and promises with a key, in the last epoch that is known.
+    pub fn replica_of_author(&self, author: &PublicKey) -> Option<String> {
+        self.state().epochs.newest().replica_of_author(author).map(str::to_owned)
     }
 
     /// Every key that may sign heads, of any epoch.

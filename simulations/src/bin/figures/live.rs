@@ -24,7 +24,7 @@ const TRANSACTIONS: u64 = 2_000;
 const MEASUREMENTS: usize = 7;
 
 /// Turns with and without co-signing, of which the median of the ratios counts.
-const TURNS: usize = 15;
+const TURNS: usize = 31;
 
 /// Transactions of one client.
 const LATENCIES: u64 = 300;

@@ -182,7 +182,9 @@ impl Checkpoints {
     pub async fn offer(&self, note: String) -> Result<(), CheckpointFailure> {
         let offered = self.handle.offer(note.clone()).await.ok_or(CheckpointFailure::Stopping)?;
         let is_counted = match offered {
-            Ok(_) => true,
+            Ok(None) => true,
+            // Nobody has counted it: no recent head lies there.
+            Ok(Some(_)) => false,
             // It may be signed in the name of the log, or with a key of an earlier epoch.
             Err(OfferError::NoCosignature) => false,
             Err(error) => return Err(error.into()),
@@ -233,6 +235,35 @@ impl Checkpoints {
         // It is taken in any case: if it contradicts the log, its signatures are evidence once the entries are here.
         self.offered(note).await;
         if is_here { Ok(()) } else { extends(&ours, &theirs, consistency) }
+    }
+
+    /// Number of the first epoch that is not known to be vouched for.
+    pub async fn unvouched_epoch(&self) -> Option<u64> {
+        self.handle.query(|replica| replica.finality().unvouched_epoch()).await?
+    }
+
+    /// The note by which an epoch was vouched for, if this replica has it.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn vouched(&self, epoch: u64) -> Result<Option<String>, StorageError> {
+        read_note(&**self.handle.storage(), &epoch_note(epoch))
+    }
+
+    /// Takes the note by which an epoch was vouched for while this replica was away.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointFailure`]; nothing was taken from it.
+    pub async fn vouch(&self, note: String) -> Result<(), CheckpointFailure> {
+        let (head, _) = parse(&note)?;
+        if head.size() > *self.handle.log_size().borrow() {
+            // The entries come first; the peer is asked again.
+            return Ok(());
+        }
+        let root = self.contradictions.root_at(head.size())?;
+        Ok(self.handle.vouched(note, root).await.ok_or(CheckpointFailure::Stopping)??)
     }
 
     /// Takes a head that came as an answer.

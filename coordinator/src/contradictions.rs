@@ -137,9 +137,9 @@ impl Contradictions {
         Ok((compared, is_signed))
     }
 
-    /// Takes heads that nobody counts, because the log has no seal at their size, until the node stops.
-    pub async fn take_unsealed(self, mut unsealed: mpsc::Receiver<SignedNote>) {
-        while let Some(note) = unsealed.recv().await {
+    /// Takes heads that count for nothing and may convict, until the node stops.
+    pub async fn take_uncounted(self, mut uncounted: mpsc::Receiver<SignedNote>) {
+        while let Some(note) = uncounted.recv().await {
             let Ok(checkpoint) = Checkpoint::parse(note.text()) else { continue };
             if let Err(error) = self.take(&checkpoint, &note, false).await {
                 tracing::error!(%error, "a co-signed head cannot be compared with the log");
@@ -250,7 +250,7 @@ impl Contradictions {
     /// Convicts a signer of a head that contradicts the log, or keeps the head until that is possible.
     async fn accuse(&self, signer: &Signer, head: Head, note: SignedNote) -> Result<(), StorageError> {
         let key = *signer.key.public_key();
-        if self.known().is_settled(&key, head) {
+        if self.known().is_settled(&key, head) || self.known().is_full(&key, head) {
             return Ok(());
         }
         let findings = &self.inner.findings;

@@ -22,7 +22,7 @@ pub struct Findings {
     jobs: mpsc::Sender<Job>,
     folder: Arc<Folder>,
     kept: Arc<watch::Sender<u64>>,
-    unsealed: mpsc::Sender<SignedNote>,
+    uncounted: mpsc::Sender<SignedNote>,
 }
 
 /// What the thread is to do.
@@ -54,8 +54,8 @@ impl Findings {
         let (folder, kept) = (Arc::new(Folder::new(folder)), Arc::new(watch::Sender::new(0)));
         let (shelf, count) = (Arc::clone(&folder), Arc::clone(&kept));
         std::thread::Builder::new().name("findings".into()).spawn(move || run(&shelf, queue, &count))?;
-        let (unsealed, to_compare) = mpsc::channel(WAITING_MAX);
-        Ok((Self { jobs, folder, kept, unsealed }, to_compare))
+        let (uncounted, to_compare) = mpsc::channel(WAITING_MAX);
+        Ok((Self { jobs, folder, kept, uncounted }, to_compare))
     }
 
     /// Says what was found, and has evidence kept; never waits.
@@ -73,7 +73,7 @@ impl Findings {
                 Finding::Diverged { size, own, theirs, signers } => {
                     tracing::error!(size, %own, %theirs, ?signers, "this replica has diverged from the others");
                 }
-                Finding::Unsealed(note) => self.unsealed(note),
+                Finding::Uncounted(note) => self.uncounted(note),
                 Finding::Equivocation { evidence, key } => {
                     self.hand_over(Kept::Evidence { bytes: evidence.to_bytes(), key });
                 }
@@ -132,9 +132,9 @@ impl Findings {
         tokio::task::spawn_blocking(move || folder.contradictions()).await.unwrap_or_default()
     }
 
-    fn unsealed(&self, note: SignedNote) {
-        if self.unsealed.try_send(note).is_err() {
-            tracing::warn!("a co-signed head at which the log has no seal is not compared: too many are waiting");
+    fn uncounted(&self, note: SignedNote) {
+        if self.uncounted.try_send(note).is_err() {
+            tracing::warn!("a co-signed head that counts for nothing is not compared: too many are waiting");
         }
     }
 

@@ -67,8 +67,13 @@ impl Teller {
                 },
                 reached = reach(&mut connected, peer) => reached,
             };
-            let Some(peer) = reached else { return };
+            let Some((peer, was_away)) = reached else { return };
+            if was_away {
+                // It may have been started anew and know nothing of what it was told.
+                self.told = None;
+            }
             tokio::select! {
+                changed = connected.changed() => if changed.is_err() { return },
                 changed = notes.changed() => {
                     if changed.is_err() {
                         return;
@@ -79,6 +84,9 @@ impl Teller {
                 _ = repeat.tick() => {
                     if let Some(note) = self.checkpoints.unvouched().await {
                         self.tell(peer, note).await;
+                    }
+                    if let Some(epoch) = self.checkpoints.unvouched_epoch().await {
+                        self.ask(peer, epoch).await;
                     }
                     let newest = self.checkpoints.newest().await;
                     if let Some(note) = newest.filter(|note| self.told.as_ref() != Some(note)) {
@@ -98,6 +106,16 @@ impl Teller {
             tracing::debug!(%peer, %error, "a head was not pushed to a replica");
         }
         self.pushed = Some(pushed);
+    }
+
+    /// Asks for the note by which an epoch was vouched for: this replica may have been away then.
+    async fn ask(&self, peer: PublicKey, epoch: u64) {
+        let request = CheckpointRequest::Vouched { epoch };
+        let answer = timeout(PATIENCE, self.endpoint.call(peer, &request, PATIENCE)).await;
+        let Ok(Ok(CheckpointResponse::Latest { note: Some(note), .. })) = answer else { return };
+        if let Err(error) = self.checkpoints.vouch(note).await {
+            tracing::warn!(%peer, epoch, %error, "a replica's note does not vouch for an epoch");
+        }
     }
 
     async fn tell(&mut self, peer: PublicKey, note: String) {
@@ -120,9 +138,13 @@ impl Teller {
     }
 }
 
-/// Takes the heads that others push.
-pub async fn listen(mut heads: mpsc::Receiver<PeerFrame>, checkpoints: Checkpoints) {
+/// Takes the heads that other replicas push. Participants offer theirs by calls, which are counted for each.
+pub async fn listen(mut heads: mpsc::Receiver<PeerFrame>, peers: Peers, checkpoints: Checkpoints) {
     while let Some(PeerFrame { peer, bytes }) = heads.recv().await {
+        if peers.id(&peer).is_none() {
+            tracing::debug!(%peer, "a node that is no replica pushes heads");
+            continue;
+        }
         let Ok(note) = String::from_utf8(bytes) else {
             tracing::debug!(%peer, "a head that was pushed is no text");
             continue;
@@ -133,9 +155,14 @@ pub async fn listen(mut heads: mpsc::Receiver<PeerFrame>, checkpoints: Checkpoin
     }
 }
 
-/// Waits until the peer is connected, for ever if there is none; none when the endpoint has stopped.
-async fn reach(connected: &mut watch::Receiver<BTreeSet<PublicKey>>, peer: Option<PublicKey>) -> Option<PublicKey> {
+/// Waits until the peer is connected, for ever if there is none, and tells whether it was not; none when the endpoint has
+/// stopped.
+async fn reach(
+    connected: &mut watch::Receiver<BTreeSet<PublicKey>>,
+    peer: Option<PublicKey>,
+) -> Option<(PublicKey, bool)> {
     let Some(peer) = peer else { return std::future::pending().await };
+    let is_connected = connected.borrow().contains(&peer);
     connected.wait_for(|peers| peers.contains(&peer)).await.ok()?;
-    Some(peer)
+    Some((peer, !is_connected))
 }

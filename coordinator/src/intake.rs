@@ -162,6 +162,10 @@ impl Bringing {
                     tracing::debug!(%failure, "a transaction that was promised is submitted again");
                     sleep(RETRY_PAUSE).await;
                 }
+                // After a power cut the log may be shorter than it was, until this replica has caught up.
+                Err(SubmitFailure::Refused(CoreError::Refused(Refusal::ExpiryTooFar { .. }))) => {
+                    sleep(RETRY_PAUSE).await
+                }
                 Err(failure @ SubmitFailure::Refused(_)) => {
                     tracing::error!(%failure, "a transaction that was promised does not come onto the ledger");
                     break;

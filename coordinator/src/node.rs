@@ -270,7 +270,7 @@ impl Assembly {
         });
         let (notes, notes_seen) = watch::channel(None);
         let handle = Handle::new(events, storage, log_size_seen, status_seen, finalized_seen, forwarder);
-        let (findings, unsealed) = Findings::start(kit.directory.join("evidence")).map_err(thread_failed)?;
+        let (findings, uncounted) = Findings::start(kit.directory.join("evidence")).map_err(thread_failed)?;
         let contradictions = Contradictions::new(handle.clone(), findings.clone());
         let checkpoints = Checkpoints::new(handle.clone(), contradictions.clone());
         let tasks = Tasks::default();
@@ -288,8 +288,8 @@ impl Assembly {
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, ReplicaId(kit.number), &endpoint, &notes_seen, &checkpoints);
-        tasks.spawn(gossip::listen(heads, checkpoints.clone()));
-        tasks.spawn(contradictions.clone().take_unsealed(unsealed));
+        tasks.spawn(gossip::listen(heads, peers.clone(), checkpoints.clone()));
+        tasks.spawn(contradictions.clone().take_uncounted(uncounted));
         tasks.spawn(contradictions.follow());
         tasks.spawn(recording::record(workers.clone(), handle.clone(), findings.clone()));
         tasks.spawn(membership::follow(kit.clone(), endpoint.clone(), view.clone(), peers.clone()));

@@ -84,6 +84,15 @@ pub enum Event {
         /// What is to be compared with the log itself.
         reply: oneshot::Sender<Result<Option<Offered>, OfferError>>,
     },
+    /// Somebody hands over the note by which an epoch was vouched for.
+    Vouched {
+        /// The note, encoded.
+        note: String,
+        /// Root of the log at the size of its head.
+        root: Digest,
+        /// Whether it is taken.
+        reply: oneshot::Sender<Result<(), OfferError>>,
+    },
     /// What became of a duty.
     Report(fedledger_federation::conductor::Report),
     /// The node stops.
@@ -336,6 +345,13 @@ impl Handle {
     pub async fn offer(&self, note: String) -> Option<Result<Option<Offered>, OfferError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Event::Offer { note, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Hands over the note by which an epoch was vouched for, with the log's root at its size; `None` when the node stops.
+    pub async fn vouched(&self, note: String, root: Digest) -> Option<Result<(), OfferError>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Vouched { note, root, reply }).await.ok()?;
         answer.await.ok()
     }
 

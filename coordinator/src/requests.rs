@@ -136,6 +136,10 @@ impl Inner {
                 }
                 Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),
             },
+            CheckpointRequest::Vouched { epoch } => match self.checkpoints.vouched(epoch) {
+                Ok(note) => text(responder.send(CheckpointResponse::Latest { note, consistency: None }).await),
+                Err(error) => text(responder.refuse(Refusal::new(RefusalCode::Unavailable, error)).await),
+            },
             CheckpointRequest::Offer { note } => match self.checkpoints.take(note).await {
                 Ok((note, consistency)) => text(responder.send(CheckpointResponse::Taken { note, consistency }).await),
                 Err(error) => text(responder.refuse(Refusal::new(RefusalCode::WrongContent, error)).await),

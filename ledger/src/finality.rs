@@ -6,6 +6,7 @@
 //! a threshold of ceil((n + f + 1) / 2), any two sets that make a head final have an honest replica in common.
 
 mod head;
+mod vouching;
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map},
@@ -89,9 +90,9 @@ pub enum Finding {
         /// Who has signed it.
         signers: Vec<String>,
     },
-    /// Somebody has co-signed a head of a size at which the log has no seal. Nothing honest does so, but whether the root is
-    /// that of the log is yet to be compared.
-    Unsealed(SignedNote),
+    /// Somebody has co-signed a head that counts for nothing here, at a size without a seal or with a key that is not in force
+    /// there. Whether the root is that of the log is yet to be compared.
+    Uncounted(SignedNote),
     /// Somebody has signed two heads that contradict each other.
     Equivocation {
         /// What convicts the signer.
@@ -120,6 +121,12 @@ pub enum OfferError {
     /// an earlier epoch, which makes nothing final but can convict: see [`Signers`](crate::evidence::Signers).
     #[error("no replica and no witness of the consortium has signed the checkpoint")]
     NoCosignature,
+    /// It does not show that an epoch follows from the one before.
+    #[error("too few replicas of the epoch before have co-signed the checkpoint for it to vouch for epoch {epoch}")]
+    NotVouched {
+        /// Number of the epoch.
+        epoch: u64,
+    },
 }
 
 impl From<NoteError> for OfferError {
@@ -201,14 +208,16 @@ impl Finality {
         self.newest_epoch = Arc::clone(&sealed.next_epoch);
         self.heads.insert(sealed.size, Head::new(&checkpoint, Arc::clone(&sealed.epoch)));
         while self.heads.len() > HEADS_KEPT {
-            self.heads.pop_first();
+            let vouches = |size: &u64| self.unvouched.iter().any(|transition| transition.size == *size);
+            let Some(oldest) = self.heads.keys().find(|size| !vouches(size)).copied() else { break };
+            self.heads.remove(&oldest);
         }
         let (mut due, mut findings) = (Vec::new(), Vec::new());
         for notes in self.early.values_mut() {
             let later = notes.split_off(&sealed.size.saturating_add(1));
             let mut reached = std::mem::replace(notes, later);
             due.extend(reached.remove(&sealed.size));
-            findings.extend(reached.into_values().map(|early| Finding::Unsealed(early.note)));
+            findings.extend(reached.into_values().map(|early| Finding::Uncounted(early.note)));
         }
         for Early { note, cosignature } in due {
             let Ok(root) = Checkpoint::parse(note.text()).map(|early| *early.root()) else { continue };
@@ -217,8 +226,9 @@ impl Finality {
             findings.extend(if (is_replica, key) == (cosignature.is_replica, Some(cosignature.key)) {
                 self.count(sealed.size, root, &note, vec![cosignature])
             } else {
-                // What does not verify under the head's epoch is dropped.
-                self.add(sealed.size, root, &note).unwrap_or_default()
+                // It may be signed with a key that was replaced since, and convict all the same.
+                let counted = self.add(sealed.size, root, &note).unwrap_or_default();
+                counted.into_iter().chain([Finding::Uncounted(note)]).collect()
             });
         }
         Ok(findings)
@@ -264,11 +274,11 @@ impl Finality {
             }
             return Ok(Offered::Elsewhere(checkpoint, cosignatures));
         }
-        self.keep_early(size, &note).map(|()| Offered::Taken(Vec::new()))
+        self.keep_early(size, &note).map(Offered::Taken)
     }
 
     /// Keeps what a note says about a head to come, apart for each signer: nobody can push out what others have signed.
-    fn keep_early(&mut self, size: u64, note: &SignedNote) -> Result<(), OfferError> {
+    fn keep_early(&mut self, size: u64, note: &SignedNote) -> Result<Vec<Finding>, OfferError> {
         let early_of = |node: &str| self.early.get(node).and_then(|notes| notes.get(&size));
         let known = |node: &str| early_of(node).is_some_and(|early| early.note.text() == note.text());
         let is_known = head::cosigners(&self.origin, note).any(known);
@@ -279,18 +289,34 @@ impl Finality {
         let is_log =
             |line: &&NoteSignature| line.name() == self.origin && line.signature().len() == LOG_SIGNATURE_BYTES;
         let log = note.signatures().iter().find(is_log);
+        let mut findings = Vec::new();
         for cosignature in cosignatures {
+            let key = cosignature.key;
             let lines = log.cloned().into_iter().chain([cosignature.line.clone()]).collect();
             let early = self.early.entry(cosignature.node.clone()).or_default();
-            // What a node has signed first is kept: of an honest one there is nothing else.
-            if let btree_map::Entry::Vacant(vacant) = early.entry(size) {
-                vacant.insert(Early { note: SignedNote::from_parts(note.text(), lines)?, cosignature });
+            match early.entry(size) {
+                btree_map::Entry::Vacant(vacant) => {
+                    vacant.insert(Early { note: SignedNote::from_parts(note.text(), lines)?, cosignature });
+                }
+                // Two heads of one size: an honest node signs one only.
+                btree_map::Entry::Occupied(first) => {
+                    let first = first.get();
+                    let one = head::note_of(first.note.text(), &first.cosignature);
+                    let other = head::note_of(note.text(), &cosignature);
+                    let evidence = one.zip(other).and_then(|(one, other)| Evidence::new(one, other, None).ok());
+                    let is_convicting = first.cosignature.key == key;
+                    findings.extend(
+                        evidence
+                            .filter(|_| is_convicting)
+                            .map(|evidence| Finding::Equivocation { evidence: Box::new(evidence), key }),
+                    );
+                }
             }
             while early.len() > EARLY_NOTES_KEPT {
-                early.pop_first();
+                findings.extend(early.pop_first().map(|(_, oldest)| Finding::Uncounted(oldest.note)));
             }
         }
-        Ok(())
+        Ok(findings)
     }
 
     /// Entries that are final.
@@ -325,7 +351,7 @@ impl Finality {
         newest.map(|(size, _)| *size).unwrap_or_default()
     }
 
-    /// Whether a note is of a recent head and names no node whose co-signature is not known.
+    /// Whether a note is of a recent head and names no node whose co-signature is not known. Its own lines are not verified.
     pub fn has(&self, note: &SignedNote) -> bool {
         let head = Checkpoint::parse(note.text()).ok().and_then(|checkpoint| self.heads.get(&checkpoint.size()));
         head.is_some_and(|head| {

@@ -296,7 +296,7 @@ impl<M: StateMachine> Log<M> {
     }
 
     /// [`Self::apply`] for an envelope whose very bytes have passed [`Self::check`] on this log.
-    pub fn apply_known_valid(&mut self, raft_index: u64, envelope: &[u8]) -> Applied<M> {
+    pub(crate) fn apply_known_valid(&mut self, raft_index: u64, envelope: &[u8]) -> Applied<M> {
         self.apply_unless_known(raft_index, envelope, Self::check_again)
     }
 

@@ -224,6 +224,7 @@ mod tests {
         check(Answer::<SubmitResponse>::Refused(Refusal::new(RefusalCode::Malformed, "no")));
         check(CheckpointRequest::Latest { known: Some("note".into()) });
         check(CheckpointRequest::Offer { note: "note".into() });
+        check(CheckpointRequest::Vouched { epoch: 3 });
         check(CheckpointResponse::Latest { note: None, consistency: Some(vec![digest]) });
         check(CheckpointResponse::Taken { note: None, consistency: None });
         check(EventsRequest { from: 3 });

@@ -41,9 +41,9 @@ pub(crate) enum PromiseCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
-    /// The transaction is on the ledger, in time.
+    /// The transaction is on the ledger, in time and final.
     Kept,
-    /// Its time has not passed under a final head.
+    /// It is not final, and its time has not passed under a final head.
     Open,
     /// Its time has passed under a final head, and it is not there, or was too late.
     Broken,
@@ -77,7 +77,7 @@ pub(crate) fn run(context: &Context, command: &PromiseCommand) -> Result<(), Fai
     let final_entries = Sizes::of(&source, &history)?.final_size.min(history.log.size());
     let index = find(context, &source, &receipt.transaction)?;
     let verdict = match index {
-        Some(index) if index <= receipt.by_index => Verdict::Kept,
+        Some(index) if index <= receipt.by_index && index < final_entries => Verdict::Kept,
         _ if final_entries > receipt.by_index => Verdict::Broken,
         _ => Verdict::Open,
     };

@@ -124,6 +124,12 @@ impl Known {
         }
     }
 
+    /// Whether enough heads by a key wait for one that convicts their signer: another one would add nothing.
+    pub fn is_full(&self, key: &PublicKey, head: Head) -> bool {
+        let heads = self.waiting.get(key);
+        heads.is_some_and(|heads| heads.len() >= WAITING_PER_KEY_MAX && !heads.contains_key(&head))
+    }
+
     /// Keeps a head in mind that contradicts the log. Whether it is new, and there was room for it.
     pub fn wait(&mut self, signer: &Signer, head: Head, note: SignedNote) -> bool {
         let heads = self.waiting.entry(*signer.key.public_key()).or_default();

@@ -251,6 +251,16 @@ impl Task {
                 self.look = true;
             }
             Event::Offer { note, reply } => self.offer(&note, reply).await,
+            Event::Vouched { note, root, reply } => {
+                let taken = match self.parts.replica.vouched(&note, &root) {
+                    Ok(step) => {
+                        self.perform(step).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
+                let _ = reply.send(taken);
+            }
             Event::Stop => self.stopping = true,
         }
         Ok(())

@@ -58,6 +58,11 @@ pub async fn decide(cluster: &Cluster, action: Action) -> u64 {
 
 /// Draws a new transport key of a site's replica, beside the old one, and has the members agree on it.
 async fn rotate(cluster: &Cluster, site: u64) -> u64 {
+    rotate_key(cluster, site, KeyPurpose::Transport).await
+}
+
+/// The same with another key of the replica.
+async fn rotate_key(cluster: &Cluster, site: u64, purpose: KeyPurpose) -> u64 {
     let directory = cluster.directory().join(format!("site-{site}"));
     let mut drawn = [site.try_into().unwrap(); 32];
     let mut randomness = || {
@@ -65,10 +70,15 @@ async fn rotate(cluster: &Cluster, site: u64) -> u64 {
         drawn
     };
     let installed = InstalledSite::open(&directory).unwrap();
-    let request = installed.rotate(Some(NodeRole::Replica), &[KeyPurpose::Transport], None, &mut randomness).unwrap();
+    let request = installed.rotate(Some(NodeRole::Replica), &[purpose], None, &mut randomness).unwrap();
     assert_eq!(request.keys.len(), 1);
     let key = &request.keys[0];
-    let keys = NodeKeys { name: format!("site-{site}/replica"), transport_key: Some(key.new), ..NodeKeys::default() };
+    let mut keys = NodeKeys { name: format!("site-{site}/replica"), ..NodeKeys::default() };
+    match purpose {
+        KeyPurpose::Transport => keys.transport_key = Some(key.new),
+        KeyPurpose::Cosign => keys.cosign_key = Some(key.new),
+        _ => panic!("{purpose:?} is not replaced here"),
+    }
     let action = Action::RotateKeys(RotateKeys {
         member: format!("site-{site}"),
         organisation_key: None,
@@ -157,6 +167,29 @@ async fn a_replica_that_was_away_while_its_transport_key_was_replaced_comes_back
     assert_eq!(on_ledger(&cluster, 4, 4).await, transport_key(&cluster, 4).public());
     assert!(with_old_key.connected().borrow().is_empty(), "the old key was let in again");
     with_old_key.shutdown().await;
+    cluster.stop().await;
+}
+
+/// The replicas of the epoch before vouch for the next one, and those of the keys that they had then: for one that comes
+/// back, too few of these are left to do so again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_away_while_co_signing_keys_were_replaced_learns_what_is_final() {
+    let mut cluster = Cluster::start(4).await;
+    finalize(&mut cluster, 4).await;
+    cluster.kill(4).await;
+    for site in [2, 3] {
+        rotate_key(&cluster, site, KeyPurpose::Cosign).await;
+        finalize(&mut cluster, 1).await;
+        cluster.kill(site).await;
+        cluster.restart(site).await;
+        finalize(&mut cluster, 1).await;
+    }
+    cluster.restart(4).await;
+    finalize(&mut cluster, 4).await;
+    // It knows so from its own disk from now on.
+    cluster.kill(4).await;
+    cluster.restart(4).await;
+    finalize(&mut cluster, 4).await;
     cluster.stop().await;
 }
 

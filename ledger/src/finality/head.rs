@@ -213,6 +213,11 @@ fn verify_node(origin: &str, epoch: &Epoch, note: &SignedNote, node: &str) -> Re
     }))
 }
 
+/// Whether `key` has signed a note in the name of the log.
+pub(super) fn has_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> bool {
+    verified_log_line(origin, key, note).is_some()
+}
+
 /// The signature by `key` in the name of the log, if there is one and it verifies.
 fn verified_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> Option<NoteSignature> {
     let key_id = KeyId::of(origin, SignatureType::Ed25519, key);
@@ -220,6 +225,6 @@ fn verified_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> Option
     note.verify(origin, key).is_ok().then(|| line.clone())
 }
 
-fn note_of(text: &str, cosignature: &Cosignature) -> Option<SignedNote> {
+pub(super) fn note_of(text: &str, cosignature: &Cosignature) -> Option<SignedNote> {
     SignedNote::from_parts(text, vec![cosignature.line.clone()]).ok()
 }

@@ -223,7 +223,7 @@ fn early_notes_are_used_when_the_head_is_there() {
     let found = seal(&mut finality, &epoch, 7);
     assert_eq!(finals(&found), [7], "without a signature of its own");
     let passed_over = found.iter().filter_map(|finding| match finding {
-        Finding::Unsealed(note) => Some(Checkpoint::parse(note.text()).unwrap().size()),
+        Finding::Uncounted(note) => Some(Checkpoint::parse(note.text()).unwrap().size()),
         _ => None,
     });
     assert_eq!(passed_over.collect::<Vec<_>>(), [6]);
@@ -384,6 +384,46 @@ fn what_nobody_had_vouched_for_before_a_restart_is_still_not_vouched_for() {
 }
 
 /// An epoch is known by its keys, not by its names: nobody has vouched for keys by using them.
+/// A replica that was away does not get the co-signatures any more by which an epoch was vouched for, but others have them.
+#[test]
+fn what_was_vouched_for_meanwhile_is_taken_with_its_note() {
+    let (old, new) = (Arc::new(epoch(0, 2, 1..=3)), Arc::new(epoch(1, 3, 1..=4)));
+    let mut finality = begin(&old);
+    let change = SealedHead { size: 5, root: root("right"), epoch: Arc::clone(&old), next_epoch: Arc::clone(&new) };
+    finality.sealed(&change).unwrap();
+    seal(&mut finality, &new, 7);
+    assert_eq!(finals(&findings(&mut finality, &note(7, root("right"), &[4]))), []);
+    assert_eq!(finality.unvouched_epoch(), Some(1));
+    let right = root("right");
+    for (bad, own) in [
+        (note(5, right, &[1]), right),
+        (note(5, right, &[1, 4]), right),
+        (note(4, right, &[1, 2]), right),
+        (note(5, right, &[1, 2]), root("another log")),
+    ] {
+        assert_eq!(finality.vouched(&bad, &own), Err(OfferError::NotVouched { epoch: 1 }));
+    }
+    // Seals between the change and the head by which it was vouched for need not be here any more.
+    let vouching = note(6, right, &[1, 2]);
+    let found = finality.vouched(&vouching, &right).unwrap();
+    assert_eq!(found, [Finding::EpochVouchedFor { number: 1, note: vouching }]);
+    assert_eq!(finality.unvouched_epoch(), None);
+    assert_eq!(finals(&findings(&mut finality, &note(7, right, &[2, 3]))), [7]);
+}
+
+/// Also where this replica has not got there: what a node has signed first must not hide what it signs next.
+#[test]
+fn two_heads_of_one_size_to_come_are_evidence_at_once() {
+    let epoch = consortium();
+    let mut finality = begin(&epoch);
+    assert_eq!(findings(&mut finality, &note(7, root("one"), &[2])), []);
+    let found = findings(&mut finality, &note(7, root("other"), &[2, 3]));
+    let [Finding::Equivocation { evidence, key }] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(*key, cosign_key(2).public());
+    assert_eq!(evidence.verify(&[verifier_key(2)]).unwrap(), [&verifier_key(2)]);
+    assert_eq!(findings(&mut finality, &note(7, root("one"), &[2])), [], "the same once more");
+}
+
 #[test]
 fn exchanged_keys_do_not_vouch_for_themselves() {
     let old = Arc::new(epoch(0, 2, 1..=3));

@@ -166,6 +166,13 @@ impl Sealing {
             let resumed = finality.resume(size, root, Arc::new(sealed.head_epoch().clone()));
             resumed.map_err(|error| Fault::Order(error.to_string()))?;
             times.insert(size, sealed.time_ms);
+            // What was known of the newest head, so that a quiet consortium does not wait for the next one.
+            for name in [FINAL_NOTE, UNANIMOUS_NOTE] {
+                if let Some(note) = read_note(storage, name)? {
+                    // A note about another head says nothing of this one.
+                    let _ = finality.offer(&note);
+                }
+            }
         }
         Ok(Self {
             finality,
@@ -322,7 +329,7 @@ impl Sealing {
                     }
                 }
                 Finding::EpochVouchedFor { number, note } => put_note(batch, &epoch_note(*number), note),
-                Finding::Disagreement { .. } | Finding::Unsealed(_) | Finding::Equivocation { .. } => {}
+                Finding::Disagreement { .. } | Finding::Uncounted(_) | Finding::Equivocation { .. } => {}
             }
         }
     }
@@ -348,6 +355,16 @@ impl<M: StateMachine> Replica<M> {
             Offered::Taken(findings) => Ok((self.found(findings), None)),
             elsewhere @ Offered::Elsewhere(..) => Ok((Step::empty(), Some(elsewhere))),
         }
+    }
+
+    /// Takes the note by which an epoch was vouched for while this replica was away, see [`Finality::vouched`].
+    ///
+    /// # Errors
+    ///
+    /// [`OfferError`]; nothing was taken from it.
+    pub fn vouched(&mut self, note: &str, root: &Digest) -> Result<Step<M>, OfferError> {
+        let findings = self.sealing.finality.vouched(note, root)?;
+        Ok(self.found(findings))
     }
 
     /// Which heads are final, and who has co-signed them.

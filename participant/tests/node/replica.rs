@@ -130,6 +130,9 @@ async fn answer(shared: Arc<Shared>, kind: RequestKind) {
             let note = shared.change(|ledger| ledger.head(shared.name, ledger.log.size()));
             responder.send(CheckpointResponse::Latest { note: Some(note), consistency: None }).await.ok();
         }
+        RequestKind::Checkpoint(CheckpointRequest::Vouched { .. }, responder) => {
+            responder.send(CheckpointResponse::Latest { note: None, consistency: None }).await.ok();
+        }
         RequestKind::Checkpoint(CheckpointRequest::Offer { note }, responder) => {
             shared.change(|ledger| ledger.cosigned.push(note));
             responder.send(CheckpointResponse::Taken { note: None, consistency: None }).await.ok();

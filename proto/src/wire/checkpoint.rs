@@ -13,6 +13,11 @@ pub enum CheckpointRequest {
         /// The text of the last note that the asker has seen.
         known: Option<String>,
     },
+    /// The checkpoint by which the replicas of the epoch before have vouched for an epoch, answered as a latest one.
+    Vouched {
+        /// Number of the epoch.
+        epoch: u64,
+    },
     /// Here is a checkpoint with at least one co-signature.
     Offer {
         /// The text of the note.

@@ -46,7 +46,7 @@ async fn answer(request: InboundRequest, blobs: Blobs) {
         RequestKind::Checkpoint(CheckpointRequest::Latest { .. }, responder) => {
             responder.send(CheckpointResponse::Latest { note: Some("note".into()), consistency: None }).await.ok();
         }
-        RequestKind::Checkpoint(CheckpointRequest::Offer { .. }, responder) => {
+        RequestKind::Checkpoint(CheckpointRequest::Offer { .. } | CheckpointRequest::Vouched { .. }, responder) => {
             responder.send(CheckpointResponse::Taken { note: None, consistency: None }).await.ok();
         }
         RequestKind::Events(EventsRequest { from }, responder) => {

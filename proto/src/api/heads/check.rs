@@ -1,6 +1,6 @@
 //! The one way of every call: it shows the head that is known, and the answer must go on from there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fedledger_ledger::{Digest, checkpoint::Checkpoint, note::SignedNote};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -102,11 +102,37 @@ impl ApiClient {
             return Ok(SeenHead::Consistent { newer: None, vouched: Vouched::NotYet });
         }
         let is_newer = known.is_none_or(|known| known.head.size() < served.size());
-        if let Err(other) = self.heads.take(served.clone(), note.clone()) {
-            let reason = "two final heads of one size have come meanwhile".to_owned();
-            return Err(self.conflict(&other, &served, &note, None, reason).await);
+        if let Err(current) = self.heads.take(known, served.clone(), note.clone()) {
+            self.follow_current(&served, &note, current).await?;
         }
         Ok(SeenHead::Consistent { newer: is_newer.then_some(note), vouched: Vouched::Final })
+    }
+
+    /// Compares the replica with a head that another call has brought meanwhile, perhaps from another replica. The next call
+    /// goes on from that one.
+    async fn follow_current(
+        &self,
+        served: &Checkpoint,
+        note: &SignedNote,
+        current: Arc<Known>,
+    ) -> Result<(), ApiError> {
+        if current.head.size() == served.size() {
+            return match current.head.root() == served.root() {
+                true => Ok(()),
+                false => {
+                    let reason = "two final heads of one size have come at once".to_owned();
+                    Err(self.conflict(&current, served, note, None, reason).await)
+                }
+            };
+        }
+        // The replica compares the head with its own log and refuses if that contradicts it; so what it answers agrees.
+        let (newest, proof) = self.shown(Some(&current)).await?;
+        match newest {
+            Some(newest) if self.head(&newest)?.size() >= current.head.size() => {
+                self.agree(Some(&current), &newest, proof.as_deref()).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The head that a note is about, if it goes on from the known one.

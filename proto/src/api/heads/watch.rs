@@ -112,12 +112,17 @@ impl HeadWatch {
         Ok(epoch.vouchers(&self.origin, note)?.is_final(epoch))
     }
 
-    /// Remembers a final head if it is the newest. Of one size there is but one: another one that was seen is given back.
-    pub fn take(&self, head: Checkpoint, note: SignedNote) -> Result<(), Arc<Known>> {
+    /// Remembers a final head that goes on from `known`, if it is larger. Where another head has become known meanwhile, that
+    /// one is given back: the new one is to be compared with it as well.
+    pub fn take(&self, known: Option<&Known>, head: Checkpoint, note: SignedNote) -> Result<(), Arc<Known>> {
         let mut state = self.state();
-        if let Some(known) = state.known.as_ref().filter(|known| known.head.size() >= head.size()) {
-            let is_other = known.head.size() == head.size() && known.head.root() != head.root();
-            return if is_other { Err(Arc::clone(known)) } else { Ok(()) };
+        if let Some(current) = &state.known
+            && known.map(Known::id) != Some(current.id())
+        {
+            return Err(Arc::clone(current));
+        }
+        if known.is_some_and(|known| known.head.size() >= head.size()) {
+            return Ok(());
         }
         state.known = Some(Arc::new(Known { head, note }));
         if state.saved_at.is_none_or(|at| at.elapsed() >= SAVE_INTERVAL) {

@@ -250,7 +250,11 @@ impl Contradictions {
     /// Convicts a signer of a head that contradicts the log, or keeps the head until that is possible.
     async fn accuse(&self, signer: &Signer, head: Head, note: SignedNote) -> Result<(), StorageError> {
         let key = *signer.key.public_key();
-        if self.known().is_settled(&key, head) || self.known().is_full(&key, head) {
+        let is_done = {
+            let known = self.known();
+            known.is_settled(&key, head) || known.is_full(&key, head)
+        };
+        if is_done {
             return Ok(());
         }
         let findings = &self.inner.findings;
@@ -296,7 +300,8 @@ impl Contradictions {
         let node = signer.node.clone();
         let recent = self.inner.handle.query(move |replica| replica.finality().note_from(&node, size)).await.flatten();
         let key = signer.key.public_key();
-        let (remembered, recent_by_key) = (self.known().remembered_note(key), self.known().recent_note(key));
+        let remembered = self.known().remembered_note(key);
+        let recent_by_key = self.known().recent_note(key);
         let mut found = None;
         let stored = read_notes(&**self.inner.handle.storage())?;
         let stored = stored.iter().filter_map(|note| SignedNote::parse(note).ok());

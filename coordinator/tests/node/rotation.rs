@@ -74,10 +74,11 @@ async fn rotate_key(cluster: &Cluster, site: u64, purpose: KeyPurpose) -> u64 {
     assert_eq!(request.keys.len(), 1);
     let key = &request.keys[0];
     let mut keys = NodeKeys { name: format!("site-{site}/replica"), ..NodeKeys::default() };
-    match purpose {
-        KeyPurpose::Transport => keys.transport_key = Some(key.new),
-        KeyPurpose::Cosign => keys.cosign_key = Some(key.new),
-        _ => panic!("{purpose:?} is not replaced here"),
+    if matches!(purpose, KeyPurpose::Transport) {
+        keys.transport_key = Some(key.new);
+    } else {
+        assert!(matches!(purpose, KeyPurpose::Cosign), "{purpose:?} is not replaced here");
+        keys.cosign_key = Some(key.new);
     }
     let action = Action::RotateKeys(RotateKeys {
         member: format!("site-{site}"),

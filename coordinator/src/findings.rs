@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_takes_the_room_of_another() {
         let folder = tempfile::tempdir().unwrap();
-        let (findings, _unsealed) = Findings::start(folder.path().join("evidence")).unwrap();
+        let (findings, _uncounted) = Findings::start(folder.path().join("evidence")).unwrap();
         for what in 0..100 {
             let kept = findings.evidence(&evidence(what, 1), key(1).public()).await;
             assert_eq!(kept, what < EVIDENCE_PER_KEY_MAX as u64, "{what}");
@@ -246,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn evidence_is_counted_once_it_is_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let (findings, _unsealed) = Findings::start(folder.path().to_owned()).unwrap();
+        let (findings, _uncounted) = Findings::start(folder.path().to_owned()).unwrap();
         let mut kept = findings.kept();
         let found = evidence(1, 1);
         findings.keep(vec![Finding::Equivocation { evidence: Box::new(found.clone()), key: key(1).public() }]);
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn contradictions_are_kept_until_they_are_settled() {
         let folder = tempfile::tempdir().unwrap();
-        let (findings, _unsealed) = Findings::start(folder.path().to_owned()).unwrap();
+        let (findings, _uncounted) = Findings::start(folder.path().to_owned()).unwrap();
         let (found, by) = (note(1, 1), key(1).public());
         assert!(findings.contradiction(&found, by).await);
         assert_eq!(findings.stored_contradictions().await.first().map(|stored| &stored.note), Some(&found));

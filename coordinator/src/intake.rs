@@ -158,13 +158,9 @@ impl Bringing {
             match self.handle.submit(self.promised.envelope.clone()).await {
                 Ok(_) => break,
                 Err(SubmitFailure::Stopping) => return,
-                Err(failure) if failure.is_transient() => {
+                Err(failure) if failure.is_transient() || is_ahead(&failure) => {
                     tracing::debug!(%failure, "a transaction that was promised is submitted again");
                     sleep(RETRY_PAUSE).await;
-                }
-                // After a power cut the log may be shorter than it was, until this replica has caught up.
-                Err(SubmitFailure::Refused(CoreError::Refused(Refusal::ExpiryTooFar { .. }))) => {
-                    sleep(RETRY_PAUSE).await
                 }
                 Err(failure @ SubmitFailure::Refused(_)) => {
                     tracing::error!(%failure, "a transaction that was promised does not come onto the ledger");
@@ -190,4 +186,10 @@ impl Bringing {
         let written = self.tasks.spawn_blocking(move || storage.write(&batch, durable));
         Ok(written.await.map_err(|_| SubmitFailure::Stopping)??)
     }
+}
+
+/// Whether a transaction that was once in time seems to expire too late: after a power cut the log may be shorter than it was,
+/// until this replica has caught up.
+const fn is_ahead(failure: &SubmitFailure) -> bool {
+    matches!(failure, SubmitFailure::Refused(CoreError::Refused(Refusal::ExpiryTooFar { .. })))
 }

@@ -213,13 +213,8 @@ fn verify_node(origin: &str, epoch: &Epoch, note: &SignedNote, node: &str) -> Re
     }))
 }
 
-/// Whether `key` has signed a note in the name of the log.
-pub(super) fn has_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> bool {
-    verified_log_line(origin, key, note).is_some()
-}
-
 /// The signature by `key` in the name of the log, if there is one and it verifies.
-fn verified_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> Option<NoteSignature> {
+pub(super) fn verified_log_line(origin: &str, key: &PublicKey, note: &SignedNote) -> Option<NoteSignature> {
     let key_id = KeyId::of(origin, SignatureType::Ed25519, key);
     let line = note.signatures().iter().find(|line| line.name() == origin && line.key_id() == key_id)?;
     note.verify(origin, key).is_ok().then(|| line.clone())

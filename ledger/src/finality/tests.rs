@@ -383,7 +383,6 @@ fn what_nobody_had_vouched_for_before_a_restart_is_still_not_vouched_for() {
     assert!(matches!(found.as_slice(), [Finding::EpochVouchedFor { number: 1, .. }, Finding::Final { size: 7, .. }]));
 }
 
-/// An epoch is known by its keys, not by its names: nobody has vouched for keys by using them.
 /// A replica that was away does not get the co-signatures any more by which an epoch was vouched for, but others have them.
 #[test]
 fn what_was_vouched_for_meanwhile_is_taken_with_its_note() {
@@ -424,6 +423,7 @@ fn two_heads_of_one_size_to_come_are_evidence_at_once() {
     assert_eq!(findings(&mut finality, &note(7, root("one"), &[2])), [], "the same once more");
 }
 
+/// An epoch is known by its keys, not by its names: nobody has vouched for keys by using them.
 #[test]
 fn exchanged_keys_do_not_vouch_for_themselves() {
     let old = Arc::new(epoch(0, 2, 1..=3));

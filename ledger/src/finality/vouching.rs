@@ -26,7 +26,8 @@ impl Finality {
         }
         let cosignatures = head::verified(&self.origin, &first.from, &note, |_| false)?;
         let vouching = cosignatures.iter().filter(|cosignature| cosignature.is_replica).count() as u64;
-        let is_signed = first.from.replicas.values().any(|keys| head::has_log_line(&self.origin, &keys.log, &note));
+        let mut log_keys = first.from.replicas.values().map(|keys| &keys.log);
+        let is_signed = log_keys.any(|key| head::verified_log_line(&self.origin, key, &note).is_some());
         if vouching < first.from.threshold || !is_signed {
             return Err(refused);
         }

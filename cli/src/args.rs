@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 /// Arguments of every command.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// A replica's directory or an exported bundle to read [env: FEDLEDGER_LEDGER]
+    /// A replica's directory, an exported bundle or a folder of tiles to read [env: FEDLEDGER_LEDGER]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Ledger")]
     pub ledger: Option<PathBuf>,
     /// URLs of replicas' APIs, separated by commas: the first that answers is asked, the others where it stalls

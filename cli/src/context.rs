@@ -36,6 +36,10 @@ impl Context {
     pub fn new(global: GlobalArgs) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::because(Exit::Failed, "cannot start", error))?;
+        if global.promise.is_some() && Level::from(global.wait_for) != Level::Accepted {
+            return Err(Failure::new(Exit::Usage, "only a transaction that is not waited for is promised")
+                .next("add --wait-for accepted, or leave out --promise"));
+        }
         Ok(Self { output: Output::new(&global), global, runtime })
     }
 
@@ -163,7 +167,8 @@ pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let read = File::open(path).and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes));
     read.map_err(|error| Failure::io("read", path, &error))?;
     if bytes.len() as u64 > limit {
-        let what = format!("{} is larger than {limit} bytes, so it is not what it should be", path.display());
+        let what =
+            format!("{} has more than {limit} bytes: no file of the kind that is wanted here has", path.display());
         return Err(Failure::new(Exit::Failed, what));
     }
     Ok(bytes)

@@ -66,10 +66,6 @@ impl Writer {
     /// The same, with what the replica or the ledger says against it.
     pub fn try_submit(&self, context: &Context, command: &Command) -> Result<Result<Submission, ApiError>, Failure> {
         let level = context.wait_for();
-        if context.promise().is_some() && level != Level::Accepted {
-            return Err(Failure::new(Exit::Usage, "only a transaction that is not waited for is promised")
-                .next("add --wait-for accepted, or leave out --promise"));
-        }
         let mut nonce = [0; 16];
         let random = getrandom::fill(&mut nonce);
         random.map_err(|error| Failure::because(Exit::Failed, "the system gives no random numbers", error))?;

@@ -175,13 +175,34 @@ fn a_replica_that_does_not_answer_is_named() {
 }
 
 #[test]
+fn a_promise_is_for_what_is_not_waited_for() {
+    let folder = provisioned();
+    let arguments = ["plan", "approve", "x", "--promise", "kept", "--connect", "https://127.0.0.1:1"];
+    assert_says(&failure(&fedledger(folder.path(), &arguments), 2), &["not waited for", "--wait-for accepted"]);
+}
+
+#[test]
+fn what_is_no_evidence_is_said_to_be_none_in_words() {
+    let folder = provisioned();
+    let genesis = "kits/genesis.cbor";
+    let genesis = if folder.path().join(genesis).exists() { genesis } else { "kits/cleveland/identity/genesis.cbor" };
+    let output = fedledger(folder.path(), &["evidence", "check", genesis, "--trust", genesis]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_says(&stdout(&output), &["convicts nobody"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_says(&said, &["expected array, found an item that begins with 0x", "evidence make"]);
+}
+
+#[test]
 fn of_several_replicas_each_is_tried() {
     let folder = provisioned();
     let identity = "kits/cleveland/identity";
     // Nothing listens on these ports.
     let urls = "https://127.0.0.1:1,https://127.0.0.1:2";
     let arguments = ["status", "--connect", urls, "--identity", identity];
-    assert_says(&failure(&fedledger(folder.path(), &arguments), 1), &["cannot reach https://127.0.0.1:1"]);
+    let said = failure(&fedledger(folder.path(), &arguments), 1);
+    assert_says(&said, &["cannot reach https://127.0.0.1:1", "cannot reach https://127.0.0.1:2"]);
+    assert_eq!(said.matches("of their consortium").count(), 1, "{said}");
     let arguments = ["status", "--connect", "https://127.0.0.1:1", "--connect", "ftp://b", "--identity", identity];
     assert_says(&failure(&fedledger(folder.path(), &arguments), 2), &["no API address"]);
     // The defaults name every replica.

@@ -4,7 +4,10 @@
 //! or unknown keys, no floats, nothing after the value. So a value has exactly one encoding, and a digest or signature
 //! over the received bytes covers everything that was understood from them.
 
+use std::fmt::Debug;
+
 use serde::{Serialize, de::DeserializeOwned};
+use serde_ipld_dagcbor::DecodeError;
 
 use crate::limits::CODEC_DEPTH_MAX;
 
@@ -51,7 +54,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], limit: usize) -> Re
         return Err(CodecError::TooLarge { size: bytes.len(), limit });
     }
     check_shape(bytes)?;
-    let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| malformed(&error))?;
     if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
 }
 
@@ -66,7 +69,19 @@ pub fn decode_view<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T,
         return Err(CodecError::TooLarge { size: bytes.len(), limit });
     }
     check_shape(bytes)?;
-    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
+    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| malformed(&error))
+}
+
+/// What the decoder says, in words: its own are those of a debugger.
+fn malformed<E: Debug>(error: &DecodeError<E>) -> CodecError {
+    CodecError::Malformed(match error {
+        DecodeError::Msg(message) => message.clone(),
+        DecodeError::Mismatch { name, found } => {
+            format!("expected {name}, found an item that begins with {found:#04x}")
+        }
+        DecodeError::Eof { name, .. } => format!("it ends within {name}"),
+        error => error.to_string(),
+    })
 }
 
 /// Whether `bytes` begin as a list does whose first item is the text `domain`.

@@ -98,6 +98,9 @@ fn list_evidence(context: &Context) -> Result<(), Failure> {
     let mut rows: Vec<EvidenceRow<'_>> = rows.collect();
     rows.sort_by_key(|row| row.record.index);
     context.output.array(&rows, || {
+        if rows.is_empty() {
+            return "nobody is recorded to have signed two histories".to_owned();
+        }
         let mut table = Table::new(&["evidence", "entry", "signed two histories"]);
         for row in &rows {
             let (index, culprits) = (row.record.index.to_string(), list(&row.record.culprits));

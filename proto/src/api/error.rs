@@ -165,8 +165,16 @@ impl ApiError {
 }
 
 /// Every error, which names its replica.
+/// What each replica said. What to do where one cannot be reached is said once for all of them.
 fn list(tried: &[ApiError]) -> String {
-    tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let said = tried.iter().map(|error| match error {
+        ApiError::Unreachable { url, reason } => format!("cannot reach {url}: {reason}"),
+        error => error.to_string(),
+    });
+    let said = said.collect::<Vec<_>>().join("; ");
+    let is_unreachable = tried.iter().any(|error| matches!(error, ApiError::Unreachable { .. }));
+    let advice = if is_unreachable { "; check that they run and that the identity is of their consortium" } else { "" };
+    said + advice
 }
 
 /// The innermost cause: the outer ones say "transport error".

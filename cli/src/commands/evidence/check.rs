@@ -99,19 +99,23 @@ impl HeadView {
 /// Says whom evidence convicts; a failure if nobody.
 pub(crate) fn check(context: &Context, path: &Path, signers: &Signers) -> Result<(), Failure> {
     let bytes = read_file(path, EVIDENCE_SIZE_BYTES_MAX as u64)?;
-    let view = EvidenceView::of(&bytes, signers);
+    let checked = EvidenceView::of(&bytes, signers);
+    let next = match &checked {
+        Err(EvidenceError::NobodySignedBoth) => {
+            "if keys have changed since the genesis file, give the chain of epochs with --epochs FILE; else ask for both \
+             signed heads"
+        }
+        _ => "ask whoever gave you the file for both signed heads: `fedledger evidence make` makes evidence of them",
+    };
     let view =
-        view.unwrap_or_else(|error| EvidenceView { problem: Some(error.to_string()), ..EvidenceView::default() });
+        checked.unwrap_or_else(|error| EvidenceView { problem: Some(error.to_string()), ..EvidenceView::default() });
     let view = EvidenceView { file: path.display().to_string(), ..view };
     context.output.object(EVIDENCE_SCHEMA, &view, || view.text(context))?;
     match view.problem {
         None => Ok(()),
         Some(problem) => {
             let failure = Failure::because(Exit::Mismatch, format!("{} convicts nobody", path.display()), problem);
-            Err(failure.next(
-                "if keys have changed since the genesis file, give the chain of epochs with --epochs FILE; else ask for \
-                 both signed heads",
-            ))
+            Err(failure.next(next))
         }
     }
 }

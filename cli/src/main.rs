@@ -30,6 +30,9 @@ use clap::Parser as _;
 use self::{args::Cli, context::Context, error::Failure};
 
 fn main() -> ExitCode {
+    // Tests end or slow down nodes at chosen points (variable `FAILPOINTS`); a release cannot be told to.
+    #[cfg(debug_assertions)]
+    let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
     logging::start(&cli.global, cli.command.is_daemon());
     match run(cli) {

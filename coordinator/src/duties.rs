@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use fail::fail_point;
 use fedledger_federation::{
     Command, Federation,
     command::{FileRef, OutputFiles, RoundKey},
@@ -148,6 +149,8 @@ impl Inner {
 
     /// The reason for which it was rejected, if it was.
     async fn submit_command(&self, command: &Command) -> Result<Option<String>, SubmitFailure> {
+        let kind = command.kind();
+        fail_point!(&format!("before-{kind}"), |_| std::process::abort());
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| SubmitFailure::Randomness(error.to_string()))?;
         let size = *self.handle.log_size().borrow();
@@ -156,11 +159,13 @@ impl Inner {
             author: self.key.public(),
             nonce: Nonce(nonce),
             not_after_index: size + VALIDITY_ENTRIES,
-            kind: command.kind().to_owned(),
+            kind: kind.to_owned(),
             payload: command.payload(),
         };
         let envelope = transaction.sign(&self.key).to_bytes();
-        Ok(self.handle.submit(envelope).await?.reason)
+        let reason = self.handle.submit(envelope).await?.reason;
+        fail_point!(&format!("after-{kind}"), |_| std::process::abort());
+        Ok(reason)
     }
 
     async fn check(&self, key: RoundKey, plan: Plan, cohort: usize, update: Update) {
@@ -240,6 +245,7 @@ impl Inner {
         let _permit = permit.map_err(|_| Failure::passing("the replica is stopping".to_owned()))?;
         let (blobs, threads) = (self.blobs.clone(), self.threads);
         let computed = tokio::task::spawn_blocking(move || {
+            fail_point!("aggregating", |_| std::process::abort());
             let open = |file: &FileRef| std::fs::File::open(blobs.path(&file.digest)).map(BufReader::new);
             let outputs = recipe.compute(open, threads)?;
             keep(&blobs, &outputs.weights)?;

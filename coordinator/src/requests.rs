@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use fail::fail_point;
 use fedledger_federation::member::NodeKind;
 use fedledger_ledger::{
     PublicKey,
@@ -202,6 +203,7 @@ impl Inner {
             let reason = "too many updates for one round: wait for the next one";
             return text(responder.refuse(Refusal::new(RefusalCode::Unavailable, reason)).await);
         }
+        fail_point!("uploading", |_| std::process::abort());
         let (incoming, file) = self.blobs.incoming().map_err(|error| error.to_string())?;
         let mut writer = tokio::fs::File::from_std(file);
         let receipt = responder.receive(&mut writer).await.map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, TcpListener, UdpSocket},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -29,6 +29,9 @@ const TEST_ROWS: &str = include_str!("../../../simulations/data/heart_test_rows.
 
 /// How often a condition is looked at before it counts as missed. Each look starts a process.
 const LOOKS_MAX: usize = 3000;
+
+/// How a process ends at a failpoint.
+const SIGABRT: i32 = 6;
 
 /// How long a command that goes on may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -54,17 +57,73 @@ impl Consortium {
         consortium.make_keys_on_site();
         consortium.ok(&["provision", "../consortium.toml", "--out", ".", "--requests", "../requests"]);
         consortium.install_on_site();
+        consortium.give_records();
         for site in SITES {
-            let participant = consortium.kits().join(site).join("participant");
+            consortium.start_node("coordinator", &format!("{site}/replica"), "");
+            consortium.start_node("participant", &format!("{site}/participant"), "");
+        }
+        consortium
+    }
+
+    /// The same, with keys that all come from provisioning, and with `FAILPOINTS` for every replica and every participant.
+    pub fn start_with_failpoints(replicas: &str, participants: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut consortium = Self { folder, nodes: Vec::new() };
+        fs::write(consortium.path("consortium.toml"), description()).unwrap();
+        consortium.ok(&["provision", "../consortium.toml", "--out", "."]);
+        consortium.give_records();
+        for site in SITES {
+            consortium.start_node("coordinator", &format!("{site}/replica"), replicas);
+            consortium.start_node("participant", &format!("{site}/participant"), participants);
+        }
+        consortium
+    }
+
+    /// Starts the nodes again that have ended at a failpoint; their names. What has ended otherwise fails the test.
+    pub fn revive(&mut self) -> Vec<String> {
+        let has_ended = |node: &mut Node| match node.child.try_wait().unwrap() {
+            None => false,
+            Some(status) => {
+                assert_eq!(status.signal(), Some(SIGABRT), "{} ended with {status}", node.name);
+                true
+            }
+        };
+        let ended: Vec<String> = self.nodes.extract_if(.., has_ended).map(|node| node.name).collect();
+        for name in &ended {
+            self.start_again(name);
+        }
+        ended
+    }
+
+    /// Starts a node, given as `SITE/replica` or `SITE/participant`.
+    pub fn start_again(&mut self, name: &str) {
+        let command = if name.ends_with("/replica") { "coordinator" } else { "participant" };
+        self.start_node(command, name, "");
+    }
+
+    /// Kills a node, given as `SITE/replica` or `SITE/participant`, as a power failure does.
+    pub fn kill(&mut self, name: &str) {
+        let position = self.nodes.iter().position(|node| node.name == name).unwrap();
+        let mut node = self.nodes.remove(position);
+        node.child.kill().unwrap();
+        node.child.wait().unwrap();
+    }
+
+    /// Sends a signal, such as `STOP` or `CONT`, to a node.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
+        let kill = format!("kill -{signal} {}", node.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Each hospital's own records.
+    fn give_records(&self) {
+        for site in SITES {
+            let participant = self.kits().join(site).join("participant");
             fs::write(participant.join("data.csv"), records(site)).unwrap();
             fs::write(participant.join("schema.toml"), SCHEMA).unwrap();
             fs::write(participant.join("heart_test_rows.json"), test_rows(site)).unwrap();
         }
-        for site in SITES {
-            consortium.start_node("coordinator", &format!("{site}/replica"));
-            consortium.start_node("participant", &format!("{site}/participant"));
-        }
-        consortium
     }
 
     /// Two hospitals draw their keys and write requests.
@@ -98,18 +157,20 @@ impl Consortium {
     /// Arguments with which a command opens the keys of a site.
     pub fn unlocking(&self, site: &str, arguments: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        if site == "va" {
-            all.extend(["--passphrase-file".to_owned(), self.path("va.passphrase").to_str().unwrap().to_owned()]);
+        let passphrase = self.path("va.passphrase");
+        if site == "va" && passphrase.exists() {
+            all.extend(["--passphrase-file".to_owned(), passphrase.to_str().unwrap().to_owned()]);
         }
         all
     }
 
-    fn start_node(&mut self, command: &str, name: &str) {
+    fn start_node(&mut self, command: &str, name: &str, failpoints: &str) {
         let log = self.path(&format!("{}.log", name.replace('/', "-")));
         let mut process = self::command(&self.kits());
+        process.env("FAILPOINTS", failpoints);
         let (site, _) = name.split_once('/').unwrap();
         process.args(self.unlocking(site, &[command, "--dir", name]));
-        process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(appending(&log));
         self.nodes.push(Node { name: name.to_owned(), log, child: process.spawn().unwrap() });
     }
 
@@ -158,6 +219,12 @@ impl Consortium {
         let arguments = [words(arguments), vec![OsStr::new("--json")]].concat();
         let text = self.ok(&arguments);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {text}"))
+    }
+
+    /// The same of a command that may fail.
+    pub fn json_if_ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Option<Value> {
+        let output = self.run(&[words(arguments), vec![OsStr::new("--json")]].concat());
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
     /// Runs a command that must end with this exit code; its stderr.
@@ -266,6 +333,11 @@ impl Drop for Watched {
 /// Runs the command line in a folder, without defaults from the environment.
 pub fn fedledger<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Output {
     command(folder).args(arguments).output().unwrap()
+}
+
+/// A log that goes on when the node is started again.
+fn appending(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).unwrap()
 }
 
 fn words<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<&OsStr> {

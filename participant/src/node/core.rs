@@ -204,7 +204,7 @@ pub struct Core {
     following: Option<String>,
     /// Log size from which on the node acts; none before a replica has answered.
     target: Option<u64>,
-    /// Whether the node has acted since the log was begun.
+    /// Whether the node has acted since it last began to catch up.
     acted: bool,
     /// Replicas that showed a history which is invalid or not this one.
     excluded: BTreeSet<String>,

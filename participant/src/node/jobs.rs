@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fail::fail_point;
 use fedledger_federation::{
     command::{FileRef, RoundKey},
     tensors::{self, Tensor},
@@ -80,13 +81,17 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     let mut failures = 0;
     loop {
         for replica in context.available(failures as usize) {
+            fail_point!("uploading", |_| std::process::abort());
             let sending = put(&context, &replica.key, file);
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
                 result = sending => result,
             };
             match result {
-                Ok(()) => return Some(Input::Uploaded(key)),
+                Ok(()) => {
+                    fail_point!("uploaded", |_| std::process::abort());
+                    return Some(Input::Uploaded(key));
+                }
                 Err(error) => tracing::debug!(replica = replica.name, %error, "uploading failed"),
             }
         }
@@ -136,6 +141,7 @@ fn train_blocking(
     weights: &[u8],
     stop: &CancellationToken,
 ) -> Result<TrainedUpdate, JobError> {
+    fail_point!("training", |_| std::process::abort());
     let base = tensors::read_f32(weights, &task.settings.architecture.layout()?)?;
     let outcome = match run(context, task, &base, stop) {
         // Left by a run with other data or settings, or damaged.
@@ -166,6 +172,7 @@ fn run(
     let mut save = |checkpoint: &LocalCheckpoint| {
         if stop.is_cancelled() || saved_at.elapsed() >= CHECKPOINT_INTERVAL {
             context.files.save_local_checkpoint(plan, round, checkpoint)?;
+            fail_point!("checkpointed", |_| std::process::abort());
             saved_at = Instant::now();
         }
         if stop.is_cancelled() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }

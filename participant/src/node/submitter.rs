@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
 use fedledger_federation::Command;
 use fedledger_ledger::{
     PublicKey,
@@ -48,13 +49,17 @@ pub async fn submit(
         failures = failures.saturating_add(1);
     };
     let mut turn = 0;
+    fail_point!(&format!("before-{}", command.kind()), |_| std::process::abort());
     loop {
         let answer = tokio::select! {
             () = stop.cancelled() => return None,
             answer = ask_all(&context, &request, turn) => answer,
         };
         match answer {
-            Some(Answer::Committed(index)) => return Some(Input::Committed { intent, index }),
+            Some(Answer::Committed(index)) => {
+                fail_point!(&format!("after-{}", command.kind()), |_| std::process::abort());
+                return Some(Input::Committed { intent, index });
+            }
             Some(Answer::Expired) => return Some(Input::Expired(intent)),
             Some(Answer::Redirect(_) | Answer::Failed) | None => {}
         }

@@ -335,6 +335,22 @@ fn new_versions_are_evaluated_once() {
 }
 
 #[test]
+fn a_version_that_came_while_nobody_was_followed_is_evaluated() {
+    let (mut ledger, key) = open_round();
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    let initial = *ledger.state().head("main").unwrap().0;
+    alpha.input(Input::Evaluated(initial, None));
+    alpha.input(Input::Lost { reason: "killed".to_owned() });
+    ledger.contribute("alpha", key, 0.5);
+    ledger.contribute("beta", key, 0.25);
+    let version = ledger.complete_round(key);
+    alpha.take();
+    alpha.follow("alpha", &ledger);
+    let evaluates = |output: &Output| matches!(output, Output::Evaluate(task) if task.version == version);
+    assert!(alpha.take().iter().any(evaluates));
+}
+
+#[test]
 fn updates_are_kept_while_replicas_may_need_them() {
     let mut ledger = Ledger::new();
     let id = ledger.start_plan(fedledger_federation::plan::Plan { rounds: 9, ..plan() }, &["alpha", "beta"]);

@@ -19,6 +19,8 @@ use crate::node::{error::HistoryError, event::NodeEvent, intent::Intent, witness
 impl Core {
     pub(super) fn on_following(&mut self, replica: String, next: u64) {
         self.target = Some(next);
+        // What comes first has happened while nobody was followed.
+        self.acted &= self.size() >= next;
         self.ahead = (self.size(), 0);
         self.report(NodeEvent::Connected { replica: replica.clone() });
         self.following = Some(replica);

@@ -1,0 +1,88 @@
+//! Nodes that end at every step of a round: the round is finished, and nobody can tell the result from the undisturbed one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::nodes::{Consortium, SITES};
+
+/// Three rounds with a server optimiser, whose state is part of every version. All four hospitals must contribute.
+const PLAN: &str = include_str!("adam.toml");
+
+/// Steps of training that take long enough for local checkpoints.
+const LONG_TRAINING: &str = "steps = 50000";
+
+/// Where a replica is killed in the second round: whoever leads when the step comes; for the aggregation and for
+/// attestations, every replica.
+const REPLICA_STEPS: [&str; 10] = [
+    "before-OpenRound",
+    "after-OpenRound",
+    "uploading",
+    "before-CloseRound",
+    "after-CloseRound",
+    "aggregating",
+    "before-CommitVersion",
+    "after-CommitVersion",
+    "before-AttestVersion",
+    "after-AttestVersion",
+];
+
+/// Where every participant is killed in the second round.
+const PARTICIPANT_STEPS: [&str; 9] = [
+    "before-JoinRound",
+    "after-JoinRound",
+    "training",
+    "checkpointed",
+    "uploading",
+    "uploaded",
+    "before-Contribute",
+    "after-Contribute",
+    "before-Evaluate",
+];
+
+#[test]
+fn a_coordinator_killed_at_any_step_of_a_round_changes_no_byte_of_any_version() {
+    let undisturbed = trained(PLAN, "", "");
+    for step in REPLICA_STEPS {
+        assert_eq!(trained(PLAN, &format!("{step}=1*off->1*return"), ""), undisturbed, "killed {step}");
+    }
+}
+
+#[test]
+fn a_participant_killed_at_any_step_of_a_round_contributes_the_same_and_once() {
+    let plan = PLAN.replace("steps = 20", LONG_TRAINING);
+    let undisturbed = trained(&plan, "", "");
+    for step in PARTICIPANT_STEPS {
+        assert_eq!(trained(&plan, "", &format!("{step}=1*off->1*return")), undisturbed, "killed {step}");
+    }
+}
+
+/// The versions by number that a plan leads to whose nodes end at these failpoints, and are started again. A version names
+/// its weights, the optimiser's state and the contributions by their digests, and nothing that depends on who led.
+fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, String> {
+    let mut consortium = Consortium::start_with_failpoints(replicas, participants);
+    consortium.wait(&["status"], |status| status["leader"].is_string());
+    let plan = consortium.start_plan(plan);
+    let mut killed = BTreeSet::new();
+    let evaluated = |version: &Value| version["evaluations"].as_object().is_some_and(|all| all.len() == SITES.len());
+    // What is asked for is not there while there is no majority, or before there is a third version.
+    while !consortium.json_if_ok(&["show", "v3"]).is_some_and(|version| evaluated(&version)) {
+        killed.extend(consortium.revive());
+        let view = consortium.json_if_ok(&["plan", "show", &plan]);
+        assert!(view.is_none_or(|view| view["status"] != "stopped"), "a round was given up");
+    }
+    // Nobody is left who has yet to end.
+    killed.extend(consortium.revive());
+    let expected = !replicas.is_empty() || !participants.is_empty();
+    assert_eq!(!killed.is_empty(), expected, "killed: {killed:?}");
+
+    for row in consortium.json(&["round", "list"]).as_array().unwrap() {
+        assert_eq!((&row["attempt"], &row["phase"]), (&1.into(), &"completed".into()), "{row}");
+        assert_eq!(row["contributed"].as_array().unwrap().len(), SITES.len(), "{row}");
+    }
+    let report = consortium.json(&["verify", "va/replica"]);
+    assert_eq!((&report["ok"], &report["versions_recomputed"]), (&true.into(), &4.into()), "{report}");
+    let log = consortium.json(&["log"]);
+    let version = |row: &Value| (row["number"].as_u64().unwrap(), row["version"].as_str().unwrap().to_owned());
+    log.as_array().unwrap().iter().map(version).collect()
+}

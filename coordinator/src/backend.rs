@@ -16,7 +16,7 @@ use fedledger_ledger::{
     storage::{LogStorage, notes::read_note},
 };
 use fedledger_proto::{
-    api::{HeadAnswer, HeadId, Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
+    api::{HeadAnswer, HeadId, Level, NodeStatus, PeerStatus, RaftRole, SealStatus, limits::PLANS_MAX},
     endpoint::Endpoint,
 };
 use tokio::sync::watch;
@@ -145,6 +145,8 @@ impl Backend for ReplicaBackend {
         let asked = self.handle.query(Standing::of).await.ok_or(ReadError::Stopping)?;
         let Standing { status, consortium, chain, size, root, checkpoint, epoch, seal, cosigned_size, cosigned } =
             asked;
+        let mut progress = self.handle.progress().await.ok_or(ReadError::Stopping)?;
+        progress.truncate(PLANS_MAX);
         let connected = self.endpoint.connected().borrow().clone();
         let name = |key: &PublicKey| {
             let view = self.view.read();
@@ -188,6 +190,7 @@ impl Backend for ReplicaBackend {
                 Some(time_s) => Some(time_s),
                 None => self.stored_time_s()?,
             },
+            progress,
         })
     }
 

@@ -7,7 +7,7 @@ mod task;
 
 use std::{sync::Arc, time::Duration};
 
-use fedledger_federation::Federation;
+use fedledger_federation::{Federation, progress::PlanProgress};
 use fedledger_ledger::{
     Digest,
     consensus::{ReplicaId, Status},
@@ -93,6 +93,8 @@ pub enum Event {
         /// Whether it is taken.
         reply: oneshot::Sender<Result<(), OfferError>>,
     },
+    /// Somebody asks where the plans stand.
+    Progress(oneshot::Sender<Vec<PlanProgress>>),
     /// What became of a duty.
     Report(fedledger_federation::conductor::Report),
     /// The node stops.
@@ -316,6 +318,13 @@ impl Handle {
             let _ = reply.send(question(replica));
         });
         self.send(Event::Query(query)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Where the plans stand that are carried out, as this replica sees it; `None` when the node stops.
+    pub async fn progress(&self) -> Option<Vec<PlanProgress>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Progress(reply)).await.ok()?;
         answer.await.ok()
     }
 

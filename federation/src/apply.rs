@@ -1,10 +1,11 @@
 //! What each command does: check everything, then change.
 
 mod branches;
+pub(crate) mod certificate;
 mod evidence;
 mod governance;
 mod membership;
-mod plans;
+pub(crate) mod plans;
 pub(crate) mod rounds;
 pub(crate) mod versions;
 
@@ -43,6 +44,10 @@ pub(crate) fn apply(
         Command::WithdrawConsent(command) => plans::withdraw(state, context, &command),
         Command::StartPlan(command) => plans::start(state, context, &command),
         Command::StopPlan(command) => plans::stop(state, context, &command),
+        Command::PausePlan(command) => plans::pause(state, context, command),
+        Command::ResumePlan(command) => plans::resume(state, context, command),
+        Command::CancelPlan(command) => plans::cancel(state, context, command),
+        Command::StopEarly(command) => plans::stop_early(state, context, &command),
         Command::OpenRound(command) => rounds::open(state, context, command),
         Command::JoinRound(command) => rounds::join(state, context, &command),
         Command::DeclineRound(command) => rounds::decline(state, context, command),

@@ -7,9 +7,17 @@ use crate::{command::RoundKey, member::MemberId};
 /// The participants of a round: all of `enrolled`, or `size` of them drawn by a hash that nobody can steer once the plan and
 /// the base version stand.
 ///
+/// Members that the plan requires are in it, as far as they are enrolled; lots are drawn for the other places.
+///
 /// The draw takes the members with the smallest SHA-256(seed || member id), where seed = SHA-256("fedledger/v1/cohort" ||
 /// plan || base weights || round || attempt), the numbers as eight big-endian bytes. The result is in the order of ids.
-pub fn draw(enrolled: &[MemberId], size: Option<u64>, key: &RoundKey, base_weights: &Digest) -> Vec<MemberId> {
+pub fn draw(
+    enrolled: &[MemberId],
+    required: &[MemberId],
+    size: Option<u64>,
+    key: &RoundKey,
+    base_weights: &Digest,
+) -> Vec<MemberId> {
     let size = size.map_or(enrolled.len(), |size| usize::try_from(size).unwrap_or(usize::MAX));
     if size >= enrolled.len() {
         return enrolled.to_vec();
@@ -21,10 +29,11 @@ pub fn draw(enrolled: &[MemberId], size: Option<u64>, key: &RoundKey, base_weigh
         &key.round.to_be_bytes(),
         &key.attempt.to_be_bytes(),
     ]);
-    let mut lots: Vec<(Digest, &MemberId)> =
-        enrolled.iter().map(|member| (Digest::of_parts(&[seed.as_bytes(), member.as_bytes()]), member)).collect();
+    let lot = |member: &MemberId| Digest::of_parts(&[seed.as_bytes(), member.as_bytes()]);
+    let mut lots: Vec<(bool, Digest, &MemberId)> =
+        enrolled.iter().map(|member| (!required.contains(member), lot(member), member)).collect();
     lots.sort();
-    let mut cohort: Vec<MemberId> = lots.into_iter().take(size).map(|(_, member)| member.clone()).collect();
+    let mut cohort: Vec<MemberId> = lots.into_iter().take(size).map(|(_, _, member)| member.clone()).collect();
     cohort.sort();
     cohort
 }
@@ -46,25 +55,35 @@ mod tests {
     #[test]
     fn everybody_takes_part_unless_the_plan_wants_fewer() {
         let base = Digest::of(b"base");
-        assert_eq!(draw(&enrolled(5), None, &key(1), &base), enrolled(5));
-        assert_eq!(draw(&enrolled(5), Some(9), &key(1), &base), enrolled(5));
+        assert_eq!(draw(&enrolled(5), &[], None, &key(1), &base), enrolled(5));
+        assert_eq!(draw(&enrolled(5), &[], Some(9), &key(1), &base), enrolled(5));
     }
 
     #[test]
     fn the_draw_depends_on_round_and_base_and_on_nothing_else() {
         let base = Digest::of(b"base");
-        let first = draw(&enrolled(100), Some(10), &key(1), &base);
-        assert_eq!(first, draw(&enrolled(100), Some(10), &key(1), &base));
-        assert_ne!(first, draw(&enrolled(100), Some(10), &key(2), &base));
-        assert_ne!(first, draw(&enrolled(100), Some(10), &key(1), &Digest::of(b"other")));
+        let first = draw(&enrolled(100), &[], Some(10), &key(1), &base);
+        assert_eq!(first, draw(&enrolled(100), &[], Some(10), &key(1), &base));
+        assert_ne!(first, draw(&enrolled(100), &[], Some(10), &key(2), &base));
+        assert_ne!(first, draw(&enrolled(100), &[], Some(10), &key(1), &Digest::of(b"other")));
         assert!(first.is_sorted() && first.len() == 10);
+    }
+
+    #[test]
+    fn who_is_required_is_always_drawn() {
+        let required = ["site-003".to_owned(), "site-017".to_owned(), "stranger".to_owned()];
+        for round in 1..=50 {
+            let cohort = draw(&enrolled(20), &required, Some(4), &key(round), &Digest::of(b"base"));
+            assert!(cohort.len() == 4 && required[..2].iter().all(|member| cohort.contains(member)), "{cohort:?}");
+            assert!(cohort.is_sorted() && !cohort.contains(&required[2]));
+        }
     }
 
     #[test]
     fn the_draw_is_fair() {
         let mut counts = BTreeMap::<MemberId, u32>::new();
         for round in 1..=2000 {
-            for member in draw(&enrolled(20), Some(5), &key(round), &Digest::of(b"base")) {
+            for member in draw(&enrolled(20), &[], Some(5), &key(round), &Digest::of(b"base")) {
                 *counts.entry(member).or_default() += 1;
             }
         }

@@ -19,6 +19,7 @@ use crate::{
 /// A transaction's kind and payload, decoded. As JSON, which is a view only, it is the payload alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and plans are proposed once")]
 pub enum Command {
     /// An operator puts a plan before the hospitals.
     ProposePlan(Plan),
@@ -30,6 +31,14 @@ pub enum Command {
     StartPlan(StartPlan),
     /// An operator stops a plan, at once or after the round in progress.
     StopPlan(StopPlan),
+    /// An operator has a plan wait.
+    PausePlan(PausePlan),
+    /// An operator has a paused plan go on.
+    ResumePlan(ResumePlan),
+    /// An operator takes back a plan that was never started.
+    CancelPlan(CancelPlan),
+    /// The coordinator ends a plan whose condition for stopping early holds.
+    StopEarly(StopEarly),
     /// The coordinator opens an attempt at a round.
     OpenRound(OpenRound),
     /// A participant will train.
@@ -68,6 +77,9 @@ pub enum Command {
 pub struct ApprovePlan {
     /// Id of the plan.
     pub plan: Digest,
+    /// Training examples that the hospital will take part with; plans with a minimum share of examples ask for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<u64>,
 }
 
 /// Withdraws consent.
@@ -98,6 +110,46 @@ pub struct StopPlan {
     pub drain: bool,
     /// Why, in words.
     pub reason: String,
+}
+
+/// Has a plan wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PausePlan {
+    /// Id of the plan.
+    pub plan: Digest,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Has a paused plan go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumePlan {
+    /// Id of the plan.
+    pub plan: Digest,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Takes back a plan that was never started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelPlan {
+    /// Id of the plan.
+    pub plan: Digest,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Ends a plan whose condition for stopping early holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopEarly {
+    /// Id of the plan.
+    pub plan: Digest,
+    /// The version after which it holds, which is the head of the plan's branch.
+    pub version: VersionId,
 }
 
 /// Names an attempt at a round.
@@ -189,6 +241,9 @@ pub struct AbandonRound {
     pub key: RoundKey,
     /// Code of the reason.
     pub reason: String,
+    /// Contributions that could not have been aggregated, with the code of the reason (`blob_lost`, ...).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub excluded: BTreeMap<MemberId, String>,
 }
 
 /// A file: SHA-256 and size in bytes.
@@ -307,6 +362,10 @@ impl Command {
             "WithdrawConsent" => Self::WithdrawConsent(decode(payload)?),
             "StartPlan" => Self::StartPlan(decode(payload)?),
             "StopPlan" => Self::StopPlan(decode(payload)?),
+            "PausePlan" => Self::PausePlan(decode(payload)?),
+            "ResumePlan" => Self::ResumePlan(decode(payload)?),
+            "CancelPlan" => Self::CancelPlan(decode(payload)?),
+            "StopEarly" => Self::StopEarly(decode(payload)?),
             "OpenRound" => Self::OpenRound(decode(payload)?),
             "JoinRound" => Self::JoinRound(decode(payload)?),
             "DeclineRound" => Self::DeclineRound(decode(payload)?),
@@ -334,6 +393,10 @@ impl Command {
             Self::WithdrawConsent(_) => "WithdrawConsent",
             Self::StartPlan(_) => "StartPlan",
             Self::StopPlan(_) => "StopPlan",
+            Self::PausePlan(_) => "PausePlan",
+            Self::ResumePlan(_) => "ResumePlan",
+            Self::CancelPlan(_) => "CancelPlan",
+            Self::StopEarly(_) => "StopEarly",
             Self::OpenRound(_) => "OpenRound",
             Self::JoinRound(_) => "JoinRound",
             Self::DeclineRound(_) => "DeclineRound",
@@ -360,6 +423,10 @@ impl Command {
             Self::WithdrawConsent(command) => codec::encode(command),
             Self::StartPlan(command) => codec::encode(command),
             Self::StopPlan(command) => codec::encode(command),
+            Self::PausePlan(command) => codec::encode(command),
+            Self::ResumePlan(command) => codec::encode(command),
+            Self::CancelPlan(command) => codec::encode(command),
+            Self::StopEarly(command) => codec::encode(command),
             Self::OpenRound(command) => codec::encode(command),
             Self::JoinRound(command) => codec::encode(command),
             Self::DeclineRound(command) => codec::encode(command),

@@ -25,6 +25,29 @@ impl Decimal {
         &self.0
     }
 
+    /// The number as numerator and denominator, a power of ten. Neither has more digits than a decimal has characters.
+    pub fn ratio(&self) -> (i128, i128) {
+        let (mut numerator, mut denominator, mut after_point) = (0_i128, 1_i128, false);
+        for byte in self.0.bytes() {
+            match byte {
+                b'.' => after_point = true,
+                b'0'..=b'9' => {
+                    numerator = numerator * 10 + i128::from(byte - b'0');
+                    denominator *= if after_point { 10 } else { 1 };
+                }
+                _ => {}
+            }
+        }
+        (if self.0.starts_with('-') { -numerator } else { numerator }, denominator)
+    }
+
+    /// The number in millionths, as metrics are recorded; none where it is no whole number of them or too large.
+    pub fn millionths(&self) -> Option<i64> {
+        let (numerator, denominator) = self.ratio();
+        let scaled = numerator * 1_000_000;
+        if scaled % denominator == 0 { i64::try_from(scaled / denominator).ok() } else { None }
+    }
+
     /// Whether the number is above zero.
     pub fn is_positive(&self) -> bool {
         !self.0.starts_with('-') && self.0.bytes().any(|b| matches!(b, b'1'..=b'9'))
@@ -83,6 +106,22 @@ mod tests {
             assert!(text.parse::<Decimal>().is_err(), "{text:?} was accepted");
         }
         assert!("1".repeat(LENGTH_MAX + 1).parse::<Decimal>().is_err());
+    }
+
+    #[test]
+    fn integers_stand_for_decimals_exactly() {
+        let decimal = |text: &str| text.parse::<Decimal>().unwrap();
+        for (text, ratio) in [("0.75", (75, 100)), ("-2.5", (-25, 10)), ("10", (10, 1)), ("-0", (0, 1))] {
+            assert_eq!(decimal(text).ratio(), ratio);
+        }
+        assert_eq!(decimal("0.812345").millionths(), Some(812_345));
+        assert_eq!(decimal("-0.1000000000").millionths(), Some(-100_000));
+        assert_eq!(decimal("0.0000001").millionths(), None);
+        // As long as decimals can be.
+        for text in ["9".repeat(LENGTH_MAX), format!("0.{}", "9".repeat(LENGTH_MAX - 2))] {
+            assert_eq!(decimal(&text).millionths(), None);
+            assert!(decimal(&text).ratio().0 > 0);
+        }
     }
 
     #[test]

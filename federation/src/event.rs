@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use fedledger_ledger::Digest;
 use serde::Serialize;
 
-use crate::{command::RoundKey, content_id::VersionId, governance::ProposalStatus, member::MemberId};
+use crate::{
+    command::RoundKey, content_id::VersionId, early_stopping::EarlyStop, governance::ProposalStatus, member::MemberId,
+    quorum::Quorum,
+};
 
 /// What an accepted transaction brought about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,12 +20,16 @@ pub enum Event {
     ConsentWithdrawn { plan: Digest, member: MemberId },
     PlanStarted { plan: Digest },
     PlanStopped { plan: Digest, drain: bool },
+    PlanPaused { plan: Digest },
+    PlanResumed { plan: Digest },
+    PlanCancelled { plan: Digest },
+    PlanStoppedEarly { plan: Digest, stop: EarlyStop },
     RoundOpened { key: RoundKey, base: VersionId, cohort: Vec<MemberId> },
     RoundJoined { key: RoundKey, member: MemberId },
     RoundDeclined { key: RoundKey, member: MemberId },
     Contributed { key: RoundKey, member: MemberId, update: Digest },
     RoundClosed { key: RoundKey, certificate: Certificate },
-    RoundAbandoned { key: RoundKey, reason: String, plan_stopped: bool },
+    RoundAbandoned { key: RoundKey, reason: String, plan_stopped: bool, certificate: Certificate },
     VersionProposed { version: VersionId },
     VersionAttested { version: VersionId, number: u64, branch: String, moved: bool, plan_finished: bool },
     AttestationRecorded { version: VersionId, agrees: bool },
@@ -66,8 +73,10 @@ impl Consequences {
     }
 }
 
-/// The round's certificate: everyone enrolled, and what became of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// The certificate of an attempt at a round: everyone enrolled, what became of them and when, and whether it was enough.
+///
+/// Indexes are places in the ledger; the first seal at or after one tells the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
     /// Participants that have consented to the plan.
     pub enrolled: Vec<MemberId>,
@@ -83,4 +92,29 @@ pub struct Certificate {
     pub excluded: BTreeMap<MemberId, String>,
     /// Those that did neither contribute nor decline, and how far they came.
     pub missing: BTreeMap<MemberId, String>,
+    /// The contributions that count, held against what the plan wants.
+    pub quorum: Quorum,
+    /// Index of the attempt's opening.
+    pub opened_index: u64,
+    /// Index of the entry that fixed the contributions or gave the attempt up.
+    pub ended_index: Option<u64>,
+    /// Index of each step of those selected.
+    pub steps: BTreeMap<MemberId, Steps>,
+}
+
+/// When a participant did what in a round, as places in the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Steps {
+    /// It joined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joined: Option<u64>,
+    /// It declined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declined: Option<u64>,
+    /// It contributed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contributed: Option<u64>,
+    /// The members excluded it, or took its role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<u64>,
 }

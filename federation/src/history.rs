@@ -10,11 +10,13 @@ mod entry;
 mod export;
 mod files;
 mod proofs;
+mod refused;
 mod replay;
 mod sizes;
 mod storage;
 mod tile_source;
 mod tiles;
+mod times;
 
 use std::{
     collections::BTreeMap,
@@ -35,13 +37,15 @@ pub use self::{
     export::{ExportError, ExportOptions, Exported, export},
     files::{NamedFile, named_files},
     proofs::{Proofs, ProveError, Wanted},
+    refused::{REFUSED_PER_ROUND_MAX, RefusedContribution},
     sizes::FinalSizes,
     storage::StorageSource,
     tile_source::{CHECKPOINT_FILE, TileSource},
     tiles::{NotedCheckpoint, TilesError, write_tiles},
+    times::SealTimes,
 };
 pub(crate) use self::{files::hash, replay::replay};
-use crate::{Event, Federation, VersionId, member::Genesis, verify::Problem};
+use crate::{Event, Federation, VersionId, command::RoundKey, member::Genesis, verify::Problem};
 
 /// Where a history comes from.
 pub trait Source {
@@ -226,6 +230,10 @@ pub struct History {
     pub entries: Vec<EntryView>,
     /// Index of the entry that made a version attested, for each that is.
     pub attested: BTreeMap<VersionId, u64>,
+    /// Contributions that were refused, by attempt; at most [`REFUSED_PER_ROUND_MAX`] of each.
+    pub refused: BTreeMap<RoundKey, Vec<RefusedContribution>>,
+    /// When things happened.
+    pub times: SealTimes,
     /// How many entries the source's notes show to be final.
     pub sizes: FinalSizes,
 }
@@ -233,7 +241,7 @@ pub struct History {
 /// What [`History::read`] keeps beside the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Keep {
-    /// Nothing: memory does not grow with the number of entries.
+    /// Nothing: memory grows with what was accepted, not with the number of entries.
     #[default]
     State,
     /// A view of every entry.
@@ -253,8 +261,11 @@ impl History {
         let noted = notes.iter().filter_map(|note| noted_size(&note.text));
         let mut heads = Heads::new(origin(log.machine().consortium()), &log, noted);
         let (mut entries, mut attested) = (Vec::new(), BTreeMap::new());
+        let (mut refused, mut times) = (BTreeMap::new(), SealTimes::default());
         replay(&mut log, source, threads, |log, entry| {
             heads.visit(log, &entry.leaf);
+            times.visit(entry);
+            refused::remember(&mut refused, refused::refused(log.machine(), entry));
             match &entry.result {
                 Some(Ok(Event::VersionAttested { version, .. })) => {
                     attested.insert(*version, entry.leaf.index);
@@ -269,7 +280,7 @@ impl History {
             }
         })?;
         let sizes = FinalSizes::shown_by(&heads, &notes);
-        Ok(Self { log, entries, attested, sizes })
+        Ok(Self { log, entries, attested, refused, times, sizes })
     }
 
     /// The state at the end.

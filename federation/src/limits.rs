@@ -42,3 +42,6 @@ pub const OPEN_PROPOSALS_PER_MEMBER_MAX: usize = 8;
 
 /// Longest time for voting, in log entries.
 pub const PROPOSAL_VALIDITY_ENTRIES_MAX: u64 = 1_000_000;
+
+/// Most names of members or replicas that the progress of a plan gives; it says how many there are.
+pub const PROGRESS_NAMES_MAX: usize = 32;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     architecture::{Architecture, ArchitectureError},
     decimal::{Decimal, DecimalError},
+    early_stopping::{EarlyStopping, EarlyStoppingError},
     limits::{
         ATTEMPTS_MAX, EXAMPLE_SCALE_MAX, MEMBERS_MAX, NAME_LENGTH_MAX, ROUND_DURATION_MS_MAX, ROUNDS_MAX,
         TEXT_LENGTH_MAX,
@@ -45,6 +46,9 @@ pub struct Plan {
     /// What contributions must have been made with.
     #[serde(default)]
     pub requirements: Requirements,
+    /// When no further round is worth its while; every round is carried out where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
 }
 
 /// Local training in one round.
@@ -142,9 +146,13 @@ pub struct Participation {
     /// Members without whose contribution a round does not count.
     #[serde(default)]
     pub required_members: Vec<MemberId>,
+    /// Share of the cohort's training examples, above 0 and at most 1, below whose contributions a round does not count.
+    /// A hospital declares its examples with its consent; once it contributes, its contribution says how many they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_example_share: Option<Decimal>,
     /// Time for contributions, in milliseconds on the leader's clock; a round closes earlier when all have contributed.
     pub round_duration_ms: u64,
-    /// Attempts at one round before the plan stops.
+    /// Attempts at one round before the plan stops; with 1, the first that does not meet the quorum stops it.
     #[serde(default = "default_attempts")]
     pub attempts: u64,
 }
@@ -198,6 +206,9 @@ pub enum PlanError {
     /// Not a decimal number.
     #[error(transparent)]
     NotDecimal(#[from] DecimalError),
+    /// The condition for stopping early means nothing.
+    #[error("early_stopping: {0}")]
+    EarlyStopping(#[from] EarlyStoppingError),
 }
 
 fn default_branch() -> String {
@@ -232,6 +243,7 @@ impl Plan {
         self.training.check()?;
         self.aggregation.check()?;
         range("rounds", self.rounds, 1, ROUNDS_MAX)?;
+        self.early_stopping.as_ref().map_or(Ok(()), EarlyStopping::check)?;
         self.participation.check()
     }
 }
@@ -301,6 +313,13 @@ impl Participation {
         range("participation.attempts", self.attempts, 1, ATTEMPTS_MAX)?;
         let cohort_size_max = self.cohort_size.unwrap_or(MEMBERS_MAX as u64);
         range("participation.cohort_size", cohort_size_max, self.minimum_participants, MEMBERS_MAX as u64)?;
+        if let Some(share) = &self.minimum_example_share {
+            let (numerator, denominator) = share.ratio();
+            if numerator <= 0 || numerator > denominator {
+                let (field, allowed) = ("participation.minimum_example_share", "a number above 0 and at most 1");
+                return Err(PlanError::Decimal { field, found: share.clone(), allowed });
+            }
+        }
         let sorted = self.required_members.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
         let fits = self.required_members.len() as u64 <= cohort_size_max;
         if sorted && fits { Ok(()) } else { Err(PlanError::RequiredMembers) }

@@ -1,12 +1,13 @@
 //! Records: what the replicated state remembers of plans, rounds, contributions and versions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     command::{Contribute, Metrics, OutputFiles, RoundKey},
     content_id::VersionId,
+    early_stopping::EarlyStop,
     manifest::Manifest,
     member::{Member, MemberId},
     plan::Plan,
@@ -30,16 +31,31 @@ pub struct PlanRecord {
     pub plan: Plan,
     /// Index of its proposal.
     pub proposed_index: u64,
-    /// Members that consent.
-    pub consents: BTreeSet<MemberId>,
+    /// Members that consent, and what each has said with that.
+    pub consents: BTreeMap<MemberId, Consent>,
     /// Where it stands.
     pub status: PlanStatus,
+    /// Index of the entry since which it stands there.
+    pub status_index: u64,
+    /// Why, in words or as the code of an abandoned round's reason, if somebody has said so.
+    pub status_reason: Option<String>,
+    /// The version after which its condition for stopping early held.
+    pub early_stop: Option<EarlyStop>,
     /// The round to be opened next, from 1.
     pub next_round: u64,
     /// The attempt at it, from 1.
     pub next_attempt: u64,
     /// The attempt in progress.
     pub open: Option<RoundKey>,
+}
+
+/// A hospital's consent to a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// Index of the entry by which it was given.
+    pub index: u64,
+    /// Training examples that the hospital has declared, if it has.
+    pub examples: Option<u64>,
 }
 
 /// Where a plan stands.
@@ -50,11 +66,15 @@ pub enum PlanStatus {
     Proposed,
     /// Rounds are opened.
     Running,
+    /// The round in progress takes contributions and is not closed, and no other is opened, until it is resumed.
+    Paused,
     /// The round in progress is finished, then the plan stops.
     Draining,
     /// Stopped; it can be started again.
     Stopped,
-    /// Every round is done.
+    /// Taken back before it was ever started, for good.
+    Cancelled,
+    /// Every round is done, or as many as its condition for stopping early wanted.
     Finished,
 }
 
@@ -64,10 +84,22 @@ impl PlanStatus {
         match self {
             Self::Proposed => "proposed",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
+            Self::Cancelled => "cancelled",
             Self::Finished => "finished",
         }
+    }
+
+    /// Whether it is being carried out: it holds its branch, and participants keep what they need for it.
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Draining)
+    }
+
+    /// Whether nothing can come of it any more.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Finished)
     }
 }
 
@@ -78,6 +110,11 @@ pub struct RoundRecord {
     pub base: VersionId,
     /// The participants selected.
     pub cohort: Vec<MemberId>,
+    /// Training examples that the participants selected had declared at the opening, for plans with a minimum share.
+    pub declared_examples: BTreeMap<MemberId, u64>,
+    /// Members that consented to the plan when contributions were fixed or the attempt was given up, where that is not
+    /// the cohort.
+    pub enrolled: Option<Vec<MemberId>>,
     /// Time for contributions, in milliseconds.
     pub duration_ms: u64,
     /// Index of its opening.
@@ -103,6 +140,10 @@ pub enum Phase {
     },
     /// It led to an attested version.
     Completed {
+        /// Index of the certificate.
+        index: u64,
+        /// Index of the entry with which the version was attested.
+        completed_index: u64,
         /// Contributions left out, with the code of the reason.
         excluded: BTreeMap<MemberId, String>,
         /// The version.
@@ -110,8 +151,12 @@ pub enum Phase {
     },
     /// It was given up.
     Abandoned {
+        /// Index of the entry by which it was.
+        index: u64,
         /// Code of the reason.
         reason: String,
+        /// Contributions that could not have been aggregated, with the code of the reason.
+        excluded: BTreeMap<MemberId, String>,
     },
 }
 
@@ -120,9 +165,16 @@ pub enum Phase {
 #[serde(rename_all = "snake_case")]
 pub enum Participation {
     /// It trains.
-    Joined,
+    Joined {
+        /// Index of the entry by which it joined.
+        index: u64,
+    },
     /// It does not train.
     Declined {
+        /// Index of the entry by which it declined.
+        index: u64,
+        /// Index of the entry by which it had joined, if it had.
+        joined_index: Option<u64>,
         /// Why, in words.
         reason: String,
     },
@@ -130,11 +182,36 @@ pub enum Participation {
     Contributed {
         /// Index of the contribution.
         index: u64,
+        /// Index of the entry by which it had joined.
+        joined_index: u64,
         /// The contribution.
         contribution: Box<Contribute>,
     },
     /// It was excluded from the consortium while the round collected contributions; nothing that it did counts.
-    Revoked,
+    Revoked {
+        /// Index of the entry by which it was.
+        index: u64,
+    },
+}
+
+impl Phase {
+    /// Contributions that were left out, with the code of the reason.
+    pub fn excluded(&self) -> Option<&BTreeMap<MemberId, String>> {
+        match self {
+            Self::Collecting => None,
+            Self::Closed { excluded, .. } | Self::Completed { excluded, .. } | Self::Abandoned { excluded, .. } => {
+                Some(excluded)
+            }
+        }
+    }
+
+    /// Index of the entry that ended the collection of contributions.
+    pub const fn ended_index(&self) -> Option<u64> {
+        match self {
+            Self::Collecting => None,
+            Self::Closed { index, .. } | Self::Completed { index, .. } | Self::Abandoned { index, .. } => Some(*index),
+        }
+    }
 }
 
 /// A version and what the consortium thinks of it.

@@ -5,6 +5,7 @@ use fedledger_ledger::{Digest, PublicKey, evidence::EvidenceError, machine::Reje
 use crate::{
     command::CommandError,
     content_id::VersionId,
+    decimal::Decimal,
     limits::{METRICS_MAX, NAME_LENGTH_MAX, OPEN_PROPOSALS_MAX, OPEN_PROPOSALS_PER_MEMBER_MAX, TEXT_LENGTH_MAX},
     member::{MemberError, MemberId},
     plan::PlanError,
@@ -43,8 +44,13 @@ pub enum Rejection {
     AlreadyConsented(MemberId),
     #[error("{0} has not consented to this plan")]
     NotConsented(MemberId),
-    #[error("the plan is {found}; this needs it to be {needed}")]
+    #[error("the plan is {found}; this needs it to be {needed}: see `fedledger plan show`")]
     PlanStatus { found: &'static str, needed: &'static str },
+    #[error(
+        "the plan weighs the share of the examples that is contributed: declare your training examples with the consent \
+         (`fedledger plan approve --examples`)"
+    )]
+    ExamplesUndeclared,
     #[error("{found} participants have consented, the plan needs {needed}")]
     TooFewConsents { found: u64, needed: u64 },
     #[error("{0}, whom the plan requires, has not consented")]
@@ -98,6 +104,15 @@ pub enum Rejection {
     BelowQuorum { found: u64, needed: u64 },
     #[error("the contribution of {0}, whom the plan requires, is missing")]
     RequiredContributionMissing(MemberId),
+
+    #[error("the contributions stand for {found} of {of} examples, the plan needs a share of {needed}")]
+    ExampleShareTooSmall { found: u64, of: u64, needed: Decimal },
+    #[error("the contributions meet the plan's quorum: close the round instead of giving it up for want of one")]
+    QuorumMet,
+    #[error("the plan has no condition for stopping early: stop it with `fedledger plan stop`")]
+    NoEarlyStopping,
+    #[error("by the evaluations on record, the plan's condition for stopping early does not hold for version {0}")]
+    ConditionNotMet(VersionId),
 
     #[error("this round has a candidate or version already")]
     CandidateExists,
@@ -208,6 +223,7 @@ impl RejectionCode for Rejection {
             Self::AlreadyConsented(_) => "already_consented",
             Self::NotConsented(_) => "not_consented",
             Self::PlanStatus { .. } => "plan_status",
+            Self::ExamplesUndeclared => "examples_undeclared",
             Self::TooFewConsents { .. } => "too_few_consents",
             Self::RequiredConsentMissing(_) => "required_consent_missing",
             Self::BranchInUse { .. } => "branch_in_use",
@@ -234,6 +250,10 @@ impl RejectionCode for Rejection {
             Self::NothingToExclude(_) => "nothing_to_exclude",
             Self::BelowQuorum { .. } => "below_quorum",
             Self::RequiredContributionMissing(_) => "required_contribution_missing",
+            Self::ExampleShareTooSmall { .. } => "example_share_too_small",
+            Self::QuorumMet => "quorum_met",
+            Self::NoEarlyStopping => "no_early_stopping",
+            Self::ConditionNotMet(_) => "condition_not_met",
             Self::CandidateExists => "candidate_exists",
             Self::BranchExists => "branch_exists",
             Self::WrongVersion { .. } => "wrong_version",

@@ -17,8 +17,7 @@ use crate::{
     limits::RECORD_SIZE_BYTES_MAX,
     member::{Genesis, MemberId, Members},
     records::{
-        EvaluationRecord, MemberRecord, Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionRecord,
-        VersionStatus,
+        EvaluationRecord, MemberRecord, Participation, Phase, PlanRecord, RoundRecord, VersionRecord, VersionStatus,
     },
     table::Table,
 };
@@ -134,7 +133,7 @@ impl Federation {
 
     /// The certificate of an attempt at a round, as far as it has come.
     pub fn certificate(&self, key: &RoundKey) -> Option<crate::event::Certificate> {
-        apply::rounds::certificate(self, key)
+        apply::certificate::certificate(self, key)
     }
 
     /// The attested version that a branch points at.
@@ -145,13 +144,14 @@ impl Federation {
 
     /// Participants that consent to a plan, by id.
     pub fn enrolled(&self, plan: &PlanRecord) -> Vec<MemberId> {
-        plan.consents.iter().cloned().collect()
+        plan.consents.keys().cloned().collect()
     }
 
     /// The participants of the round that is next, as the plan and its base determine them.
     pub fn next_cohort(&self, key: &RoundKey, plan: &PlanRecord, base: &VersionRecord) -> Vec<MemberId> {
         let weights = base.manifest.weights().map(|file| file.digest).unwrap_or_default();
-        cohort::draw(&self.enrolled(plan), plan.plan.participation.cohort_size, key, &weights)
+        let participation = &plan.plan.participation;
+        cohort::draw(&self.enrolled(plan), &participation.required_members, participation.cohort_size, key, &weights)
     }
 
     /// The attempt that is next in a plan.
@@ -161,9 +161,7 @@ impl Federation {
 
     /// The plan that is being carried out on a branch.
     pub fn active_plan(&self, branch: &str) -> Option<(&Digest, &PlanRecord)> {
-        self.plans.iter().find(|(_, record)| {
-            matches!(record.status, PlanStatus::Running | PlanStatus::Draining) && record.plan.branch == branch
-        })
+        self.plans.iter().find(|(_, record)| record.status.is_active() && record.plan.branch == branch)
     }
 
     /// The candidate of a closed round.

@@ -12,6 +12,7 @@ mod error;
 mod heads;
 pub mod limits;
 mod metadata;
+mod progress;
 mod submit;
 mod types;
 

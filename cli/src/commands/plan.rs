@@ -1,11 +1,15 @@
 //! `fedledger plan`: training plans and the hospitals' consent.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 use fedledger_federation::{
     Command, Federation,
-    command::{ApprovePlan, StartPlan, StopPlan},
+    command::{ApprovePlan, CancelPlan, PausePlan, ResumePlan, StartPlan, StopPlan, WithdrawConsent},
+    early_stopping::{Cause, EarlyStop},
     history::Keep,
     plan::Plan,
     records::{PlanRecord, PlanStatus},
@@ -46,8 +50,13 @@ pub(crate) enum PlanCommand {
     Approve {
         /// Name or id of the plan
         plan: String,
+        /// Training examples that the organisation takes part with, for plans that weigh them
+        #[arg(long)]
+        examples: Option<u64>,
     },
-    /// Carry a plan out, or go on with it (operator)
+    /// Take this identity's organisation's consent back: it is out of the next round
+    Withdraw(StopArgs),
+    /// Carry a plan out, or go on with a stopped one (operator)
     Start {
         /// Name or id of the plan
         plan: String,
@@ -56,9 +65,15 @@ pub(crate) enum PlanCommand {
     Stop(StopArgs),
     /// Stop a plan when the round in progress is done (operator)
     Drain(StopArgs),
+    /// Have a plan wait: the round in progress is not closed, and no other is opened (operator)
+    Pause(StopArgs),
+    /// Go on with a paused plan (operator)
+    Resume(StopArgs),
+    /// Take back a plan that was never started, for good (operator)
+    Cancel(StopArgs),
 }
 
-/// Arguments of `fedledger plan stop` and `drain`.
+/// Arguments of commands about a plan that give a reason.
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Name or id of the plan
@@ -79,8 +94,16 @@ struct PlanRow {
     next_round: u64,
     next_attempt: u64,
     consents: BTreeSet<String>,
+    /// Training examples, by member, as declared with the consents.
+    declared_examples: BTreeMap<String, u64>,
     minimum_participants: u64,
     proposed_index: u64,
+    /// Index of the entry since which the status is what it is.
+    status_index: u64,
+    /// Why it is, if somebody has said so.
+    status_reason: Option<String>,
+    /// How it was finished before all of its rounds were done.
+    early_stop: Option<EarlyStop>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,8 +119,21 @@ pub(crate) fn run(context: &Context, command: PlanCommand) -> Result<(), Failure
         PlanCommand::List => list_plans(context),
         PlanCommand::Show { plan } => show(context, &plan),
         PlanCommand::Propose { file } => propose(context, &file),
-        PlanCommand::Approve { plan } => {
-            write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan }))
+        PlanCommand::Approve { plan, examples } => {
+            write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan, examples }))
+        }
+        PlanCommand::Withdraw(StopArgs { plan, reason }) => {
+            let command = |plan| Command::WithdrawConsent(WithdrawConsent { plan, reason });
+            write(context, &plan, "took back the consent to", command)
+        }
+        PlanCommand::Pause(StopArgs { plan, reason }) => {
+            write(context, &plan, "paused", |plan| Command::PausePlan(PausePlan { plan, reason }))
+        }
+        PlanCommand::Resume(StopArgs { plan, reason }) => {
+            write(context, &plan, "resumed", |plan| Command::ResumePlan(ResumePlan { plan, reason }))
+        }
+        PlanCommand::Cancel(StopArgs { plan, reason }) => {
+            write(context, &plan, "cancelled", |plan| Command::CancelPlan(CancelPlan { plan, reason }))
         }
         PlanCommand::Start { plan } => write(context, &plan, "started", |plan| Command::StartPlan(StartPlan { plan })),
         PlanCommand::Stop(StopArgs { plan, reason }) => {
@@ -139,16 +175,18 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
     context.output.object(PLAN_SCHEMA, &view, || {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
-        format!(
-            "plan      {id}\nstatus    {}, {} of {} rounds done\nconsents  {} (needed: {})\nproposed  entry {}\n\n\
-             {settings}",
-            row.status.name(),
-            row.next_round.saturating_sub(1),
-            row.rounds,
-            list(&row.consents),
-            row.minimum_participants,
-            row.proposed_index,
-        )
+        let consents = row.consents.iter().map(|member| match row.declared_examples.get(member) {
+            Some(examples) => format!("{member} ({examples} examples)"),
+            None => member.clone(),
+        });
+        let mut lines = vec![
+            format!("plan      {id}"),
+            format!("status    {}", row.standing()),
+            format!("consents  {} (needed: {})", list(consents), row.minimum_participants),
+            format!("proposed  entry {}", row.proposed_index),
+        ];
+        lines.extend(row.early_stop.map(|stop| format!("stopped   {}", early(&stop, &Short::of(history.state())))));
+        format!("{}\n\n{settings}", lines.join("\n"))
     })
 }
 
@@ -197,9 +235,54 @@ impl PlanRow {
             rounds: record.plan.rounds,
             next_round: record.next_round,
             next_attempt: record.next_attempt,
-            consents: record.consents.clone(),
+            consents: record.consents.keys().cloned().collect(),
+            declared_examples: record
+                .consents
+                .iter()
+                .filter_map(|(member, consent)| Some((member.clone(), consent.examples?)))
+                .collect(),
             minimum_participants: record.plan.participation.minimum_participants,
             proposed_index: record.proposed_index,
+            status_index: record.status_index,
+            status_reason: record.status_reason.clone(),
+            early_stop: record.early_stop,
+        }
+    }
+
+    /// Where the plan stands, since when and why.
+    fn standing(&self) -> String {
+        let (done, rounds) = (self.next_round.saturating_sub(1), self.rounds);
+        let since = format!("{} since entry {}", self.status.name(), self.status_index);
+        let why = self.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("{since}{why}, {done} of {rounds} rounds done")
+    }
+}
+
+/// How a plan was finished early, in words.
+fn early(stop: &EarlyStop, short: &Short) -> String {
+    let (version, best) = (short.number(&stop.version), short.number(&stop.best));
+    let (value, best_value) = (millionths(stop.value), millionths(stop.best_value));
+    match stop.cause {
+        Cause::TargetReached => format!("early with {version}, which reached the target: {value}"),
+        Cause::NoImprovement => format!("early with {version} ({value}): no improvement on {best} ({best_value})"),
+    }
+}
+
+/// Millionths as a decimal, such as `-0.250000`.
+fn millionths(value: i64) -> String {
+    let (sign, value) = (if value < 0 { "-" } else { "" }, value.unsigned_abs());
+    format!("{sign}{}.{:06}", value / 1_000_000, value % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn millionths_are_shown_with_all_their_digits() {
+        for (value, text) in [(812_345, "0.812345"), (-250_000, "-0.250000"), (1_000_001, "1.000001"), (0, "0.000000")]
+        {
+            assert_eq!(millionths(value), text);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `fedledger status`: where replicas, log and rounds stand.
 
+mod waiting;
+
 use std::{
     io::{IsTerminal as _, stdout},
     time::Duration,
@@ -9,6 +11,7 @@ use clap::Args;
 use fedledger_federation::{
     Federation, VersionId,
     history::{History, Keep},
+    progress::{Observed, PlanProgress, progress},
     records::PlanStatus,
 };
 use fedledger_ledger::Digest;
@@ -116,6 +119,8 @@ struct PlanView {
     consents: u64,
     /// The round in progress.
     round: Option<RoundRow>,
+    /// What a plan that is carried out waits for, of whom, for how long, and whether it is stuck.
+    progress: Option<PlanProgress>,
 }
 
 /// Shows where everything stands.
@@ -210,7 +215,7 @@ impl View {
             },
             replicas,
             branches: branches(state),
-            plans: plans(state),
+            plans: plans(state, &status.progress),
         }
     }
 
@@ -242,7 +247,7 @@ impl View {
             },
             replicas: Vec::new(),
             branches: branches(state),
-            plans: plans(state),
+            plans: plans(state, &progress(state, &Observed::default())),
         }
     }
 
@@ -265,7 +270,7 @@ impl View {
             lines.push(format!("branch {} is at {}", branch.branch, short.number(&branch.version)));
         }
         for plan in &self.plans {
-            lines.push(plan.text(&short));
+            lines.push(plan.text(context, &short));
         }
         lines.join("\n")
     }
@@ -304,7 +309,7 @@ impl LogView {
 }
 
 impl PlanView {
-    fn text(&self, short: &Short) -> String {
+    fn text(&self, context: &Context, short: &Short) -> String {
         let done = self.next_round.saturating_sub(1);
         let mut text = format!(
             "plan {} {} is {}: {done} of {} rounds done",
@@ -315,15 +320,18 @@ impl PlanView {
         );
         if let Some(round) = &self.round {
             text += &format!(
-                "\n  round {}, attempt {}, from {}: {}; contributed {}, declined {}, waiting for {}",
+                "\n  round {}, attempt {}, from {}: {}; contributed {}, declined {}, missing {}",
                 round.round,
                 round.attempt,
                 short.number(&round.base),
                 round.phase,
-                list(&round.contributed),
-                list(round.declined.keys()),
-                list(round.missing.keys()),
+                list(&round.certificate.contributed),
+                list(round.certificate.declined.keys()),
+                list(round.certificate.missing.keys()),
             );
+        }
+        if let Some(progress) = &self.progress {
+            text += &waiting::text(context, progress);
         }
         text
     }
@@ -340,13 +348,13 @@ fn branches(state: &Federation) -> Vec<BranchView> {
         .collect()
 }
 
-fn plans(state: &Federation) -> Vec<PlanView> {
+fn plans(state: &Federation, progress: &[PlanProgress]) -> Vec<PlanView> {
     let mut plans: Vec<(u64, PlanView)> = state
         .plans()
         .iter()
         .map(|(id, record)| {
             let open = record.open.as_ref();
-            let round = open.and_then(|key| Some(RoundRow::of(state, key, state.rounds().get(key)?)));
+            let round = open.and_then(|key| RoundRow::of(state, key, state.rounds().get(key)?));
             let view = PlanView {
                 plan: *id,
                 name: record.plan.name.clone(),
@@ -356,6 +364,7 @@ fn plans(state: &Federation) -> Vec<PlanView> {
                 next_round: record.next_round,
                 consents: record.consents.len() as u64,
                 round,
+                progress: progress.iter().find(|progress| progress.plan == *id).cloned(),
             };
             (record.proposed_index, view)
         })

@@ -223,6 +223,10 @@ impl Task {
             }
             Event::Read(reply) => self.read(reply),
             Event::Query(question) => question(&self.parts.replica),
+            Event::Progress(reply) => {
+                let state = self.parts.replica.log().machine();
+                let _ = reply.send(self.parts.conductor.progress(state, self.now_ms()));
+            }
             Event::Leaves { leaves, reply } => {
                 let (step, outcome) = self.parts.replica.catch_up(&leaves);
                 self.perform(step).await;

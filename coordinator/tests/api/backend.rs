@@ -215,6 +215,7 @@ impl Backend for MemoryLedger {
             epoch: *self.epoch.lock().unwrap(),
             seal: Some(SealStatus { number: 1, index: 1, time_ms: 1_700_000_000_500 }),
             trusted_time_s: self.finality.borrow().time_s,
+            progress: Vec::new(),
         })
     }
 

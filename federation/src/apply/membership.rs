@@ -32,13 +32,13 @@ pub(super) fn carry_out(state: &mut Federation, change: &Change, index: u64, wri
         state.set_policy(*policy, writes);
     }
     if let Some(before) = before.as_ref().filter(|before| !keeps_participating(before, after.as_ref())) {
-        stop_participating(state, &before.id, writes);
+        stop_participating(state, &before.id, index, writes);
     }
     let mut consequences = Consequences::default();
     if let Some(epoch) = epoch {
         state.set_epoch(epoch.clone(), writes);
         // Another majority may be enough for a candidate, and nobody may be left to say so in an entry of its own.
-        versions::settle_all(state, &mut consequences, writes);
+        versions::settle_all(state, index, &mut consequences, writes);
     }
     consequences.epoch = state.epoch.number;
     consequences
@@ -60,9 +60,9 @@ fn keeps_participating(before: &Member, after: Option<&Member>) -> bool {
 
 /// Takes back the consents of a member that is no participant any more. Rounds that collect contributions go on without it;
 /// in rounds that are closed, what it contributed is fixed by the certificate.
-fn stop_participating(state: &mut Federation, member: &MemberId, writes: &mut WriteSet) {
+fn stop_participating(state: &mut Federation, member: &MemberId, index: u64, writes: &mut WriteSet) {
     let consenting: Vec<_> =
-        state.plans.iter().filter(|(_, record)| record.consents.contains(member)).map(|(id, _)| *id).collect();
+        state.plans.iter().filter(|(_, record)| record.consents.contains_key(member)).map(|(id, _)| *id).collect();
     for plan in consenting {
         state.plans.update(&plan, writes, |record| {
             record.consents.remove(member);
@@ -72,7 +72,7 @@ fn stop_participating(state: &mut Federation, member: &MemberId, writes: &mut Wr
     for key in open {
         let round = state.rounds.get(&key);
         if round.is_some_and(|round| round.phase == Phase::Collecting && round.cohort.contains(member)) {
-            state.participations.put((key, member.clone()), Participation::Revoked, writes);
+            state.participations.put((key, member.clone()), Participation::Revoked { index }, writes);
         }
     }
 }

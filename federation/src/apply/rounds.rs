@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, check_code, check_metrics, check_text, plans::known};
+use fedledger_ledger::machine::WriteSet;
+
+use super::{Context, certificate::certify, check_code, check_metrics, check_text, plans::known};
 use crate::{
     Event, Federation, Rejection,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
-    event::Certificate,
     member::MemberId,
+    quorum::Quorum,
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord},
 };
+
+/// The code under which an attempt is given up whose contributions do not meet the plan's quorum.
+pub(crate) const BELOW_QUORUM: &str = "below_quorum";
 
 pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRound) -> Result<Event, Rejection> {
     context.require_replica()?;
@@ -41,14 +46,16 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
     if command.cohort != state.next_cohort(&key, record, base) {
         return Err(Rejection::WrongCohort);
     }
-    check_quorum(record, |member| command.cohort.contains(member), command.cohort.len() as u64)?;
     let round = RoundRecord {
         base: command.base,
         cohort: command.cohort.clone(),
+        declared_examples: declared_examples(record, &command.cohort),
+        enrolled: None,
         duration_ms: command.duration_ms,
         opened_index: context.index,
         phase: Phase::Collecting,
     };
+    Quorum::of(state, participation, &key, &round, |_| true).check()?;
     state.rounds.put(key, round, context.writes);
     state.plans.update(&key.plan, context.writes, |record| record.open = Some(key));
     Ok(Event::RoundOpened { key, base: command.base, cohort: command.cohort })
@@ -62,12 +69,12 @@ pub(super) fn join(state: &mut Federation, context: Context<'_>, command: &JoinR
     match state.participations.get(&record_key) {
         None => {}
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
-        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
-        Some(Participation::Joined | Participation::Contributed { .. }) => {
+        Some(Participation::Revoked { .. }) => return Err(Rejection::ParticipationEnded(member)),
+        Some(Participation::Joined { .. } | Participation::Contributed { .. }) => {
             return Err(Rejection::AlreadyJoined(member));
         }
     }
-    state.participations.put(record_key, Participation::Joined, context.writes);
+    state.participations.put(record_key, Participation::Joined { index: context.index }, context.writes);
     Ok(Event::RoundJoined { key, member })
 }
 
@@ -77,14 +84,15 @@ pub(super) fn decline(state: &mut Federation, context: Context<'_>, command: Dec
     check_text(&command.reason)?;
     collecting(state, &key, &member)?;
     let record_key = (key, member.clone());
-    match state.participations.get(&record_key) {
+    let joined_index = match state.participations.get(&record_key) {
+        None => None,
         // A participant that has joined may find out that it cannot train.
-        None | Some(Participation::Joined) => {}
+        Some(Participation::Joined { index }) => Some(*index),
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
-        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
+        Some(Participation::Revoked { .. }) => return Err(Rejection::ParticipationEnded(member)),
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
-    }
-    let declined = Participation::Declined { reason: command.reason };
+    };
+    let declined = Participation::Declined { index: context.index, joined_index, reason: command.reason };
     state.participations.put(record_key, declined, context.writes);
     Ok(Event::RoundDeclined { key, member })
 }
@@ -100,13 +108,13 @@ pub(super) fn contribute(
     check_metrics(&command.metrics)?;
     let round = collecting(state, &key, &member)?;
     let record_key = (key, member.clone());
-    match state.participations.get(&record_key) {
-        Some(Participation::Joined) => {}
+    let joined_index = match state.participations.get(&record_key) {
+        Some(Participation::Joined { index }) => *index,
         None => return Err(Rejection::NotJoined(member)),
         Some(Participation::Declined { .. }) => return Err(Rejection::Declined(member)),
-        Some(Participation::Revoked) => return Err(Rejection::ParticipationEnded(member)),
+        Some(Participation::Revoked { .. }) => return Err(Rejection::ParticipationEnded(member)),
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
-    }
+    };
     if command.base != round.base {
         return Err(Rejection::WrongBase { expected: round.base, found: command.base });
     }
@@ -127,7 +135,8 @@ pub(super) fn contribute(
         return Err(Rejection::WrongEnvironment);
     }
     let update = command.update;
-    let contributed = Participation::Contributed { index: context.index, contribution: Box::new(command) };
+    let contribution = Box::new(command);
+    let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
     state.participations.put(record_key, contributed, context.writes);
     Ok(Event::Contributed { key, member, update })
 }
@@ -140,46 +149,109 @@ pub(super) fn close(state: &mut Federation, context: Context<'_>, command: Close
         return Err(Rejection::RoundClosed);
     }
     let record = known(state, &key.plan)?;
-    for reason in command.excluded.values() {
-        check_code(reason)?;
-    }
-    let certificate = certify(state, record, &key, round, &command.excluded);
-    let excludable = |member: &MemberId| {
-        matches!(state.participations.get(&(key, member.clone())), Some(Participation::Contributed { .. }))
-    };
-    if let Some(member) = command.excluded.keys().find(|member| !excludable(member)) {
-        return Err(Rejection::NothingToExclude(member.clone()));
-    }
-    let count = certificate.contributed.len() as u64;
-    check_quorum(record, |member| certificate.contributed.contains(member), count)?;
+    refuse_paused(record)?;
+    check_excluded(state, &key, &command.excluded)?;
+    let certificate = certify(state, record, &key, round, &command.excluded, Some(context.index));
+    certificate.quorum.check()?;
     let closed = Phase::Closed { index: context.index, excluded: command.excluded, candidate: None };
-    state.rounds.update(&key, context.writes, |round| round.phase = closed);
+    let enrolled = enrolled_beside(state, record, round);
+    state.rounds.update(&key, context.writes, |round| (round.phase, round.enrolled) = (closed, enrolled));
     Ok(Event::RoundClosed { key, certificate })
 }
 
 pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: AbandonRound) -> Result<Event, Rejection> {
     context.require_replica()?;
-    let key = command.key;
-    check_code(&command.reason)?;
+    let AbandonRound { key, reason, excluded } = command;
+    check_code(&reason)?;
     let round = state.rounds.get(&key).ok_or(Rejection::UnknownRound)?;
-    match round.phase {
-        Phase::Collecting | Phase::Closed { candidate: None, .. } => {}
+    let record = known(state, &key.plan)?;
+    check_excluded(state, &key, &excluded)?;
+    let excluded = match &round.phase {
+        Phase::Collecting => {
+            refuse_paused(record)?;
+            excluded
+        }
+        // Which contributions are left out is fixed by the certificate.
+        Phase::Closed { candidate: None, excluded, .. } => excluded.clone(),
         Phase::Closed { candidate: Some(_), .. } => return Err(Rejection::CandidateExists),
         Phase::Completed { .. } | Phase::Abandoned { .. } => return Err(Rejection::RoundClosed),
+    };
+    let index = context.index;
+    let certificate = certify(state, record, &key, round, &excluded, Some(index));
+    if reason == BELOW_QUORUM && certificate.quorum.is_met() {
+        return Err(Rejection::QuorumMet);
     }
-    let record = known(state, &key.plan)?;
     let exhausted = key.attempt >= record.plan.participation.attempts;
     let plan_stopped = exhausted || record.status == PlanStatus::Draining;
-    let reason = command.reason;
-    state.rounds.update(&key, context.writes, |round| round.phase = Phase::Abandoned { reason: reason.clone() });
+    give_up(state, &key, index, &reason, excluded, context.writes);
     state.plans.update(&key.plan, context.writes, |record| {
-        record.open = None;
-        record.next_attempt += 1;
         if plan_stopped {
             record.status = PlanStatus::Stopped;
+            record.status_index = index;
+            record.status_reason = Some(reason.clone());
         }
     });
-    Ok(Event::RoundAbandoned { key, reason, plan_stopped })
+    Ok(Event::RoundAbandoned { key, reason, plan_stopped, certificate })
+}
+
+/// Ends an attempt without a version; the round will be attempted again.
+pub(super) fn give_up(
+    state: &mut Federation,
+    key: &RoundKey,
+    index: u64,
+    reason: &str,
+    excluded: BTreeMap<MemberId, String>,
+    writes: &mut WriteSet,
+) {
+    let record = state.plans.get(&key.plan);
+    let enrolled = record.and_then(|record| enrolled_beside(state, record, state.rounds.get(key)?));
+    state.rounds.update(key, writes, |round| {
+        // Where contributions were fixed before, so was who had consented.
+        if round.phase == Phase::Collecting {
+            round.enrolled = enrolled;
+        }
+        round.phase = Phase::Abandoned { index, reason: reason.to_owned(), excluded };
+    });
+    state.plans.update(&key.plan, writes, |record| {
+        record.open = None;
+        record.next_attempt += 1;
+    });
+}
+
+/// While a plan is paused, its round in progress is neither closed nor given up.
+fn refuse_paused(record: &PlanRecord) -> Result<(), Rejection> {
+    match record.status {
+        PlanStatus::Paused => Err(Rejection::PlanStatus { found: record.status.name(), needed: "resumed" }),
+        _ => Ok(()),
+    }
+}
+
+fn check_excluded(state: &Federation, key: &RoundKey, excluded: &BTreeMap<MemberId, String>) -> Result<(), Rejection> {
+    let contributed = |member: &MemberId| {
+        matches!(state.participations.get(&(*key, member.clone())), Some(Participation::Contributed { .. }))
+    };
+    for (member, reason) in excluded {
+        check_code(reason)?;
+        if !contributed(member) {
+            return Err(Rejection::NothingToExclude(member.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// What the cohort has declared, as far as the plan asks for it.
+fn declared_examples(record: &PlanRecord, cohort: &[MemberId]) -> BTreeMap<MemberId, u64> {
+    if record.plan.participation.minimum_example_share.is_none() {
+        return BTreeMap::new();
+    }
+    let declared = cohort.iter().filter_map(|member| Some((member.clone(), record.consents.get(member)?.examples?)));
+    declared.collect()
+}
+
+/// Those that consent now, where they are not the cohort.
+fn enrolled_beside(state: &Federation, record: &PlanRecord, round: &RoundRecord) -> Option<Vec<MemberId>> {
+    let enrolled = state.enrolled(record);
+    (enrolled != round.cohort).then_some(enrolled)
 }
 
 /// The round, if it still collects contributions and has selected the member.
@@ -192,68 +264,4 @@ fn collecting<'a>(state: &'a Federation, key: &RoundKey, member: &MemberId) -> R
         return Err(Rejection::NotSelected(member.clone()));
     }
     Ok(round)
-}
-
-/// Refuses fewer than the plan's minimum, or without a member that the plan requires.
-fn check_quorum(record: &PlanRecord, present: impl Fn(&MemberId) -> bool, found: u64) -> Result<(), Rejection> {
-    let participation = &record.plan.participation;
-    let needed = participation.minimum_participants;
-    if found < needed {
-        return Err(Rejection::BelowQuorum { found, needed });
-    }
-    match participation.required_members.iter().find(|member| !present(member)) {
-        Some(member) => Err(Rejection::RequiredContributionMissing(member.clone())),
-        None => Ok(()),
-    }
-}
-
-fn certify(
-    state: &Federation,
-    record: &PlanRecord,
-    key: &RoundKey,
-    round: &RoundRecord,
-    excluded: &BTreeMap<MemberId, String>,
-) -> Certificate {
-    let mut certificate = Certificate {
-        enrolled: state.enrolled(record),
-        selected: round.cohort.clone(),
-        excluded: excluded.clone(),
-        ..Certificate::default()
-    };
-    for member in &round.cohort {
-        let id = member.clone();
-        match state.participations.get(&(*key, member.clone())) {
-            None => {
-                certificate.missing.insert(id, "not_joined".to_owned());
-            }
-            Some(Participation::Joined) => {
-                certificate.joined.push(id.clone());
-                certificate.missing.insert(id, "not_contributed".to_owned());
-            }
-            Some(Participation::Declined { reason }) => {
-                certificate.declined.insert(id, reason.clone());
-            }
-            Some(Participation::Revoked) => {
-                certificate.missing.insert(id, "revoked".to_owned());
-            }
-            Some(Participation::Contributed { .. }) => {
-                certificate.joined.push(id.clone());
-                if !excluded.contains_key(member) {
-                    certificate.contributed.push(id);
-                }
-            }
-        }
-    }
-    certificate
-}
-
-/// The certificate of a round as it stands, for views.
-pub(crate) fn certificate(state: &Federation, key: &RoundKey) -> Option<Certificate> {
-    let round = state.rounds.get(key)?;
-    let none = BTreeMap::new();
-    let excluded = match &round.phase {
-        Phase::Closed { excluded, .. } | Phase::Completed { excluded, .. } => excluded,
-        Phase::Collecting | Phase::Abandoned { .. } => &none,
-    };
-    Some(certify(state, state.plans.get(&key.plan)?, key, round, excluded))
 }

@@ -74,7 +74,9 @@ pub(super) fn commit(
         Some((VersionStatus::Candidate, _)) => return Err(Rejection::CandidateExists),
         Some((VersionStatus::Attested { .. }, true)) => return Err(Rejection::Revoked(computed)),
         // After a rollback the same recipe may come up again; the version that it leads to is attested already.
-        Some((VersionStatus::Attested { .. }, false)) => return Ok(complete(state, &computed, &key, context.writes)),
+        Some((VersionStatus::Attested { .. }, false)) => {
+            return Ok(complete(state, &computed, &key, context.index, context.writes));
+        }
     }
     let record = VersionRecord {
         manifest,
@@ -88,7 +90,7 @@ pub(super) fn commit(
     set_candidate(state, &key, Some(computed), context.writes);
     let proposed = Event::VersionProposed { version: computed };
     // With a single replica, the proposal is the majority.
-    Ok(settle(state, &computed, context.writes).unwrap_or(proposed))
+    Ok(settle(state, &computed, context.index, context.writes).unwrap_or(proposed))
 }
 
 pub(super) fn attest(
@@ -110,7 +112,7 @@ pub(super) fn attest(
         record.attestations.insert(node, command.outputs);
     });
     let recorded = Event::AttestationRecorded { version, agrees };
-    Ok(settle(state, &version, context.writes).unwrap_or(recorded))
+    Ok(settle(state, &version, context.index, context.writes).unwrap_or(recorded))
 }
 
 pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Evaluate) -> Result<Event, Rejection> {
@@ -175,6 +177,7 @@ fn set_candidate(
 fn settle(
     state: &mut Federation,
     version: &VersionId,
+    index: u64,
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) -> Option<Event> {
     let record = state.versions.get(version)?;
@@ -189,7 +192,7 @@ fn settle(
     let quorum = state.attestation_quorum();
     let key = record.key;
     if agreeing >= quorum {
-        return Some(complete(state, version, &key, writes));
+        return Some(complete(state, version, &key, index, writes));
     }
     if differing > state.epoch.replicas.len() - quorum {
         state.versions.update(version, writes, |record| record.status = VersionStatus::Rejected);
@@ -202,6 +205,7 @@ fn settle(
 /// Decides on every candidate, after the replicas have changed.
 pub(super) fn settle_all(
     state: &mut Federation,
+    index: u64,
     consequences: &mut Consequences,
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) {
@@ -209,7 +213,7 @@ pub(super) fn settle_all(
     let candidates: Vec<VersionId> =
         state.versions.iter().filter(|(_, record)| is_candidate(record)).map(|(id, _)| *id).collect();
     for version in candidates {
-        match settle(state, &version, writes) {
+        match settle(state, &version, index, writes) {
             Some(Event::VersionAttested { .. }) => consequences.attested.push(version),
             Some(_) => consequences.rejected.push(version),
             None => {}
@@ -221,6 +225,7 @@ fn complete(
     state: &mut Federation,
     version: &VersionId,
     key: &RoundKey,
+    index: u64,
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) -> Event {
     let known = state.versions.get(version).and_then(VersionRecord::number);
@@ -237,8 +242,9 @@ fn complete(
         state.branches.put(branch.clone(), *version, writes);
     }
     state.rounds.update(key, writes, |round| {
-        if let Phase::Closed { excluded, .. } = &mut round.phase {
-            round.phase = Phase::Completed { excluded: std::mem::take(excluded), version: *version };
+        if let Phase::Closed { index: closed, excluded, .. } = &mut round.phase {
+            let (closed, excluded) = (*closed, std::mem::take(excluded));
+            round.phase = Phase::Completed { index: closed, completed_index: index, excluded, version: *version };
         }
     });
     let mut plan_finished = false;
@@ -255,10 +261,10 @@ fn complete(
                 record.next_attempt += 1;
             }
             if record.next_round > record.plan.rounds {
-                record.status = PlanStatus::Finished;
+                (record.status, record.status_index, record.status_reason) = (PlanStatus::Finished, index, None);
                 plan_finished = true;
             } else if record.status == PlanStatus::Draining {
-                record.status = PlanStatus::Stopped;
+                (record.status, record.status_index) = (PlanStatus::Stopped, index);
             }
         });
     }

@@ -121,10 +121,10 @@ pub fn contributions<S: Source + ?Sized>(source: &S, state: &Federation) -> Resu
         let mut round_rows: Vec<ContributionRow> = state
             .participations(key)
             .filter_map(|(member, participation)| match participation {
-                Participation::Contributed { index, contribution } => {
+                Participation::Contributed { index, contribution, .. } => {
                     Some(row(key, round, member, *index, contribution))
                 }
-                Participation::Joined | Participation::Declined { .. } | Participation::Revoked => None,
+                Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
             })
             .collect();
         compare(source, &plan.plan.architecture.layout()?, &mut round_rows)?;

@@ -37,7 +37,7 @@ pub fn named_files(state: &Federation) -> BTreeMap<Digest, NamedFile> {
         }
     }
     for (_, participation) in state.participations.iter() {
-        if let Participation::Contributed { index, contribution } = participation {
+        if let Participation::Contributed { index, contribution, .. } = participation {
             add(contribution.update, contribution.size, *index);
         }
     }

@@ -38,8 +38,8 @@ pub(super) fn check<S: Source + ?Sized>(
 
 fn contribution<'a>(state: &'a Federation, key: &RoundKey, member: &MemberId) -> Option<(u64, &'a Contribute)> {
     match state.participations.get(&(*key, member.clone()))? {
-        Participation::Contributed { index, contribution } => Some((*index, contribution)),
-        Participation::Joined | Participation::Declined { .. } | Participation::Revoked => None,
+        Participation::Contributed { index, contribution, .. } => Some((*index, contribution)),
+        Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What transactions bring about when they are accepted.
 
+use std::collections::BTreeMap;
+
 use fedledger_federation::{
     Command, Event, VersionId,
     command::{
@@ -27,7 +29,7 @@ fn stop(consortium: &mut Consortium, plan: Digest, drain: bool) -> Event {
 
 fn abandon(consortium: &mut Consortium, key: RoundKey) -> Event {
     let reason = "deadline".to_owned();
-    consortium.accept(REPLICA, Command::AbandonRound(AbandonRound { key, reason }))
+    consortium.accept(REPLICA, Command::AbandonRound(AbandonRound { key, reason, excluded: BTreeMap::new() }))
 }
 
 /// A round in which everybody has contributed and that is closed.
@@ -127,6 +129,7 @@ fn a_cohort_is_drawn_where_the_plan_wants_one() {
     assert_eq!(again.key, RoundKey { attempt: 2, ..key });
     let drawn = fedledger_federation::cohort::draw(
         &["basel", "lyon", "porto", "turin"].map(str::to_owned),
+        &[],
         Some(2),
         &again.key,
         &consortium.state().versions().get(&again.base).unwrap().manifest.weights().unwrap().digest,
@@ -143,7 +146,8 @@ fn a_participant_that_has_joined_may_still_decline() {
     let event = consortium.accept("basel/participant", Command::DeclineRound(decline));
     assert_eq!(event, Event::RoundDeclined { key, member: "basel".to_owned() });
     let (_, participation) = consortium.state().participations(&key).next().unwrap();
-    assert_eq!(*participation, Participation::Declined { reason: "out of memory".to_owned() });
+    let (index, joined_index) = (consortium.log.size() - 1, Some(consortium.log.size() - 2));
+    assert_eq!(*participation, Participation::Declined { index, joined_index, reason: "out of memory".to_owned() });
 }
 
 #[test]
@@ -224,7 +228,9 @@ fn an_abandoned_attempt_does_not_use_up_the_round() {
     let first = consortium.open_round(&id);
     consortium.join_and_contribute(&first, "basel");
     let event = abandon(&mut consortium, first);
-    assert_eq!(event, Event::RoundAbandoned { key: first, reason: "deadline".to_owned(), plan_stopped: false });
+    let Event::RoundAbandoned { key, reason, plan_stopped, certificate } = event else { panic!("{event:?}") };
+    assert_eq!((key, reason.as_str(), plan_stopped), (first, "deadline", false));
+    assert_eq!((certificate.contributed.as_slice(), certificate.missing.len()), (&["basel".to_owned()][..], 1));
     let second = closed_round(&mut consortium, &id);
     assert_eq!(second, RoundKey { attempt: 2, ..first });
     // Also when the contributions are fixed, but cannot be aggregated.
@@ -257,7 +263,9 @@ fn stopping_gives_up_the_round_and_draining_finishes_it() {
     let version = commit.version;
     consortium.accept(REPLICA, Command::CommitVersion(commit));
     assert_eq!(stop(&mut consortium, id, false), Event::PlanStopped { plan: id, drain: false });
-    assert_eq!(phase(&consortium, &key), Phase::Abandoned { reason: "plan_stopped".to_owned() });
+    let index = consortium.log.size() - 1;
+    let reason = "plan_stopped".to_owned();
+    assert_eq!(phase(&consortium, &key), Phase::Abandoned { index, reason, excluded: BTreeMap::new() });
     assert_eq!(consortium.state().versions().get(&version).unwrap().status, VersionStatus::Rejected);
 
     consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
@@ -294,7 +302,9 @@ fn a_draining_plan_can_be_stopped_at_once() {
     stop(&mut consortium, id, true);
     stop(&mut consortium, id, false);
     assert_eq!(status(&consortium, &id), PlanStatus::Stopped);
-    assert_eq!(phase(&consortium, &key), Phase::Abandoned { reason: "plan_stopped".to_owned() });
+    let index = consortium.log.size() - 1;
+    let reason = "plan_stopped".to_owned();
+    assert_eq!(phase(&consortium, &key), Phase::Abandoned { index, reason, excluded: BTreeMap::new() });
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_verdict_follows_the_round() {
     consortium.close(&key, &[]);
     assert!(rows(&consortium).iter().all(|row| row.verdict == Verdict::Pending));
     let reason = "coordinator_gave_up".to_owned();
-    consortium.accept("basel/replica", Command::AbandonRound(AbandonRound { key, reason }));
+    consortium.accept("basel/replica", Command::AbandonRound(AbandonRound { key, reason, excluded: BTreeMap::new() }));
     assert!(rows(&consortium).iter().all(|row| row.verdict == Verdict::NotUsed));
     consortium.run_round(&id);
     let verdicts: Vec<_> = rows(&consortium).into_iter().map(|row| (row.attempt, row.verdict)).collect();

@@ -128,10 +128,12 @@ pub fn plan(name: &str) -> Plan {
             cohort_size: None,
             minimum_participants: 2,
             required_members: Vec::new(),
+            minimum_example_share: None,
             round_duration_ms: 30_000,
             attempts: 3,
         },
         requirements: Requirements::default(),
+        early_stopping: None,
     }
 }
 
@@ -278,7 +280,7 @@ impl Consortium {
         let id = plan.id();
         self.accept(OFFICE, Command::ProposePlan(plan));
         for site in self.participants() {
-            self.accept(&format!("{site}/participant"), Command::ApprovePlan(ApprovePlan { plan: id }));
+            self.accept(&format!("{site}/participant"), Command::ApprovePlan(ApprovePlan { plan: id, examples: None }));
         }
         self.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
         id

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use fedledger_federation::{
     Command, Federation, VersionId,
     command::{
-        AbandonRound, ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, DeclineRound, Evaluate,
-        FileRef, JoinRound, MoveBranch, OpenRound, OutputFiles, RevokeVersion, RoundKey, StartPlan, StopPlan, Tag,
-        WithdrawConsent,
+        AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
+        Evaluate, FileRef, JoinRound, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan, RevokeVersion,
+        RoundKey, StartPlan, StopEarly, StopPlan, Tag, WithdrawConsent,
     },
+    early_stopping::{EarlyStopping, Goal},
     plan::Plan,
     recipe::Recipe,
 };
@@ -139,6 +140,14 @@ fn commit(guess: &Guess<'_>) -> CommitVersion {
     CommitVersion { key, version: version.unwrap_or_else(|| guess.version()), outputs }
 }
 
+/// A condition that the metrics of the tests meet at once, sometimes.
+fn hasty(choice: u8) -> Option<EarlyStopping> {
+    let target = Some("0.8".parse().unwrap());
+    let metric = "accuracy".to_owned();
+    let condition = EarlyStopping { metric, goal: Goal::Max, target, patience: None, minimum_improvement: None };
+    (choice < 64).then_some(condition)
+}
+
 /// The signer and command of a choice.
 fn command(state: &Federation, choice: Choice) -> (String, Command) {
     let guess = Guess { state, choice };
@@ -149,9 +158,12 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
     };
     let name = ["heart", "lung", "Not a name"][usize::from(choice.a) % 3];
     let branch = || ["main", "production"][usize::from(choice.b) % 2].to_owned();
-    let (permitted, command) = match choice.kind % 34 {
-        0 => ("office", Command::ProposePlan(Plan { branch: branch(), ..plan(name) })),
-        1..4 => ("participant", Command::ApprovePlan(ApprovePlan { plan: guess.plan() })),
+    let (permitted, command) = match choice.kind % 38 {
+        0 => ("office", Command::ProposePlan(Plan { branch: branch(), early_stopping: hasty(choice.b), ..plan(name) })),
+        1..4 => {
+            let examples = (choice.b < 128).then(|| choice.b.into());
+            ("participant", Command::ApprovePlan(ApprovePlan { plan: guess.plan(), examples }))
+        }
         4 => ("participant", Command::WithdrawConsent(WithdrawConsent { plan: guess.plan(), reason: reason() })),
         5 => ("office", Command::StartPlan(StartPlan { plan: guess.plan() })),
         6 => {
@@ -165,7 +177,7 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
         19..22 => ("replica", Command::CloseRound(CloseRound { key: guess.round(), excluded: excluded() })),
         22 => {
             let reason = ["deadline", "Not a code!"][usize::from(choice.b) % 2].to_owned();
-            ("replica", Command::AbandonRound(AbandonRound { key: guess.round(), reason }))
+            ("replica", Command::AbandonRound(AbandonRound { key: guess.round(), reason, excluded: excluded() }))
         }
         23..25 => ("replica", Command::CommitVersion(commit(&guess))),
         25..29 => {
@@ -180,7 +192,11 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
             let (from, to, revoke) = (guess.head(), guess.version(), choice.a < 128);
             ("office", Command::MoveBranch(MoveBranch { branch: branch(), from, to, revoke, reason: reason() }))
         }
-        32 => ("office", Command::Tag(Tag { name: name.to_owned(), version: guess.version() })),
+        32 => ("office", Command::PausePlan(PausePlan { plan: guess.plan(), reason: reason() })),
+        33 => ("office", Command::ResumePlan(ResumePlan { plan: guess.plan(), reason: reason() })),
+        34 => ("office", Command::CancelPlan(CancelPlan { plan: guess.plan(), reason: reason() })),
+        35 => ("replica", Command::StopEarly(StopEarly { plan: guess.plan(), version: guess.version() })),
+        36 => ("office", Command::Tag(Tag { name: name.to_owned(), version: guess.version() })),
         _ => ("office", Command::RevokeVersion(RevokeVersion { version: guess.version(), reason: reason() })),
     };
     (signer(choice, permitted), command)
@@ -290,12 +306,16 @@ proptest! {
     }
 }
 
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 25] = [
     "ProposePlan",
     "ApprovePlan",
     "WithdrawConsent",
     "StartPlan",
     "StopPlan",
+    "PausePlan",
+    "ResumePlan",
+    "CancelPlan",
+    "StopEarly",
     "OpenRound",
     "JoinRound",
     "DeclineRound",

@@ -6,9 +6,9 @@ use fedledger_federation::{
     Command, VersionId,
     architecture::Architecture,
     command::{
-        AbandonRound, ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, DeclineRound, Evaluate,
-        FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, RevokeVersion, RoundKey, StartPlan, StopPlan,
-        Tag, WithdrawConsent,
+        AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
+        Evaluate, FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan,
+        RevokeVersion, RoundKey, StartPlan, StopEarly, StopPlan, Tag, WithdrawConsent,
     },
     governance::{Action, Propose, RecordEvidence, Vote},
     limits::{METRICS_MAX, TEXT_LENGTH_MAX},
@@ -46,7 +46,7 @@ fn too_long() -> String {
 }
 
 fn approve(plan: Digest) -> Command {
-    Command::ApprovePlan(ApprovePlan { plan })
+    Command::ApprovePlan(ApprovePlan { plan, examples: None })
 }
 
 fn withdraw(plan: Digest) -> Command {
@@ -75,7 +75,7 @@ fn close(key: RoundKey, excluded: &[(&str, &str)]) -> Command {
 }
 
 fn abandon(key: RoundKey) -> Command {
-    Command::AbandonRound(AbandonRound { key, reason: "deadline".to_owned() })
+    Command::AbandonRound(AbandonRound { key, reason: "deadline".to_owned(), excluded: BTreeMap::new() })
 }
 
 fn attest(version: VersionId, outputs: OutputFiles) -> Command {
@@ -127,6 +127,10 @@ fn commands() -> Vec<(Command, &'static [&'static str])> {
         (withdraw(plan_id), hospital),
         (start(plan_id), &[OFFICE]),
         (stop(plan_id, false), &[OFFICE]),
+        (Command::PausePlan(PausePlan { plan: plan_id, reason: reason() }), &[OFFICE]),
+        (Command::ResumePlan(ResumePlan { plan: plan_id, reason: reason() }), &[OFFICE]),
+        (Command::CancelPlan(CancelPlan { plan: plan_id, reason: reason() }), &[OFFICE]),
+        (Command::StopEarly(StopEarly { plan: plan_id, version }), &[REPLICA]),
         (Command::OpenRound(open), &[REPLICA]),
         (join(no_round()), &[BASEL]),
         (decline(no_round()), &[BASEL]),
@@ -364,7 +368,7 @@ fn a_round_is_abandoned_while_nothing_has_come_of_it() {
     let (mut consortium, id) = Consortium::ready(2);
     assert_eq!(consortium.refused(REPLICA, abandon(no_round())), "unknown_round");
     let key = consortium.open_round(&id);
-    let bad = Command::AbandonRound(AbandonRound { key, reason: "No quorum!".to_owned() });
+    let bad = Command::AbandonRound(AbandonRound { key, reason: "No quorum!".to_owned(), excluded: BTreeMap::new() });
     assert_eq!(consortium.refused(REPLICA, bad), "invalid_name");
     consortium.join_and_contribute(&key, "basel");
     consortium.join_and_contribute(&key, "lyon");

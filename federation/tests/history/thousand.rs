@@ -57,7 +57,7 @@ fn bundle() -> &'static [u8] {
         exclude(&mut consortium, "turin");
         seal_and_keep(&mut consortium, "epoch/1", &["basel", "lyon", "porto"]);
         while consortium.log.size() < ENTRIES - 1 {
-            let again = Command::ApprovePlan(ApprovePlan { plan: Digest::of(b"no such plan") });
+            let again = Command::ApprovePlan(ApprovePlan { plan: Digest::of(b"no such plan"), examples: None });
             consortium.submit("basel/participant", &again).unwrap_err();
             if consortium.log.size() % 100 == 50 {
                 consortium.seal();

@@ -205,7 +205,7 @@ fn a_damaged_file_is_named_and_the_rest_is_checked() {
     let mut consortium = Consortium::with_history(2);
     let key = *consortium.state().rounds().iter().next().unwrap().0;
     let (_, participation) = consortium.state().participations(&key).next().unwrap();
-    let fedledger_federation::records::Participation::Contributed { index, contribution } = participation else {
+    let fedledger_federation::records::Participation::Contributed { index, contribution, .. } = participation else {
         panic!("{participation:?}");
     };
     let (index, update) = (*index, contribution.update);

@@ -114,10 +114,12 @@ pub fn plan() -> Plan {
             cohort_size: None,
             minimum_participants: 2,
             required_members: Vec::new(),
+            minimum_example_share: None,
             round_duration_ms: 30_000,
             attempts: 3,
         },
         requirements: Requirements::default(),
+        early_stopping: None,
     }
 }
 
@@ -253,7 +255,7 @@ impl Ledger {
     }
 
     pub fn consent(&mut self, member: &str, plan: Digest) {
-        self.apply(&key(member, Purpose::Organisation), Command::ApprovePlan(ApprovePlan { plan }));
+        self.apply(&key(member, Purpose::Organisation), Command::ApprovePlan(ApprovePlan { plan, examples: None }));
     }
 
     /// Starts a plan; its initial version becomes the head.

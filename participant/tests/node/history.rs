@@ -259,7 +259,7 @@ fn refusals_on_the_ledger_are_not_repeated_after_a_restart() {
     let mut ledger = Ledger::new();
     let id = ledger.propose(plan());
     let participant = key("alpha", Purpose::Participant);
-    let approve = Command::ApprovePlan(ApprovePlan { plan: id });
+    let approve = Command::ApprovePlan(ApprovePlan { plan: id, examples: None });
     ledger.apply(&participant, approve.clone());
     assert_eq!(ledger.try_apply(&participant, &approve), "already_consented");
     let running = Running::start(core(site("alpha")), &ledger);

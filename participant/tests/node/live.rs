@@ -39,7 +39,9 @@ fn directory(replicas: &[(&str, &Replica)]) -> TempDir {
 
 fn contribution_of(state: &Federation, key: &RoundKey) -> Option<(u64, Digest)> {
     state.participations(key).find_map(|(member, participation)| match participation {
-        Participation::Contributed { index, contribution } if member == "alpha" => Some((*index, contribution.update)),
+        Participation::Contributed { index, contribution, .. } if member == "alpha" => {
+            Some((*index, contribution.update))
+        }
         _ => None,
     })
 }
@@ -53,7 +55,7 @@ async fn a_plan_is_carried_out_from_consent_to_evaluation() {
     let node = start(directory.path()).await;
     let mut events = node.events();
 
-    let consented = |record: &PlanRecord| record.consents.contains("alpha");
+    let consented = |record: &PlanRecord| record.consents.contains_key("alpha");
     replica.until(|state| state.plans().get(&id).is_some_and(consented)).await;
     replica.change(|ledger| ledger.start(id));
     let mut versions = Vec::new();
@@ -172,7 +174,7 @@ async fn a_node_goes_on_with_a_replicas_new_transport_key_and_begins_with_it_the
     let address = replica.address();
     replica = Replica::start_at("alpha", replica.stop().await, new, address);
     let id = replica.change(|ledger| ledger.propose(lone_plan()));
-    let consented = |state: &Federation| state.plans().get(&id).is_some_and(|plan| plan.consents.contains("alpha"));
+    let consented = |state: &Federation| state.plans().get(&id).is_some_and(|plan| plan.consents.contains_key("alpha"));
     replica.until(consented).await;
     node.shutdown().await.unwrap();
     // Nobody has the key of the genesis file any more.

@@ -1,5 +1,7 @@
 //! Consent, rounds and evaluation.
 
+use std::collections::BTreeMap;
+
 use fedledger_federation::{
     Command,
     command::{AbandonRound, MoveBranch, RoundKey, WithdrawConsent},
@@ -241,7 +243,7 @@ fn work_on_an_abandoned_attempt_stops_and_the_next_attempt_is_joined() {
     ledger.join("alpha", first);
     let mut alpha = Running::start(core(site("alpha")), &ledger);
     assert_eq!(trains(&alpha.take()), [first]);
-    let abandon = AbandonRound { key: first, reason: "below_quorum".to_owned() };
+    let abandon = AbandonRound { key: first, reason: "below_quorum".to_owned(), excluded: BTreeMap::new() };
     ledger.apply(&key("gamma", Purpose::Replica), Command::AbandonRound(abandon));
     let second = ledger.open_round(first.plan);
     alpha.catch_up(&ledger);

@@ -111,6 +111,7 @@ fn write_api() -> Result<(), Box<dyn Error>> {
         epoch: 0,
         seal: Some(seal),
         trusted_time_s: Some(1_700_000_000),
+        progress: Vec::new(),
     };
     let receipt = IntakeReceipt::sign(chain, Digest::of(b"envelope"), 5_022, &key).to_bytes();
     let promised = v1::SubmitResponse { intake_receipt: Some(receipt.into()), level: 1, ..Default::default() };

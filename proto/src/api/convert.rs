@@ -5,6 +5,7 @@ use fedledger_ledger::{Digest, consensus};
 
 use super::{
     limits::{CONSISTENCY_PROOF_LENGTH_MAX, HAS_DIGESTS_MAX, PEERS_MAX, PROOF_LENGTH_MAX},
+    progress,
     types::{Level, NodeStatus, PeerStatus, RaftRole, SealStatus},
     v1,
 };
@@ -181,6 +182,7 @@ impl From<NodeStatus> for v1::StatusResponse {
             epoch: status.epoch,
             seal: status.seal.map(Into::into),
             trusted_time_s: status.trusted_time_s,
+            progress: status.progress.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -214,6 +216,7 @@ impl TryFrom<v1::StatusResponse> for NodeStatus {
             epoch: status.epoch,
             seal: status.seal.map(Into::into),
             trusted_time_s: status.trusted_time_s,
+            progress: progress::plans(status.progress)?,
         })
     }
 }

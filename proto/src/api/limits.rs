@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fedledger_federation::limits::{NAME_LENGTH_MAX, PROGRESS_NAMES_MAX, TEXT_LENGTH_MAX};
 use fedledger_ledger::{
     epoch::EPOCH_SIZE_BYTES_MAX,
     limits::{ENVELOPE_SIZE_BYTES_MAX, LEAF_SIZE_BYTES_MAX},
@@ -22,8 +23,12 @@ pub const REQUEST_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + OVERHEAD_BYTES;
 /// What a peer takes in a status, in bytes: its name and some numbers.
 const PEER_SIZE_BYTES: usize = 256;
 
-/// Largest response that a client takes, in bytes: a status with [`PEERS_MAX`] peers and a checkpoint.
-pub const RESPONSE_SIZE_BYTES_MAX: usize = NOTE_SIZE_BYTES_MAX + PEERS_MAX * PEER_SIZE_BYTES + OVERHEAD_BYTES;
+/// What a plan takes in a status, in bytes: names, two texts, one of which may quote a reason, and some numbers.
+const PLAN_SIZE_BYTES: usize = (PROGRESS_NAMES_MAX + 2) * (NAME_LENGTH_MAX * 2) + 2 * TEXT_LENGTH_MAX + 512;
+
+/// Largest response that a client takes, in bytes: a status with [`PEERS_MAX`] peers, [`PLANS_MAX`] plans and a checkpoint.
+pub const RESPONSE_SIZE_BYTES_MAX: usize =
+    NOTE_SIZE_BYTES_MAX + PEERS_MAX * PEER_SIZE_BYTES + PLANS_MAX * PLAN_SIZE_BYTES + OVERHEAD_BYTES;
 
 /// Bytes of a blob in one message of its stream.
 pub const BLOB_CHUNK_SIZE_BYTES: usize = 256 * 1024;
@@ -33,6 +38,9 @@ pub const MESSAGE_LENGTH_MAX: usize = 1024;
 
 /// Longest reason for a rejection that a client takes, in bytes.
 pub const REASON_LENGTH_MAX: usize = 4096;
+
+/// Most plans in a status whose progress is told, those that were proposed first.
+pub const PLANS_MAX: usize = 64;
 
 /// Most peers in a status.
 pub const PEERS_MAX: usize = 1024;

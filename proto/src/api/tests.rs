@@ -1,5 +1,6 @@
 //! Tests of codes and conversions; the calls themselves are tested against a server, in the coordinator.
 
+use fedledger_federation::progress::{PlanProgress, Step};
 use fedledger_ledger::Digest;
 use tonic::{Code, Status};
 
@@ -36,6 +37,20 @@ fn status() -> NodeStatus {
         epoch: 2,
         seal: Some(SealStatus { number: 4, index: 7, time_ms: 1_700_000_000_123 }),
         trusted_time_s: Some(1_700_000_000),
+        progress: vec![PlanProgress {
+            plan: Digest::of(b"plan"),
+            name: "heart".into(),
+            round: 3,
+            attempt: 2,
+            step: Step::Collecting,
+            waiting_for: "contributions".into(),
+            names: vec!["va".into()],
+            name_count: 40,
+            lasting_ms: Some(0),
+            left_ms: None,
+            stuck: true,
+            cause: Some("no leader".into()),
+        }],
     }
 }
 

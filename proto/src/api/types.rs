@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fedledger_federation::progress::PlanProgress;
 use fedledger_ledger::Digest;
 use serde::Serialize;
 
@@ -50,6 +51,9 @@ pub struct NodeStatus {
     pub seal: Option<SealStatus>,
     /// Trusted time of the final head, in seconds since the Unix epoch; none before the first.
     pub trusted_time_s: Option<u64>,
+    /// Where the plans stand that are carried out, as this replica sees it; at most
+    /// [`PLANS_MAX`](super::limits::PLANS_MAX).
+    pub progress: Vec<PlanProgress>,
 }
 
 /// A seal of the log.

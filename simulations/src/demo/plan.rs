@@ -83,10 +83,12 @@ pub(super) fn plan(options: &DemoOptions) -> Plan {
             cohort_size: None,
             minimum_participants: 3,
             required_members: Vec::new(),
+            minimum_example_share: None,
             round_duration_ms: ROUND_DURATION_MS,
             attempts: 10,
         },
         requirements: Requirements::default(),
+        early_stopping: None,
     }
 }
 

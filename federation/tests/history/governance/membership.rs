@@ -11,7 +11,7 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::*;
-use crate::consortium::{OFFICE, SITES, plan, set};
+use crate::consortium::{OFFICE, SITES, plan};
 
 fn revoke_node(node: &str) -> Action {
     Action::RevokeNode { node: node.to_owned() }
@@ -24,7 +24,7 @@ fn admit_node(member: &str, node: Node) -> Action {
 #[test]
 fn a_new_member_can_do_at_once_what_its_roles_allow() {
     let (mut consortium, plan) = Consortium::ready(2);
-    let approve = Command::ApprovePlan(ApprovePlan { plan });
+    let approve = Command::ApprovePlan(ApprovePlan { plan, examples: None });
     assert_eq!(consortium.refused("oslo/participant", approve.clone()), "unknown_author");
     carry_out(&mut consortium, admit(oslo()));
     let record = consortium.state().member_records().get(&"oslo".to_owned()).unwrap();
@@ -51,11 +51,11 @@ fn an_excluded_member_can_do_nothing_and_never_comes_back() {
     let state = consortium.state();
     assert!(state.members().get("porto").is_none());
     assert_eq!(state.member_records().get(&"porto".to_owned()).unwrap().revoked_index, Some(index));
-    assert_eq!(state.plans().get(&plan).unwrap().consents, set(&["basel", "lyon"]));
+    assert!(state.plans().get(&plan).unwrap().consents.keys().eq(["basel", "lyon"]));
     assert_eq!((state.epoch().replicas.len(), state.epoch().threshold), (3, 2), "the default for three replicas");
     assert_eq!(state.epoch().witnesses.len(), witnesses - 1);
     assert_eq!(state.revoked_keys().len(), 9, "two of the member, four of its replica, three of its participant");
-    let approve = Command::ApprovePlan(ApprovePlan { plan });
+    let approve = Command::ApprovePlan(ApprovePlan { plan, examples: None });
     for signer in ["porto/participant", "porto/replica", "porto/organisation"] {
         assert_eq!(consortium.refused(signer, approve.clone()), "revoked_key", "{signer}");
     }
@@ -159,8 +159,8 @@ fn nodes_give_their_members_the_roles_for_them() {
     let has = |consortium: &Consortium, member: &str, role| consortium.state().members().has_role(member, role);
     carry_out(&mut consortium, revoke_node("porto/participant"));
     assert!(!has(&consortium, "porto", Role::Participant) && has(&consortium, "porto", Role::Replica));
-    assert_eq!(consortium.state().plans().get(&plan).unwrap().consents, set(&["basel", "lyon"]));
-    let approve = Command::ApprovePlan(ApprovePlan { plan });
+    assert!(consortium.state().plans().get(&plan).unwrap().consents.keys().eq(["basel", "lyon"]));
+    let approve = Command::ApprovePlan(ApprovePlan { plan, examples: None });
     assert_eq!(consortium.refused("porto/organisation", approve.clone()), "not_permitted");
     assert_eq!(impossible(&mut consortium, admit_node("porto", participant("porto/participant"))), "key_used");
     carry_out(&mut consortium, admit_node("porto", participant("porto/second")));

@@ -24,7 +24,7 @@ fn node_keys(name: &str) -> NodeKeys {
 fn the_new_key_signs_and_the_old_one_is_refused() {
     let mut consortium = Consortium::new(3);
     consortium.accept("office/organisation", Command::ProposePlan(plan("heart")));
-    let approve = Command::ApprovePlan(ApprovePlan { plan: plan("heart").id() });
+    let approve = Command::ApprovePlan(ApprovePlan { plan: plan("heart").id(), examples: None });
     carry_out(&mut consortium, rotate(Some("porto/organisation/2"), None, None));
     assert_eq!(consortium.state().epoch().number, 0, "no replica or witness has changed");
     assert_eq!(consortium.refused("porto/organisation", approve.clone()), "revoked_key");
@@ -48,7 +48,7 @@ fn a_node_goes_on_in_a_round_with_its_new_keys() {
     assert_eq!(epoch.witnesses.get("porto/participant"), Some(&key("porto/participant/witness/2").public()));
     assert_eq!(consortium.refused("porto/participant", join.clone()), "revoked_key");
     consortium.accept("porto/participant/2", join);
-    assert!(consortium.state().plans().get(&plan).unwrap().consents.contains("porto"), "consent is the member's");
+    assert!(consortium.state().plans().get(&plan).unwrap().consents.contains_key("porto"), "consent is the member's");
 }
 
 #[test]

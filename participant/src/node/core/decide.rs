@@ -52,17 +52,18 @@ impl Core {
         match intent {
             Intent::Approve(plan) => {
                 !self.withdrawn.contains(plan)
-                    && state.plans().get(plan).is_some_and(|record| {
-                        record.status != PlanStatus::Finished && !record.consents.contains(member)
-                    })
+                    && state
+                        .plans()
+                        .get(plan)
+                        .is_some_and(|record| !record.status.is_over() && !record.consents.contains_key(member))
             }
             Intent::Join(key) => self.invited(key).is_some() && self.participation(key).is_none(),
             Intent::Decline(key) => {
-                let undecided = matches!(self.participation(key), None | Some(Participation::Joined));
+                let undecided = matches!(self.participation(key), None | Some(Participation::Joined { .. }));
                 self.invited(key).is_some() && undecided
             }
             Intent::Contribute(key) => {
-                self.invited(key).is_some() && matches!(self.participation(key), Some(Participation::Joined))
+                self.invited(key).is_some() && matches!(self.participation(key), Some(Participation::Joined { .. }))
             }
             Intent::Evaluate(version) => self.is_evaluable(version),
         }
@@ -87,8 +88,8 @@ impl Core {
     /// Why this site declined, if it did.
     pub(super) fn declined_reason(&self, key: &RoundKey) -> Option<String> {
         match self.participation(key)? {
-            Participation::Declined { reason } => Some(reason.clone()),
-            Participation::Joined | Participation::Contributed { .. } | Participation::Revoked => None,
+            Participation::Declined { reason, .. } => Some(reason.clone()),
+            Participation::Joined { .. } | Participation::Contributed { .. } | Participation::Revoked { .. } => None,
         }
     }
 
@@ -123,14 +124,21 @@ impl Core {
 
     fn decide_consents(&mut self) {
         let plans = self.federation().plans();
-        let undecided: Vec<(Digest, Option<Objection>)> = plans
+        let undecided: Vec<(ApprovePlan, Option<Objection>)> = plans
             .iter()
             .filter(|(id, _)| self.is_open(&Intent::Approve(**id)))
-            .map(|(id, record)| (*id, policy::objection_to_consent(&self.site, &record.plan, self.operator(id))))
+            .map(|(id, record)| {
+                let objection = policy::objection_to_consent(&self.site, &record.plan, self.operator(id));
+                // How many there are is said only where the plan asks for it.
+                let asked = record.plan.participation.minimum_example_share.is_some();
+                let examples = asked.then_some(self.site.train_examples);
+                (ApprovePlan { plan: *id, examples }, objection)
+            })
             .collect();
-        for (plan, objection) in undecided {
+        for (consent, objection) in undecided {
+            let plan = consent.plan;
             match objection {
-                None => self.submit(Intent::Approve(plan), Command::ApprovePlan(ApprovePlan { plan })),
+                None => self.submit(Intent::Approve(plan), Command::ApprovePlan(consent)),
                 Some(objection) if self.withheld.insert(plan) => {
                     let reason = objection.to_string();
                     self.report(NodeEvent::ConsentWithheld { plan, reason });
@@ -148,8 +156,10 @@ impl Core {
                     Ok(_) => self.submit(Intent::Join(key), Command::JoinRound(JoinRound { key })),
                     Err(objection) => self.decline(key, &objection.to_string()),
                 },
-                Some(Participation::Joined) => self.decide_work(key),
-                Some(Participation::Declined { .. } | Participation::Contributed { .. } | Participation::Revoked) => {}
+                Some(Participation::Joined { .. }) => self.decide_work(key),
+                Some(
+                    Participation::Declined { .. } | Participation::Contributed { .. } | Participation::Revoked { .. },
+                ) => {}
             }
         }
     }
@@ -186,7 +196,7 @@ impl Core {
     fn training_task(&self, key: &RoundKey) -> Result<TrainingTask, Objection> {
         let state = self.federation();
         let record = state.plans().get(&key.plan).ok_or(Objection::UnknownPlan)?;
-        if !record.consents.contains(&self.site.member) {
+        if !record.consents.contains_key(&self.site.member) {
             return Err(Objection::NoConsent);
         }
         if let Some(objection) =
@@ -231,7 +241,7 @@ impl Core {
             .keys()
             .filter(|key| {
                 self.invited(key).is_none()
-                    || !matches!(self.participation(key), Some(Participation::Joined))
+                    || !matches!(self.participation(key), Some(Participation::Joined { .. }))
                     || self.training_task(key).is_err()
             })
             .copied()
@@ -250,7 +260,7 @@ impl Core {
             let plan = state.plans().get(&record.manifest.plan);
             record.number().is_some()
                 && record.revoked.is_none()
-                && plan.is_some_and(|plan| plan.consents.contains(&self.site.member))
+                && plan.is_some_and(|plan| plan.consents.contains_key(&self.site.member))
         };
         self.site.test_examples > 0
             && state.versions().get(version).is_some_and(wanted)
@@ -331,8 +341,8 @@ impl Core {
         let weights_of = |version: &VersionId| Some(state.versions().get(version)?.manifest.weights()?.digest);
         let mut kept = Kept::default();
         for (id, record) in state.plans().iter() {
-            let active = matches!(record.status, PlanStatus::Running | PlanStatus::Draining | PlanStatus::Stopped);
-            if record.consents.contains(member) && active {
+            let goes_on = record.status.is_active() || record.status == PlanStatus::Stopped;
+            if record.consents.contains_key(member) && goes_on {
                 kept.work.insert((*id, record.next_round));
                 kept.weights.extend(state.head(&record.plan.branch).and_then(|(head, _)| weights_of(head)));
             }
@@ -344,7 +354,7 @@ impl Core {
             );
             let updates = recent.filter_map(|(key, _)| match self.participation(key)? {
                 Participation::Contributed { contribution, .. } => Some(contribution.update),
-                Participation::Joined | Participation::Declined { .. } | Participation::Revoked => None,
+                Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
             });
             kept.updates.extend(updates);
         }

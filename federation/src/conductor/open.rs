@@ -1,0 +1,120 @@
+//! Between rounds: the initial version, stopping early, waiting before another attempt, and opening the next round.
+
+use fedledger_ledger::Digest;
+
+use super::{BASE_MOVED, Conductor, Duty, View};
+use crate::{
+    Command, Federation, VersionId,
+    apply::plans::PLAN_STOPPED,
+    command::{OpenRound, RoundKey, StopEarly},
+    early_stopping,
+    records::{Phase, PlanRecord, PlanStatus},
+};
+
+/// Wait before a round is attempted a second time, in milliseconds; doubled with every further attempt, up to the time that a
+/// round may take. What made an attempt fail in a second is seldom gone in another, and attempts are counted.
+const PATIENCE_MS: u64 = 1_000;
+
+/// Doublings after which [`PATIENCE_MS`] is longer than any round may take.
+const DOUBLINGS_MAX: u32 = 32;
+
+/// What a leader waits for before it opens a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WaitFor {
+    /// That time passes before another attempt.
+    Attempt(RoundKey),
+    /// Reports about the head of a plan's branch.
+    Reports(Digest, VersionId),
+}
+
+impl WaitFor {
+    /// The plan that waits.
+    pub(super) const fn plan(&self) -> &Digest {
+        match self {
+            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) => plan,
+        }
+    }
+
+    /// Whether it is still waited for. While a plan is paused nothing is, so the wait begins anew when it is resumed.
+    pub(super) fn is_pending(&self, state: &Federation) -> bool {
+        let Some(record) = state.plans().get(self.plan()) else { return false };
+        let pending = match self {
+            Self::Attempt(key) => Federation::next_key(key.plan, record) == *key,
+            Self::Reports(_, version) => state.branches().get(&record.plan.branch) == Some(version),
+        };
+        pending && record.status == PlanStatus::Running && record.open.is_none()
+    }
+}
+
+impl Conductor {
+    /// A plan without a round in progress: make the initial version, or go on.
+    pub(super) fn conduct_plan(&mut self, view: &View<'_>, id: &Digest, record: &PlanRecord, duties: &mut Vec<Duty>) {
+        if record.status != PlanStatus::Running {
+            return;
+        }
+        match view.state.head(&record.plan.branch) {
+            None => self.propose_version(view, &initial_key(*id), duties),
+            Some((head, _)) if view.leads => self.go_on(view, id, record, head, duties),
+            Some(_) => {}
+        }
+    }
+
+    /// Finishes a plan early or opens its next round, as soon as what that depends on is known.
+    fn go_on(&mut self, view: &View<'_>, id: &Digest, record: &PlanRecord, head: &VersionId, duties: &mut Vec<Duty>) {
+        let duration_ms = record.plan.participation.round_duration_ms;
+        if awaits_reports(view.state, id, record) && !self.waited(view, WaitFor::Reports(*id, *head), duration_ms) {
+            return;
+        }
+        if let Some(stop) = early_stopping::verdict(view.state, id) {
+            let stop = StopEarly { plan: *id, version: stop.version };
+            return self.submit(view, Command::StopEarly(stop), duties);
+        }
+        let key = Federation::next_key(*id, record);
+        let patience_ms = patience_ms(view.state, &key, record);
+        if patience_ms > 0 && !self.waited(view, WaitFor::Attempt(key), patience_ms) {
+            return;
+        }
+        let Some((_, base)) = view.state.head(&record.plan.branch) else { return };
+        let cohort = view.state.next_cohort(&key, record, base);
+        let participation = &record.plan.participation;
+        let enough = cohort.len() as u64 >= participation.minimum_participants
+            && participation.required_members.iter().all(|member| cohort.contains(member));
+        if enough {
+            self.submit(view, Command::OpenRound(OpenRound { key, base: *head, cohort, duration_ms }), duties);
+        }
+    }
+
+    /// Whether the time for something is over, which begins when this is first asked.
+    fn waited(&mut self, view: &View<'_>, what: WaitFor, wait_ms: u64) -> bool {
+        view.now_ms >= *self.waits.entry(what).or_insert(view.now_ms + wait_ms)
+    }
+}
+
+/// The attempt under which a plan's initial version is made.
+pub(crate) const fn initial_key(plan: Digest) -> RoundKey {
+    RoundKey { plan, round: 0, attempt: 0 }
+}
+
+/// Whether a plan with a condition for stopping early waits for reports of its head: once, before the next round's first
+/// attempt.
+pub(crate) fn awaits_reports(state: &Federation, id: &Digest, record: &PlanRecord) -> bool {
+    record.next_attempt == 1 && !early_stopping::awaited(state, id).is_empty()
+}
+
+/// How long is waited before an attempt, in milliseconds: the longer, the more attempts at the round have failed since
+/// somebody last started or resumed the plan.
+pub(crate) fn patience_ms(state: &Federation, key: &RoundKey, record: &PlanRecord) -> u64 {
+    let failed =
+        |attempt: &u64| match state.rounds().get(&RoundKey { attempt: *attempt, ..*key }).map(|round| &round.phase) {
+            Some(Phase::Abandoned { index, reason, .. }) => {
+                *index > record.status_index && ![PLAN_STOPPED, BASE_MOVED].contains(&reason.as_str())
+            }
+            _ => false,
+        };
+    let attempts = (1..key.attempt).rev().take_while(failed).take(DOUBLINGS_MAX as usize).count();
+    match u32::try_from(attempts) {
+        Ok(0) => 0,
+        Ok(attempts) => (PATIENCE_MS << (attempts - 1)).min(record.plan.participation.round_duration_ms),
+        Err(_) => record.plan.participation.round_duration_ms,
+    }
+}

@@ -1,0 +1,286 @@
+//! Stopping a plan early: when no further round is worth its while.
+//!
+//! The condition is about one metric that the hospitals report of each version. What a version is worth is the mean over
+//! the reports of the members whose updates made it, weighted by the examples that each has evaluated on, in millionths and
+//! in integers. It is computed from what is on record alone, so `apply` finds for itself whether it holds.
+
+use fedledger_ledger::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Federation, VersionId,
+    decimal::Decimal,
+    limits::ROUNDS_MAX,
+    member::{MemberId, is_name},
+    records::{PlanRecord, VersionRecord},
+};
+
+/// Examples of one report above which it weighs no more, so that sums stay within 128 bits.
+const EXAMPLES_WEIGHED_MAX: u64 = 1 << 32;
+
+/// When a plan is finished before all of its rounds are done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// The metric, as the hospitals report it, such as `accuracy`.
+    pub metric: String,
+    /// Whether more or less of it is better.
+    pub goal: Goal,
+    /// The plan is finished once a version is at least as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Decimal>,
+    /// The plan is finished after so many rounds in a row without an improvement on the best version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// By how much a version must be better than the best so far to count as an improvement; any more by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_improvement: Option<Decimal>,
+}
+
+/// Whether more or less of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// More is better, as of an accuracy.
+    Max,
+    /// Less is better, as of a loss.
+    Min,
+}
+
+/// A condition that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EarlyStoppingError {
+    /// No metric has this name.
+    #[error("{0:?} is no name of a metric: use what evaluations report, such as accuracy, auc or loss")]
+    Metric(String),
+    /// Nothing would ever be compared.
+    #[error("give a target, a patience, or both")]
+    Never,
+    /// No such number of rounds.
+    #[error("patience is {0}: use 1 to {ROUNDS_MAX} rounds")]
+    Patience(u64),
+    /// An improvement of which nobody asks anything.
+    #[error("minimum_improvement says what breaks a patience: give a patience as well")]
+    NoPatience,
+    /// Not a number that metrics can be compared with.
+    #[error("{field} is {found}: metrics have six digits after the point, use no more")]
+    Decimal {
+        /// The field.
+        field: &'static str,
+        /// Value found.
+        found: Decimal,
+    },
+    /// A step backwards.
+    #[error("minimum_improvement is {0}: use a number that is not negative")]
+    Negative(Decimal),
+}
+
+/// Why a plan was finished early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The version is as good as was wanted.
+    TargetReached,
+    /// The last versions brought no improvement.
+    NoImprovement,
+}
+
+/// How a plan was finished early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyStop {
+    /// The version after which the condition held.
+    pub version: VersionId,
+    /// Which part of it.
+    pub cause: Cause,
+    /// What the version is worth, in millionths.
+    pub value: i64,
+    /// The best version of the plan.
+    pub best: VersionId,
+    /// What that one is worth, in millionths.
+    pub best_value: i64,
+}
+
+impl EarlyStopping {
+    /// Checks what the types cannot express.
+    ///
+    /// # Errors
+    ///
+    /// [`EarlyStoppingError`].
+    pub fn check(&self) -> Result<(), EarlyStoppingError> {
+        if !is_name(&self.metric.replace('_', "-")) {
+            return Err(EarlyStoppingError::Metric(self.metric.chars().take(80).collect()));
+        }
+        for (field, value) in [("target", &self.target), ("minimum_improvement", &self.minimum_improvement)] {
+            if let Some(found) = value.as_ref().filter(|value| value.millionths().is_none()) {
+                return Err(EarlyStoppingError::Decimal { field, found: found.clone() });
+            }
+        }
+        if let Some(least) = self.minimum_improvement.as_ref().filter(|least| least.ratio().0 < 0) {
+            return Err(EarlyStoppingError::Negative(least.clone()));
+        }
+        match self.patience {
+            Some(rounds) if !(1..=ROUNDS_MAX).contains(&rounds) => Err(EarlyStoppingError::Patience(rounds)),
+            None if self.minimum_improvement.is_some() => Err(EarlyStoppingError::NoPatience),
+            None if self.target.is_none() => Err(EarlyStoppingError::Never),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one value is better than another by the improvement that is asked for.
+    fn improves(&self, value: i64, on: i64) -> bool {
+        let least = self.minimum_improvement.as_ref().and_then(Decimal::millionths).unwrap_or(0);
+        let gain = self.gain(value, on);
+        gain > 0 && gain >= i128::from(least)
+    }
+
+    fn reaches_target(&self, value: i64) -> bool {
+        let target = self.target.as_ref().and_then(Decimal::millionths);
+        target.is_some_and(|target| self.gain(value, target) >= 0)
+    }
+
+    /// By how much a value is better than another.
+    fn gain(&self, value: i64, than: i64) -> i128 {
+        let gain = i128::from(value) - i128::from(than);
+        match self.goal {
+            Goal::Max => gain,
+            Goal::Min => -gain,
+        }
+    }
+
+    /// How versions that are worth this much, oldest first, end a plan; none if they do not.
+    fn verdict(&self, values: &[(VersionId, i64)]) -> Option<EarlyStop> {
+        let (mut best, mut since_best) = (*values.first()?, 0_u64);
+        for (version, value) in values.iter().skip(1) {
+            if self.improves(*value, best.1) {
+                (best, since_best) = ((*version, *value), 0);
+            } else {
+                since_best += 1;
+            }
+        }
+        let (version, value) = *values.last()?;
+        let cause = if self.reaches_target(value) {
+            Cause::TargetReached
+        } else if self.patience.is_some_and(|patience| since_best >= patience) {
+            Cause::NoImprovement
+        } else {
+            return None;
+        };
+        Some(EarlyStop { version, cause, value, best: best.0, best_value: best.1 })
+    }
+}
+
+/// How the head of a plan's branch, by the evaluations on record, ends the plan early; none if it does not.
+///
+/// Only versions of this plan's rounds count, and of these only those from which the head descends: what was rolled back
+/// is no part of the comparison. Versions that nobody has evaluated are passed over.
+pub fn verdict(state: &Federation, plan: &Digest) -> Option<EarlyStop> {
+    let record = state.plans().get(plan)?;
+    let condition = record.plan.early_stopping.as_ref()?;
+    let (head, _) = own_head(state, plan, record)?;
+    let mut values: Vec<(VersionId, i64)> = state
+        .ancestry(&head)
+        .map_while(|id| Some((id, state.versions().get(&id)?)))
+        .take_while(|(_, version)| is_of_round(plan, version))
+        .filter_map(|(id, version)| Some((id, mean(state, &id, version, &condition.metric)?)))
+        .collect();
+    // The head itself must be worth something: an older version has been judged before.
+    if values.first()?.0 != head {
+        return None;
+    }
+    values.reverse();
+    condition.verdict(&values)
+}
+
+/// Members whose reports of the head are still to come before a plan with such a condition goes on: those whose updates
+/// made it and that still consent.
+pub fn awaited(state: &Federation, plan: &Digest) -> Vec<MemberId> {
+    let Some(record) = state.plans().get(plan).filter(|record| record.plan.early_stopping.is_some()) else {
+        return Vec::new();
+    };
+    let Some((head, version)) = own_head(state, plan, record) else { return Vec::new() };
+    let contributors = version.manifest.contributions.iter().map(|contribution| &contribution.member);
+    let awaited = contributors.filter(|member| {
+        record.consents.contains_key(*member) && !state.evaluations.contains(&(head, (*member).clone()))
+    });
+    awaited.cloned().collect()
+}
+
+/// The head of the plan's branch, if one of the plan's rounds led to it.
+fn own_head<'a>(state: &'a Federation, plan: &Digest, record: &PlanRecord) -> Option<(VersionId, &'a VersionRecord)> {
+    let (id, version) = state.head(&record.plan.branch)?;
+    is_of_round(plan, version).then_some((*id, version))
+}
+
+fn is_of_round(plan: &Digest, version: &VersionRecord) -> bool {
+    version.manifest.plan == *plan && version.manifest.round > 0
+}
+
+/// The mean of a metric over the reports of a version's contributors, weighted by their examples, rounded down.
+fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, metric: &str) -> Option<i64> {
+    let (mut sum, mut weight) = (0_i128, 0_i128);
+    for contribution in &version.manifest.contributions {
+        let Some(report) = state.evaluations.get(&(*id, contribution.member.clone())) else { continue };
+        let Some(value) = report.metrics.get(metric) else { continue };
+        let examples = i128::from(report.examples.min(EXAMPLES_WEIGHED_MAX));
+        sum += i128::from(*value) * examples;
+        weight += examples;
+    }
+    if weight == 0 { None } else { i64::try_from(sum.div_euclid(weight)).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(goal: Goal, target: Option<&str>, patience: Option<u64>, least: Option<&str>) -> EarlyStopping {
+        let decimal = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let metric = "accuracy".to_owned();
+        EarlyStopping { metric, goal, target: decimal(target), patience, minimum_improvement: decimal(least) }
+    }
+
+    fn outcome(condition: &EarlyStopping, values: &[i64]) -> Option<(Cause, i64)> {
+        let version = |value: &i64| (VersionId::of_manifest(Digest::of(&value.to_be_bytes())), *value);
+        let values: Vec<_> = values.iter().map(version).collect();
+        condition.verdict(&values).map(|stop| (stop.cause, stop.best_value))
+    }
+
+    #[test]
+    fn a_target_is_reached_in_the_direction_of_the_goal() {
+        let most = condition(Goal::Max, Some("0.8"), None, None);
+        assert_eq!(outcome(&most, &[799_999]), None);
+        assert_eq!(outcome(&most, &[700_000, 800_000]), Some((Cause::TargetReached, 800_000)));
+        let least = condition(Goal::Min, Some("0.3"), None, None);
+        assert_eq!(outcome(&least, &[300_001]), None);
+        assert_eq!(outcome(&least, &[300_000]), Some((Cause::TargetReached, 300_000)));
+        // Only the head counts: an older version that was better has been judged before.
+        assert_eq!(outcome(&most, &[900_000, 700_000]), None);
+    }
+
+    #[test]
+    fn patience_ends_with_rounds_that_bring_too_little() {
+        let patient = condition(Goal::Max, None, Some(2), Some("0.01"));
+        assert_eq!(outcome(&patient, &[500_000]), None);
+        assert_eq!(outcome(&patient, &[500_000, 505_000]), None);
+        assert_eq!(outcome(&patient, &[500_000, 505_000, 509_999]), Some((Cause::NoImprovement, 500_000)));
+        assert_eq!(outcome(&patient, &[500_000, 505_000, 510_000]), None, "0.01 better than the best is enough");
+        let any = condition(Goal::Min, None, Some(1), None);
+        assert_eq!(outcome(&any, &[500_000, 499_999]), None);
+        assert_eq!(outcome(&any, &[500_000, 500_000]), Some((Cause::NoImprovement, 500_000)));
+        assert_eq!(outcome(&any, &[i64::MIN, i64::MAX]), Some((Cause::NoImprovement, i64::MIN)), "nothing overflows");
+    }
+
+    #[test]
+    fn conditions_that_mean_nothing_are_refused() {
+        assert_eq!(condition(Goal::Max, Some("0.9"), Some(3), Some("0")).check(), Ok(()));
+        assert_eq!(condition(Goal::Max, None, None, None).check(), Err(EarlyStoppingError::Never));
+        assert_eq!(condition(Goal::Max, None, Some(0), None).check(), Err(EarlyStoppingError::Patience(0)));
+        let idle = condition(Goal::Max, Some("0.9"), None, Some("0.1"));
+        assert_eq!(idle.check(), Err(EarlyStoppingError::NoPatience));
+        let backwards = condition(Goal::Max, None, Some(1), Some("-0.1"));
+        assert!(matches!(backwards.check(), Err(EarlyStoppingError::Negative(_))));
+        let fine = condition(Goal::Max, Some("0.1234567"), None, None);
+        assert!(matches!(fine.check(), Err(EarlyStoppingError::Decimal { field: "target", .. })));
+        let nameless = EarlyStopping { metric: "Not a name".to_owned(), ..condition(Goal::Max, Some("1"), None, None) };
+        assert!(matches!(nameless.check(), Err(EarlyStoppingError::Metric(_))));
+    }
+}

@@ -80,7 +80,7 @@ impl history::Source for RemoteSource {
         false
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         match self.download(digest) {
             Ok(file) => Ok(Some(Box::new(file?))),
             Err(ApiError::Refused(refused)) if refused.code == ApiCode::NotFound => Ok(None),

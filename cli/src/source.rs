@@ -210,7 +210,7 @@ impl history::Source for Source {
         self.get().notes()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         self.get().blob(digest)
     }
 

@@ -143,5 +143,5 @@ fn transport_keys(members: &Members) -> TransportKeys {
 
 fn expected_sizes(state: &Federation) -> BTreeSet<u64> {
     let open = state.plans().iter().filter(|(_, record)| record.open.is_some());
-    open.map(|(_, record)| record.plan.architecture.update_size_bytes()).collect()
+    open.map(|(_, record)| record.plan.update_size_bytes()).collect()
 }

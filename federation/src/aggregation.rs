@@ -1,23 +1,26 @@
 //! From many updates to one global model version, bit for bit the same whoever computes it.
 //!
 //! Updates become fixed-point integers weighted by example counts ([`encode`]) and are summed with wrapping adds in
-//! Z_2^64 ([`ring`]). Such a sum is exact and does not depend on order, threads or grouping. Floats come back only at
+//! Z_2^64. Such a sum is exact and does not depend on order, threads or grouping. Floats come back only at
 //! the end ([`finish`], [`server_optimizer`]), in one fixed order of operations per coordinate and with correctly
 //! rounded operations only (add, subtract, multiply, divide, square root), so the result has the same bytes on every
 //! IEEE 754 machine.
 //!
-//! Two ways lead to the same bytes: [`aggregate`] when the updates are in memory, block by block of coordinates, with
-//! no memory beyond its outputs; and [`Aggregator`] when they stream in one after another, with one sum (two model
-//! sizes) and the contribution at hand (one model size).
+//! Two ways lead to the same bytes: [`aggregate`] when everything is in memory; and [`aggregate_files`], which reads and
+//! writes files stripe by stripe. There the sum is either formed while the updates arrive ([`RunningSum`], two model sizes
+//! for updates in `F32`, whatever their number), or from their files, in memory that does not depend on the model.
 
 pub mod encode;
 pub mod finish;
-pub mod ring;
 pub mod server_optimizer;
 
 mod blocks;
 mod error;
+pub(crate) mod running;
+mod sources;
 mod stream;
+mod stripes;
+mod targets;
 
 #[cfg(test)]
 mod tests;
@@ -25,8 +28,10 @@ mod tests;
 pub use blocks::aggregate;
 pub use encode::{EncodeError, Encoder, FixedPoint};
 pub use error::{AggregationError, ContributionError, StateFileError};
+pub use running::{Addition, AdditionError, RunningSum, Term};
 pub use server_optimizer::{DecimalError, Rule, RuleError, parse_decimal};
-pub use stream::{Aggregator, Contribution, ContributionStream};
+pub use stream::ContributionStream;
+pub use stripes::{BaseInputs, Destination, StreamError, Sums, UPDATE_FILES_MAX, aggregate_files};
 
 use crate::tensors::{Dtype, TensorLayout};
 

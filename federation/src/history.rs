@@ -75,7 +75,7 @@ pub trait Source {
     /// # Errors
     ///
     /// [`SourceError`].
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError>;
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError>;
 
     /// The files of a container in which nothing else may stand, with their offsets; `None` where it is no matter which
     /// files lie around.

@@ -93,6 +93,30 @@ pub struct Aggregation {
     pub rule: Rule,
     /// A power of two, at least the largest example count of any participant: counts are weighed against it.
     pub example_scale: u64,
+    /// In which numbers updates travel. Halves take half the time, and lose digits that training noise mostly covers.
+    #[serde(default, skip_serializing_if = "UpdateDtype::is_default")]
+    pub update_dtype: UpdateDtype,
+}
+
+/// The element type of update files. Base weights and sums keep their precision; only what participants send is rounded, to
+/// the nearest, ties to even.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateDtype {
+    /// 32 bits: no rounding.
+    #[default]
+    F32,
+    /// IEEE 754 binary16: 11 significant bits, up to 65,504. An update with a larger value cannot be sent.
+    F16,
+    /// The upper half of a binary32: 8 significant bits and its range.
+    BF16,
+}
+
+impl UpdateDtype {
+    /// Whether it need not be written down, so that plans that were made before there was a choice keep their ids.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The aggregation rule. FedAvg is McMahan et al. 2017; the adaptive server optimisers are Reddi et al. 2021, without bias

@@ -2,33 +2,34 @@
 //!
 //! The coordinator, every attesting replica and every auditor run the same [`Recipe`], so that they compute the same bytes.
 
-use std::io::{self, Read};
+mod arithmetic;
+mod check;
+mod compute;
+mod sums;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::TryReserveError, io};
 
 use fedledger_ledger::Digest;
 
+pub use check::{Verdict, WRONG_DIGEST, check_and_add, check_update};
+pub use sums::{RoundSum, RunningSums};
+
 use crate::{
     Federation, VersionId,
-    aggregation::{
-        self, Aggregation, AggregationError, Aggregator, Base, ContributionError, ContributionStream, EncodeError,
-        FixedPoint, Outputs,
-    },
+    aggregation::{AggregationError, ContributionError, EncodeError, Outputs},
     apply,
-    architecture::{Architecture, ArchitectureError},
+    architecture::ArchitectureError,
     command::{Contribute, FileRef, OutputFiles, RoundKey},
-    decimal::Decimal,
     manifest::Manifest,
     member::MemberId,
-    plan::{Plan, Rule, ServerOptimizer},
+    plan::Plan,
     records::{Participation, Phase},
     rejection::Rejection,
-    tensors::{Dtype, LayoutError, ReadError, Tensor, TensorLayout, TensorSpec, WriteError, write_tensors},
+    tensors::{LayoutError, StreamWriteError},
 };
-
-/// The verdict on an update file that is not the one contributed.
-pub const WRONG_DIGEST: &str = "wrong_digest";
-
-/// Bytes read from a file at a time.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What a version is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +64,12 @@ pub enum RecipeError {
     /// The architecture has no initial weights.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
-    /// The initial weights cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
+    /// A file of the version could not be written.
+    #[error("a file of the version could not be written: {0}")]
+    Output(#[source] io::Error),
+    /// The updates are too many to be read side by side, and their sum does not fit into memory.
+    #[error("the sum of the updates does not fit into memory: {0}")]
+    Memory(#[source] TryReserveError),
     /// A file could not be read.
     #[error("file {digest} could not be read: {source}")]
     Io {
@@ -101,51 +105,19 @@ impl From<LayoutError> for RecipeError {
     }
 }
 
+impl From<StreamWriteError> for RecipeError {
+    fn from(error: StreamWriteError) -> Self {
+        match error {
+            StreamWriteError::Io(source) => Self::Output(source),
+            // Initial values are finite and as many as the architecture says.
+            error => Self::Output(io::Error::other(error)),
+        }
+    }
+}
+
 impl From<EncodeError> for RecipeError {
     fn from(error: EncodeError) -> Self {
         Self::Aggregation(AggregationError::Contribution { index: 0, source: error.into() })
-    }
-}
-
-impl Architecture {
-    /// The tensors of a weights or update file.
-    ///
-    /// # Errors
-    ///
-    /// [`LayoutError`] if the model is too large for a file.
-    pub fn layout(&self) -> Result<TensorLayout, LayoutError> {
-        let specs = self.parameters().into_iter().map(|(name, shape)| TensorSpec::new(name, shape, Dtype::F32));
-        TensorLayout::new(specs.collect())
-    }
-
-    /// Size of an update file, in bytes; 0 for a model too large for a file, which no update has.
-    pub fn update_size_bytes(&self) -> u64 {
-        self.layout().map_or(0, |layout| layout.file_size_bytes() as u64)
-    }
-}
-
-impl Plan {
-    /// The arithmetic of a round with `cohort` selected participants.
-    ///
-    /// # Errors
-    ///
-    /// [`AggregationError`] for a plan that [`Plan::check`] would refuse.
-    pub fn arithmetic(&self, cohort: usize) -> Result<Aggregation, AggregationError> {
-        let contribution = |source: EncodeError| AggregationError::Contribution { index: 0, source: source.into() };
-        let fixed_point = FixedPoint::new(self.aggregation.example_scale, cohort).map_err(contribution)?;
-        Aggregation::new(rule(&self.aggregation.rule), fixed_point, self.architecture.layout()?)
-    }
-
-    /// The weights file of the initial version.
-    ///
-    /// # Errors
-    ///
-    /// [`RecipeError::Architecture`] or [`RecipeError::Write`] for a plan that [`Plan::check`] would refuse.
-    pub fn initial_weights(&self) -> Result<Vec<u8>, RecipeError> {
-        let tensors = self.architecture.initial_weights(self.seed)?;
-        let tensors: Vec<Tensor> =
-            tensors.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect();
-        Ok(write_tensors(&tensors)?)
     }
 }
 
@@ -187,45 +159,6 @@ impl Recipe {
         base.chain(self.updates.iter().map(|update| update.file))
     }
 
-    /// Makes the version's files, reading what is needed through `open`. Every byte read is checked against the ledger.
-    ///
-    /// Memory: the sum (two model sizes), one update, base and outputs, whatever the number of updates.
-    ///
-    /// # Errors
-    ///
-    /// [`RecipeError`].
-    pub fn compute<R: Read>(
-        &self,
-        mut open: impl FnMut(&FileRef) -> io::Result<R>,
-        threads: usize,
-    ) -> Result<Outputs, RecipeError> {
-        let Some(base) = self.base else {
-            return Ok(Outputs { weights: self.plan.initial_weights()?, optimizer_state: None });
-        };
-        let mut aggregator = Aggregator::new(self.plan.arithmetic(self.cohort)?);
-        for update in &self.updates {
-            let refused = |source| RecipeError::Update { member: update.member.clone(), source };
-            let mut stream = aggregator.begin(update.examples)?;
-            let io = |source| RecipeError::Io { digest: update.file.digest, source };
-            let mut reader = open(&update.file).map_err(io)?;
-            let mut chunk = vec![0; CHUNK_BYTES];
-            loop {
-                match reader.read(&mut chunk).map_err(io)? {
-                    0 => break,
-                    count => stream.push(chunk.get(..count).unwrap_or_default()).map_err(refused)?,
-                }
-            }
-            let contribution = stream.finish().map_err(refused)?;
-            if contribution.digest() != update.file.digest {
-                return Err(RecipeError::Digest { expected: update.file.digest, found: contribution.digest() });
-            }
-            aggregator.add(contribution)?;
-        }
-        let weights = read_file(&base.weights, &mut open)?;
-        let state = base.optimizer_state.map(|file| read_file(&file, &mut open)).transpose()?;
-        Ok(aggregator.finish(Base { weights: &weights, optimizer_state: state.as_deref() }, threads)?)
-    }
-
     /// The manifest that these outputs lead to, and its id.
     ///
     /// # Errors
@@ -251,90 +184,5 @@ impl OutputFiles {
     pub fn of(outputs: &Outputs) -> Self {
         let file = |bytes: &[u8]| FileRef { digest: Digest::of(bytes), size: bytes.len() as u64 };
         Self { weights: file(&outputs.weights), optimizer_state: outputs.optimizer_state.as_deref().map(file) }
-    }
-}
-
-/// Checks an update file against the plan before its contribution is counted.
-///
-/// # Errors
-///
-/// The stable code of the reason for which it must be excluded, and the reason in words.
-pub fn check_update(
-    plan: &Plan,
-    cohort: usize,
-    update: &Update,
-    mut reader: impl Read,
-) -> io::Result<Result<(), (&'static str, String)>> {
-    let refused = |code: &'static str, text: String| Ok(Err((code, text)));
-    let arithmetic = match plan.arithmetic(cohort) {
-        Ok(arithmetic) => arithmetic,
-        Err(error) => return refused("invalid_plan", error.to_string()),
-    };
-    let mut stream = match ContributionStream::new(&arithmetic, update.examples) {
-        Ok(stream) => stream,
-        Err(error) => return refused("wrong_examples", error.to_string()),
-    };
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = reader.read(&mut chunk)?;
-        if count == 0 {
-            break;
-        }
-        if let Err(error) = stream.push(chunk.get(..count).unwrap_or_default()) {
-            return refused(exclusion_code(&error), error.to_string());
-        }
-    }
-    match stream.finish() {
-        Ok(contribution) if contribution.digest() == update.file.digest => Ok(Ok(())),
-        Ok(contribution) => refused(WRONG_DIGEST, format!("the file has the SHA-256 {}", contribution.digest())),
-        Err(error) => refused(exclusion_code(&error), error.to_string()),
-    }
-}
-
-/// The code under which an unusable update is excluded.
-fn exclusion_code(error: &ContributionError) -> &'static str {
-    match error {
-        ContributionError::Read(ReadError::Truncated { .. } | ReadError::TooLong { .. }) => "wrong_length",
-        ContributionError::Read(_) => "wrong_tensors",
-        ContributionError::Encode(EncodeError::NotFinite { .. }) => "not_finite",
-        ContributionError::Encode(_) => "out_of_range",
-    }
-}
-
-fn read_file<R: Read>(
-    file: &FileRef,
-    open: &mut impl FnMut(&FileRef) -> io::Result<R>,
-) -> Result<Vec<u8>, RecipeError> {
-    let io = |source| RecipeError::Io { digest: file.digest, source };
-    let mut bytes = Vec::new();
-    open(file).map_err(io)?.take(file.size.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
-    let found = Digest::of(&bytes);
-    if found == file.digest { Ok(bytes) } else { Err(RecipeError::Digest { expected: file.digest, found }) }
-}
-
-fn rule(rule: &Rule) -> aggregation::Rule {
-    // A decimal's text is always a number; the nearest 64-bit float is the same for everybody.
-    let value = |decimal: &Decimal| decimal.as_str().parse::<f64>().unwrap_or(f64::NAN);
-    let parameters =
-        |p: &ServerOptimizer| (value(&p.server_learning_rate), value(&p.beta1), value(&p.beta2), value(&p.tau));
-    match rule {
-        Rule::FedAvg { server_learning_rate } => {
-            aggregation::Rule::FedAvg { server_learning_rate: value(server_learning_rate) }
-        }
-        Rule::FedAvgM { server_learning_rate, momentum } => {
-            aggregation::Rule::FedAvgM { server_learning_rate: value(server_learning_rate), momentum: value(momentum) }
-        }
-        Rule::FedAdagrad(p) => {
-            let (server_learning_rate, beta1, _, tau) = parameters(p);
-            aggregation::Rule::FedAdagrad { server_learning_rate, beta1, tau }
-        }
-        Rule::FedAdam(p) => {
-            let (server_learning_rate, beta1, beta2, tau) = parameters(p);
-            aggregation::Rule::FedAdam { server_learning_rate, beta1, beta2, tau }
-        }
-        Rule::FedYogi(p) => {
-            let (server_learning_rate, beta1, beta2, tau) = parameters(p);
-            aggregation::Rule::FedYogi { server_learning_rate, beta1, beta2, tau }
-        }
     }
 }

@@ -7,8 +7,10 @@
 use rayon::prelude::*;
 
 use super::{
-    Aggregation, AggregationError, Base, ContributionError, Outputs, StateFileError, encode::Encoder,
-    finish::WeightedMean, server_optimizer::Step,
+    Aggregation, AggregationError, Base, ContributionError, Outputs, StateFileError,
+    encode::{Direction, Encoder},
+    finish::WeightedMean,
+    server_optimizer::Step,
 };
 use crate::tensors::{Block, TensorLayout, payload_of};
 
@@ -66,7 +68,7 @@ impl<'a> Update<'a> {
 
     fn add_block(&self, layout: &TensorLayout, block: &Block, sums: &mut [i64]) -> Result<(), ContributionError> {
         let bytes = &self.payload[block.bytes.clone()];
-        self.encoder.add(block.dtype, bytes, sums).map_err(|(index, error)| {
+        self.encoder.accumulate(Direction::Add, block.dtype, bytes, sums).map_err(|(index, error)| {
             error.at(&layout.tensors()[block.tensor].name, block.first_in_tensor + index).into()
         })
     }
@@ -92,20 +94,41 @@ where
     let mut optimizer_state = initial_state(aggregation, base.optimizer_state)?;
 
     let header_end = layout.header().len();
-    let parts = split(
-        aggregation,
-        base_payload,
-        &mut weights[header_end..],
-        optimizer_state.as_deref_mut().unwrap_or_default(),
-        threads,
-    );
-    let mean = WeightedMean::new(aggregation.fixed_point(), example_count);
-    let run = |part: Part<'_>| part.run(aggregation, mean, &add_sums);
+    let moments = match aggregation.optimizer_state_layout() {
+        Some(layout) => optimizer_state.as_deref_mut().unwrap_or_default().split_at_mut(layout.header().len()).1,
+        None => &mut [],
+    };
+    // `m.` sorts before `v.`, so all first moments come first, each kind in the order of the weights.
+    let moments = moments.as_chunks_mut().0;
+    let (first_moment, second_moment) = moments.split_at_mut(layout.element_count().min(moments.len()));
+    let whole = Coordinates {
+        first: 0,
+        base: base_payload.as_chunks().0,
+        new: weights.split_at_mut(header_end).1.as_chunks_mut().0,
+        first_moment,
+        second_moment,
+    };
+    compute(aggregation, WeightedMean::new(aggregation.fixed_point(), example_count), whole, threads, add_sums)?;
+    Ok(Outputs { weights, optimizer_state })
+}
+
+/// Computes new weights and moments of `whole`, whose sums `add_sums` adds block by block to the zeros it is given.
+pub(super) fn compute<F>(
+    aggregation: &Aggregation,
+    mean: WeightedMean,
+    whole: Coordinates<'_>,
+    threads: usize,
+    add_sums: F,
+) -> Result<(), AggregationError>
+where
+    F: Fn(&Block, &mut [i64]) -> Result<(), AggregationError> + Sync,
+{
+    let parts = whole.split(threads);
+    let run = |part: Coordinates<'_>| part.run(aggregation, mean, &add_sums);
     let results: Vec<_> =
         if parts.len() <= 1 { parts.into_iter().map(run).collect() } else { parts.into_par_iter().map(run).collect() };
     // In the order of the parts, so that the error reported does not depend on which thread was first.
-    results.into_iter().collect::<Result<(), _>>()?;
-    Ok(Outputs { weights, optimizer_state })
+    results.into_iter().collect()
 }
 
 /// The state file to update in place: the base version's, or zeros.
@@ -130,41 +153,14 @@ fn zero_file(layout: &TensorLayout) -> Vec<u8> {
 }
 
 /// A contiguous part of the coordinates.
-struct Part<'a> {
-    /// Index of the first element in the file.
-    first: usize,
-    base: &'a [[u8; 4]],
-    new: &'a mut [[u8; 4]],
-    first_moment: &'a mut [[u8; 8]],
-    second_moment: &'a mut [[u8; 8]],
-}
-
-/// Cuts payloads and state file into at most `threads` parts at multiples of [`BLOCK_ELEMENTS`].
-fn split<'a>(
-    aggregation: &Aggregation,
-    base: &'a [u8],
-    new: &'a mut [u8],
-    state_file: &'a mut [u8],
-    threads: usize,
-) -> Vec<Part<'a>> {
-    let element_count = aggregation.weights_layout().element_count();
-    let part_elements = element_count.div_ceil(threads.max(1)).next_multiple_of(BLOCK_ELEMENTS).max(BLOCK_ELEMENTS);
-    let header_size_bytes = aggregation.optimizer_state_layout().map_or(0, |layout| layout.header().len());
-    let (base, new) = (base.as_chunks().0, new.as_chunks_mut().0);
-    let moments = state_file[header_size_bytes..].as_chunks_mut().0;
-    // `m.` sorts before `v.`, so all first moments come first, each kind in the order of the weights.
-    let (mut first_moment, mut second_moment) = moments.split_at_mut(element_count.min(moments.len()));
-    base.chunks(part_elements)
-        .zip(new.chunks_mut(part_elements))
-        .enumerate()
-        .map(|(index, (base, new))| Part {
-            first: index * part_elements,
-            base,
-            new,
-            first_moment: take(&mut first_moment, part_elements),
-            second_moment: take(&mut second_moment, part_elements),
-        })
-        .collect()
+pub(super) struct Coordinates<'a> {
+    /// Index of the first element in the file, a multiple of [`BLOCK_ELEMENTS`].
+    pub(super) first: usize,
+    pub(super) base: &'a [[u8; 4]],
+    pub(super) new: &'a mut [[u8; 4]],
+    /// Empty for a rule that does not keep it, like the next one.
+    pub(super) first_moment: &'a mut [[u8; 8]],
+    pub(super) second_moment: &'a mut [[u8; 8]],
 }
 
 /// Takes up to `count` items from the front of `rest`.
@@ -173,7 +169,25 @@ fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
     rest.split_off_mut(..count).unwrap_or_default()
 }
 
-impl Part<'_> {
+impl<'a> Coordinates<'a> {
+    /// Cuts them into at most `threads` parts at multiples of [`BLOCK_ELEMENTS`].
+    fn split(mut self, threads: usize) -> Vec<Coordinates<'a>> {
+        let count = self.base.len();
+        let part_elements = count.div_ceil(threads.max(1)).next_multiple_of(BLOCK_ELEMENTS).max(BLOCK_ELEMENTS);
+        self.base
+            .chunks(part_elements)
+            .zip(self.new.chunks_mut(part_elements))
+            .enumerate()
+            .map(|(index, (base, new))| Coordinates {
+                first: self.first + index * part_elements,
+                base,
+                new,
+                first_moment: take(&mut self.first_moment, part_elements),
+                second_moment: take(&mut self.second_moment, part_elements),
+            })
+            .collect()
+    }
+
     fn run<F>(mut self, aggregation: &Aggregation, mean: WeightedMean, add_sums: &F) -> Result<(), AggregationError>
     where
         F: Fn(&Block, &mut [i64]) -> Result<(), AggregationError>,

@@ -4,7 +4,7 @@
 //! is a power of two fixed by the plan. x has at most 24 significant bits and n at most 29, so the product is exact in
 //! an `f64`, and rounding to an integer is the only error: at most half a unit, 2^-41 of the weighted value.
 
-use crate::tensors::Dtype;
+use crate::tensors::{Dtype, widen_bf16, widen_f16};
 
 /// Binary digits behind the point of an encoded value.
 pub const FRACTION_BITS: u32 = 40;
@@ -155,6 +155,23 @@ impl ValueError {
     }
 }
 
+/// Whether an update goes into a sum or out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Add,
+    Subtract,
+}
+
+impl Direction {
+    /// What undoes this.
+    pub(crate) const fn inverse(self) -> Self {
+        match self {
+            Self::Add => Self::Subtract,
+            Self::Subtract => Self::Add,
+        }
+    }
+}
+
 /// Encodes the values of one contribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Encoder {
@@ -205,18 +222,37 @@ impl Encoder {
         }
     }
 
-    /// Adds the encoded `bytes`, little-endian elements of `dtype`, to `sums`, element by element.
+    /// Adds the encoded `bytes`, little-endian elements of `dtype`, to `sums`, element by element, or subtracts them.
     ///
     /// # Errors
     ///
-    /// Index and kind of the first element that cannot be encoded; then the sums are of no further use. After a
-    /// successful [`check`](Self::check) there is no error.
-    pub(crate) fn add(&self, dtype: Dtype, bytes: &[u8], sums: &mut [i64]) -> Result<(), (usize, ValueError)> {
+    /// Index and kind of the first element that cannot be encoded; then the sums are as before.
+    pub(crate) fn accumulate(
+        &self,
+        direction: Direction,
+        dtype: Dtype,
+        bytes: &[u8],
+        sums: &mut [i64],
+    ) -> Result<(), (usize, ValueError)> {
+        match direction {
+            Direction::Add => self.accumulate_with(dtype, bytes, sums, i64::wrapping_add, i64::wrapping_sub),
+            Direction::Subtract => self.accumulate_with(dtype, bytes, sums, i64::wrapping_sub, i64::wrapping_add),
+        }
+    }
+
+    fn accumulate_with(
+        &self,
+        dtype: Dtype,
+        bytes: &[u8],
+        sums: &mut [i64],
+        apply: impl Fn(i64, i64) -> i64,
+        undo: impl Fn(i64, i64) -> i64,
+    ) -> Result<(), (usize, ValueError)> {
         match dtype {
-            Dtype::F32 => self.add_values(bytes.as_chunks().0, f32::from_le_bytes, sums),
-            Dtype::F16 => self.add_values(bytes.as_chunks().0, widen_f16, sums),
-            Dtype::BF16 => self.add_values(bytes.as_chunks().0, widen_bf16, sums),
-            Dtype::F64 => self.add_values(bytes.as_chunks().0, narrow_f64, sums),
+            Dtype::F32 => self.accumulate_values(bytes.as_chunks().0, f32::from_le_bytes, sums, apply, undo),
+            Dtype::F16 => self.accumulate_values(bytes.as_chunks().0, widen_f16, sums, apply, undo),
+            Dtype::BF16 => self.accumulate_values(bytes.as_chunks().0, widen_bf16, sums, apply, undo),
+            Dtype::F64 => self.accumulate_values(bytes.as_chunks().0, narrow_f64, sums, apply, undo),
         }
     }
 
@@ -247,38 +283,34 @@ impl Encoder {
             .try_for_each(|(index, value)| self.encode(widen(*value)).map(|_| ()).map_err(|error| (index, error)))
     }
 
-    fn add_values<T: Copy>(
+    fn accumulate_values<T: Copy>(
         &self,
         values: &[T],
         widen: impl Fn(T) -> f32,
         sums: &mut [i64],
+        apply: impl Fn(i64, i64) -> i64,
+        undo: impl Fn(i64, i64) -> i64,
     ) -> Result<(), (usize, ValueError)> {
         // One pass in the expectation that all values are small, as those of usual updates are.
         let mut signs = 0;
         for (sum, value) in sums.iter_mut().zip(values) {
             let value = widen(*value);
             signs |= self.smallness(value);
-            *sum = sum.wrapping_add(self.encode_small(value));
+            *sum = apply(*sum, self.encode_small(value));
         }
         if signs >= 0 {
             return Ok(());
         }
-        // Some are not. The ring has inverses: take back what was added for those and add what is right.
-        for (index, (sum, value)) in sums.iter_mut().zip(values).enumerate() {
-            let value = widen(*value);
-            let encoded = self.encode(value).map_err(|error| (index, error))?;
-            *sum = sum.wrapping_sub(self.encode_small(value)).wrapping_add(encoded);
+        // Some are not. The ring has inverses: take everything back, and do it again with the exact encoding if there is one.
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = undo(*sum, self.encode_small(widen(*value)));
+        }
+        self.check_values(values, &widen)?;
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = apply(*sum, self.rounded(widen(*value)) as i64);
         }
         Ok(())
     }
-}
-
-fn widen_f16(bytes: [u8; 2]) -> f32 {
-    half::f16::from_le_bytes(bytes).to_f32()
-}
-
-fn widen_bf16(bytes: [u8; 2]) -> f32 {
-    half::bf16::from_le_bytes(bytes).to_f32()
 }
 
 /// Only for completeness: an [`Aggregation`](super::Aggregation) of `F64` updates cannot be made.

@@ -82,6 +82,15 @@ impl Rule {
         }
     }
 
+    /// Kinds of moments that the rule keeps: none, first ones, or first and second ones.
+    pub const fn moments(&self) -> usize {
+        match self {
+            Self::FedAvg { .. } => 0,
+            Self::FedAvgM { .. } => 1,
+            Self::FedAdagrad { .. } | Self::FedAdam { .. } | Self::FedYogi { .. } => 2,
+        }
+    }
+
     /// The layout of the rule's state for weights of layout `weights`: tensors `m.<name>` and `v.<name>` in `F64`, or
     /// none for a rule without state.
     ///
@@ -89,13 +98,10 @@ impl Rule {
     ///
     /// A [`LayoutError`] if a prefixed name or the header is too long.
     pub fn state_layout(&self, weights: &TensorLayout) -> Result<Option<TensorLayout>, LayoutError> {
-        let prefixes: &[&str] = match self {
-            Self::FedAvg { .. } => return Ok(None),
-            Self::FedAvgM { .. } => &[FIRST_MOMENT_PREFIX],
-            Self::FedAdagrad { .. } | Self::FedAdam { .. } | Self::FedYogi { .. } => {
-                &[FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX]
-            }
-        };
+        let prefixes = &[FIRST_MOMENT_PREFIX, SECOND_MOMENT_PREFIX][..self.moments()];
+        if prefixes.is_empty() {
+            return Ok(None);
+        }
         let tensors = prefixes.iter().flat_map(|prefix| {
             let named =
                 move |t: &TensorSpec| TensorSpec::new(format!("{prefix}{}", t.name), t.shape.clone(), Dtype::F64);

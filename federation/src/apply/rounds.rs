@@ -119,7 +119,7 @@ pub(super) fn contribute(
         return Err(Rejection::WrongBase { expected: round.base, found: command.base });
     }
     let plan = &known(state, &key.plan)?.plan;
-    let expected = plan.architecture.update_size_bytes();
+    let expected = plan.update_size_bytes();
     if command.size != expected {
         return Err(Rejection::WrongSize { expected, found: command.size });
     }

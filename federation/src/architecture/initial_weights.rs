@@ -11,13 +11,16 @@ use rand_chacha::{
     rand_core::{Rng as _, SeedableRng as _},
 };
 
-use super::{Architecture, ArchitectureError, LinearLayer, ParameterShape, ParameterValues};
+use super::{Architecture, ArchitectureError, ParameterValues};
 
 /// Separates these seeds from all others.
 const INITIALIZATION_DOMAIN: &[u8] = b"fedledger/v1/init";
 
 /// 2^24: a 32-bit float represents every integer below it, so 24 random bits give evenly spaced values.
 const UNIFORM_STEPS: f64 = 16_777_216.0;
+
+/// Values that are drawn at a time.
+const DRAWN_TOGETHER: usize = 16 * 1024;
 
 /// Seed of the initial weights: SHA-256("fedledger/v1/init" || plan seed, little-endian || canonical encoding of the
 /// architecture).
@@ -34,21 +37,36 @@ impl Architecture {
     ///
     /// [`ArchitectureError`] if the architecture breaks a bound; nothing is allocated then.
     pub fn initial_weights(&self, plan_seed: u64) -> Result<Vec<ParameterValues>, ArchitectureError> {
+        let mut drawn = self.draw_initial_weights(plan_seed)?.flatten();
+        let parameters = self.parameters().into_iter().map(|(name, shape)| {
+            let count: u64 = shape.iter().product();
+            let values = drawn.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
+            (name, shape, values)
+        });
+        Ok(parameters.collect())
+    }
+
+    /// The same values in the same order, at most [`DRAWN_TOGETHER`] at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchitectureError`] if the architecture breaks a bound.
+    pub(crate) fn draw_initial_weights(
+        &self,
+        plan_seed: u64,
+    ) -> Result<impl Iterator<Item = Vec<f32>> + use<>, ArchitectureError> {
         self.validate()?;
         let mut rng = ChaCha20Rng::from_seed(initialization_seed(self, plan_seed));
         // Bias and weight of a layer share their bound, and both stand under the layer in the order of the names.
         let layers = self.layers().into_iter().flat_map(|layer| [layer, layer]);
-        let parameters = self.parameters().into_iter().zip(layers);
-        Ok(parameters.map(|(parameter, layer)| draw(parameter, layer, &mut rng)).collect())
+        let pieces = self.parameters().into_iter().zip(layers).flat_map(|((_, shape), layer)| {
+            let bound = 1.0 / f64::from(layer.inputs).sqrt();
+            let count: u64 = shape.iter().product();
+            let starts = (0..count).step_by(DRAWN_TOGETHER);
+            starts.map(move |start| (bound, (count - start).min(DRAWN_TOGETHER as u64)))
+        });
+        Ok(pieces.map(move |(bound, count)| (0..count).map(|_| uniform(rng.next_u32(), bound)).collect()))
     }
-}
-
-/// One parameter of `layer`, uniform within the layer's bound.
-fn draw((name, shape): ParameterShape, layer: LinearLayer, rng: &mut ChaCha20Rng) -> ParameterValues {
-    let bound = 1.0 / f64::from(layer.inputs).sqrt();
-    let count: u64 = shape.iter().product();
-    let values = (0..count).map(|_| uniform(rng.next_u32(), bound)).collect();
-    (name, shape, values)
 }
 
 /// Maps 32 random bits to one of 2^24 evenly spaced values in [-bound, bound).

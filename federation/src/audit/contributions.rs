@@ -127,7 +127,7 @@ pub fn contributions<S: Source + ?Sized>(source: &S, state: &Federation) -> Resu
                 Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
             })
             .collect();
-        compare(source, &plan.plan.architecture.layout()?, &mut round_rows)?;
+        compare(source, &plan.plan.update_layout()?, &mut round_rows)?;
         rows.append(&mut round_rows);
     }
     rows.sort_by_key(|row| row.index);

@@ -1,11 +1,7 @@
 //! How two versions differ.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Read,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use fedledger_ledger::Digest;
 use serde::Serialize;
 
 use super::{AuditError, mean_metrics};
@@ -14,7 +10,7 @@ use crate::{
     history::{Source, SourceError},
     member::MemberId,
     records::VersionRecord,
-    tensors::{Tensor, read_f32},
+    tensors::{FileError, Input, Tensor, read_tensors},
 };
 
 /// The change from one version to another.
@@ -126,15 +122,12 @@ fn weights<S: Source + ?Sized>(source: &S, state: &Federation, id: &VersionId) -
     let layout = plan.plan.architecture.layout()?;
     let content = source.blob(&file.digest)?;
     let content = content.ok_or(AuditError::MissingFile { version: *id, digest: file.digest })?;
-    let mut bytes = Vec::new();
     // The plan's layout bounds what is read, whatever the ledger or the file says.
-    let limit = (layout.file_size_bytes() as u64).saturating_add(1);
-    content.take(limit).read_to_end(&mut bytes).map_err(SourceError::Io)?;
-    let found = Digest::of(&bytes);
-    if found != file.digest {
-        return Err(AuditError::Damaged { version: *id, expected: file.digest, found });
-    }
-    read_f32(&bytes, &layout).map_err(|source| AuditError::Weights { version: *id, source })
+    read_tensors(Input { file, reader: content }, &layout).map_err(|error| match error {
+        FileError::Io { source, .. } => SourceError::Io(source).into(),
+        FileError::Damaged { file, found } => AuditError::Damaged { version: *id, expected: file, found },
+        FileError::Content { source, .. } => AuditError::Weights { version: *id, source },
+    })
 }
 
 fn compare_tensors(older: Vec<Tensor>, newer: Vec<Tensor>) -> Vec<TensorChange> {

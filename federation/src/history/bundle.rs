@@ -28,7 +28,7 @@ impl<F> fmt::Debug for BundleSource<F> {
 impl<F, R> BundleSource<F>
 where
     F: Fn() -> io::Result<R>,
-    R: Read + Seek + 'static,
+    R: Read + Seek + Send + 'static,
 {
     /// Indexes the bundle of which `open` gives a reader at its beginning, as often as it is called.
     ///
@@ -44,7 +44,7 @@ where
 impl<F, R> Source for BundleSource<F>
 where
     F: Fn() -> io::Result<R>,
-    R: Read + Seek + 'static,
+    R: Read + Seek + Send + 'static,
 {
     fn genesis(&self) -> Result<Vec<u8>, SourceError> {
         self.index.genesis.clone().ok_or(SourceError::NoGenesis)
@@ -60,7 +60,7 @@ where
         Ok(notes.map(|note| EncodedNote { offset: Some(note.offset), text: note.text.clone() }).collect())
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         let Some(extent) = self.index.blobs.get(digest) else { return Ok(None) };
         let mut file = (self.open)()?;
         file.seek(SeekFrom::Start(extent.offset))?;

@@ -167,7 +167,7 @@ impl<S: Source + ?Sized> Source for Covered<'_, S> {
         Ok(self.notes.clone())
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         self.source.blob(digest)
     }
 }

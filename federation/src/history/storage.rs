@@ -34,7 +34,7 @@ impl<S, B, R> StorageSource<S, B>
 where
     S: LogStorage,
     B: Fn(&Digest) -> io::Result<Option<R>>,
-    R: Read + 'static,
+    R: Read + Send + 'static,
 {
     /// A source over `storage`, whose files `open_blob` opens by digest.
     pub const fn new(storage: S, open_blob: B) -> Self {
@@ -119,7 +119,7 @@ impl<S, B, R> Source for StorageSource<S, B>
 where
     S: LogStorage,
     B: Fn(&Digest) -> io::Result<Option<R>>,
-    R: Read + 'static,
+    R: Read + Send + 'static,
 {
     fn genesis(&self) -> Result<Vec<u8>, SourceError> {
         self.storage.get(Column::Leaf, &0_u64.to_be_bytes())?.ok_or(SourceError::NoGenesis)
@@ -135,8 +135,8 @@ where
         Ok(notes.into_iter().map(|text| EncodedNote { offset: None, text }).collect())
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
-        Ok((self.open_blob)(digest)?.map(|file| -> Box<dyn Read> { Box::new(file) }))
+    fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
+        Ok((self.open_blob)(digest)?.map(|file| -> Box<dyn Read + Send> { Box::new(file) }))
     }
 
     fn check_records(&self, log: &Log<Federation>) -> Result<Vec<Problem>, SourceError> {

@@ -279,7 +279,7 @@ impl<F: Fn(&Tile) -> io::Result<Option<Vec<u8>>>> Source for TileSource<F> {
         Ok(notes.map(|note| EncodedNote { offset: None, text: note.clone() }).collect())
     }
 
-    fn blob(&self, _digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, _digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         Ok(None)
     }
 

@@ -141,6 +141,16 @@ impl UpdateReader {
     /// [`ReadError::Truncated`] if bytes are missing, [`ReadError::NotCanonicalHeader`] if the header claims the whole
     /// file, [`ReadError::GivenUp`] after an earlier error.
     pub fn finish(self) -> Result<Digest, ReadError> {
+        self.check_complete()
+    }
+
+    /// Bytes taken so far, and their SHA-256.
+    pub(crate) fn prefix(&self) -> (usize, Digest) {
+        (self.received, Digest::from_bytes(self.hasher.clone().finalize().into()))
+    }
+
+    /// See [`finish`](Self::finish).
+    pub(crate) fn check_complete(&self) -> Result<Digest, ReadError> {
         if self.given_up {
             return Err(ReadError::GivenUp);
         }
@@ -152,7 +162,7 @@ impl UpdateReader {
             // There were bytes enough, but the length field took the payload for header.
             return Err(ReadError::NotCanonicalHeader);
         }
-        Ok(Digest::from_bytes(self.hasher.finalize().into()))
+        Ok(self.prefix().1)
     }
 
     fn take<E: From<ReadError>>(

@@ -5,6 +5,7 @@ use std::io;
 use super::{Problem, ProblemKind, Report, SkippedVersion};
 use crate::{
     Federation, VersionId,
+    aggregation::Destination,
     command::{FileRef, OutputFiles},
     history::{Source, SourceError, hash},
     recipe::{Recipe, RecipeError},
@@ -56,7 +57,14 @@ pub fn recompute<S: Source + ?Sized>(
             Err(io::ErrorKind::Other.into())
         }
     };
-    let computed = recipe.compute(open, threads);
+    // Of the files, only the digests matter. Moments go through a nameless temporary file, because they are written in another
+    // order than they are hashed in.
+    let optimizer_state = match recipe.keeps_optimizer_state() {
+        true => Some(tempfile::tempfile().map_err(SourceError::Io)?),
+        false => None,
+    };
+    let destination = Destination { weights: io::sink(), optimizer_state };
+    let computed = recipe.compute_into(open, destination, None, threads);
     if let Some(error) = failure {
         return Err(error);
     }
@@ -65,11 +73,10 @@ pub fn recompute<S: Source + ?Sized>(
     }
     match computed {
         Ok(outputs) => {
-            let outputs = OutputFiles::of(&outputs);
             let matches = record.manifest.outputs() == Some(outputs);
             Ok(if matches { Recomputation::Match } else { Recomputation::Mismatch(outputs) })
         }
-        Err(RecipeError::Io { source, .. }) => Err(source.into()),
+        Err(RecipeError::Io { source, .. } | RecipeError::Output(source)) => Err(source.into()),
         Err(error) => match damaged_file(source, &recipe)? {
             Some(reason) => Ok(Recomputation::Skipped(reason)),
             None => Ok(Recomputation::Impossible(error.to_string())),

@@ -16,7 +16,7 @@ use fedledger_federation::{
     },
     history::{BundleSource, ExportOptions, Source, StorageSource, export, origin},
     member::{GENESIS_SCHEMA, Genesis, Member, Node, NodeKind, Role, default_finality_threshold},
-    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training},
+    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training, UpdateDtype},
     recipe::Recipe,
     tensors::{Tensor, write_tensors},
 };
@@ -121,7 +121,11 @@ pub fn plan(name: &str) -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: one() }, steps: 1, batch_size: 1 },
-        aggregation: Aggregation { rule: Rule::FedAvg { server_learning_rate: one() }, example_scale: 1024 },
+        aggregation: Aggregation {
+            rule: Rule::FedAvg { server_learning_rate: one() },
+            example_scale: 1024,
+            update_dtype: UpdateDtype::F32,
+        },
         seed: 7,
         rounds: 3,
         participation: Participation {

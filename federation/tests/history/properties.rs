@@ -122,7 +122,7 @@ fn contribution(guess: &Guess<'_>) -> Contribute {
         key,
         base: round.map_or_else(|| guess.version(), |round| round.base),
         update: Digest::of(&[guess.choice.a]),
-        size: if guess.choice.b < 250 { plan("heart").architecture.update_size_bytes() } else { 5 },
+        size: if guess.choice.b < 250 { plan("heart").update_size_bytes() } else { 5 },
         examples: u64::from(guess.choice.a) * 4,
         metrics: metrics(),
         data_manifest: Digest::default(),

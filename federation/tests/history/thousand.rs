@@ -268,7 +268,7 @@ impl Source for Vouching {
         Some(TrustParts { epochs: Some(part(&self.0.epochs)), policy: self.0.policy.as_ref().map(part) })
     }
 
-    fn blob(&self, _digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+    fn blob(&self, _digest: &Digest) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         Ok(None)
     }
 

@@ -13,7 +13,7 @@ use fedledger_federation::{
     decimal::Decimal,
     governance::{Action, NodeKeys, Propose, RotateKeys, Vote},
     member::{GENESIS_SCHEMA, Genesis, Member, Node, NodeKind, Role},
-    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training},
+    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training, UpdateDtype},
     recipe::Recipe,
     tensors::{self, Tensor},
 };
@@ -107,7 +107,7 @@ pub fn plan() -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
-        aggregation: Aggregation { rule: Rule::FedAvg { server_learning_rate: decimal("1") }, example_scale: 1024 },
+        aggregation: Aggregation { rule: Rule::FedAvg { server_learning_rate: decimal("1") }, example_scale: 1024, update_dtype: UpdateDtype::F32 },
         seed: 7,
         rounds: 3,
         participation: Participation {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use fedledger_federation::{
     architecture::Architecture,
     decimal::Decimal,
-    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, ServerOptimizer, Training},
+    plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, ServerOptimizer, Training, UpdateDtype},
 };
 
 use super::DemoOptions;
@@ -76,7 +76,7 @@ pub(super) fn plan(options: &DemoOptions) -> Plan {
             steps: STEPS,
             batch_size: BATCH_SIZE,
         },
-        aggregation: Aggregation { rule, example_scale: EXAMPLE_SCALE },
+        aggregation: Aggregation { rule, example_scale: EXAMPLE_SCALE, update_dtype: UpdateDtype::F32 },
         seed: options.seed,
         rounds: options.rounds,
         participation: Participation {

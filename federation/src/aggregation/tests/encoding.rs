@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::aggregation::encode::Direction;
 use crate::aggregation::{
     encode::{COHORT_MAX, EXAMPLE_SCALE_MAX, ValueError},
     finish::WeightedMean,
@@ -134,7 +135,7 @@ proptest! {
         let expected: Vec<_> = good.iter().map(|v| start.wrapping_add(encoder.encode(**v).unwrap())).collect();
         let mut sums = vec![start; good.len()];
         prop_assert!(encoder.check(Dtype::F32, &bytes).is_ok());
-        prop_assert!(encoder.add(Dtype::F32, &bytes, &mut sums).is_ok());
+        prop_assert!(encoder.accumulate(Direction::Add, Dtype::F32, &bytes, &mut sums).is_ok());
         prop_assert_eq!(sums, expected);
     }
 

@@ -40,14 +40,6 @@ fn payload(layout: &TensorLayout, seed: u64) -> Vec<u8> {
     file
 }
 
-fn stream(aggregation: &Aggregation, example_count: u64, file: &[u8], chunk_size: usize) -> Contribution {
-    let mut stream = ContributionStream::new(aggregation, example_count).unwrap();
-    for chunk in file.chunks(chunk_size) {
-        stream.push(chunk).unwrap();
-    }
-    stream.finish().unwrap()
-}
-
 #[derive(Debug, Clone)]
 struct Case {
     seed: u64,
@@ -55,8 +47,8 @@ struct Case {
     permutation: Vec<usize>,
     chunk_size: usize,
     threads: usize,
-    /// For each contribution, into which of three partial sums it goes.
-    groups: Vec<usize>,
+    /// For each contribution, which of three threads adds it to the running sum.
+    adders: Vec<usize>,
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -69,13 +61,13 @@ fn any_case() -> impl Strategy<Value = Case> {
             2_usize..9,
             prop::collection::vec(0_usize..3, count),
         )
-            .prop_map(|(seed, example_counts, permutation, chunk_size, threads, groups)| Case {
+            .prop_map(|(seed, example_counts, permutation, chunk_size, threads, adders)| Case {
                 seed,
                 example_counts,
                 permutation,
                 chunk_size,
                 threads,
-                groups,
+                adders,
             })
     })
 }
@@ -93,21 +85,28 @@ fn check(case: &Case, rule: Rule) -> Result<(), TestCaseError> {
     let permuted: Vec<_> = case.permutation.iter().map(|i| contributions[*i].clone()).collect();
     prop_assert_eq!(&aggregate(&aggregation, base(&weights), &permuted, case.threads).unwrap(), &expected);
 
-    let mut partial_sums = vec![Aggregator::new(aggregation.clone()); 3];
-    for (i, group) in case.permutation.iter().zip(&case.groups) {
-        let (example_count, file) = &contributions[*i];
-        partial_sums[*group].add(stream(&aggregation, *example_count, file, case.chunk_size)).unwrap();
+    let sum = RunningSum::new(aggregation.clone()).unwrap();
+    std::thread::scope(|scope| {
+        for adder in 0..3 {
+            let (sum, contributions) = (&sum, &contributions);
+            scope.spawn(move || {
+                for (i, _) in case.permutation.iter().zip(&case.adders).filter(|(_, chosen)| **chosen == adder) {
+                    let (example_count, file) = &contributions[*i];
+                    add(sum, term(*i, *example_count, file), file, case.chunk_size).unwrap();
+                }
+            });
+        }
+    });
+    prop_assert_eq!(sum.terms().unwrap().len(), contributions.len());
+    for (threads, size) in [(1, 70_000), (case.threads, case.chunk_size)] {
+        let running = from_files(&aggregation, base(&weights), Sums::Running(&sum), threads, size).unwrap();
+        prop_assert_eq!(&running, &expected);
+        let files = permuted.iter().map(|(n, file)| (*n, input(file, size))).collect();
+        prop_assert_eq!(
+            &from_files(&aggregation, base(&weights), Sums::Files(files), threads, size).unwrap(),
+            &expected
+        );
     }
-    let [left, middle, right] = &partial_sums[..] else { panic!("three partial sums") };
-    let mut left_first = left.clone();
-    left_first.merge(middle).unwrap();
-    left_first.merge(right).unwrap();
-    let mut right_first = right.clone();
-    right_first.merge(middle).unwrap();
-    right_first.merge(left).unwrap();
-    prop_assert_eq!(left_first.accumulator(), right_first.accumulator());
-    prop_assert_eq!(&left_first.finish(base(&weights), 1).unwrap(), &expected);
-    prop_assert_eq!(&right_first.finish(base(&weights), case.threads).unwrap(), &expected);
     Ok(())
 }
 
@@ -137,5 +136,7 @@ fn moments_are_continued_in_every_part() {
     assert_ne!(expected.optimizer_state, first.optimizer_state);
     for threads in [0, 2, 3, 4, 100] {
         assert_eq!(aggregate(&aggregation, next, &contributions, threads).unwrap(), expected);
+        let files = contributions.iter().map(|(n, file)| (*n, input(file, 1000))).collect();
+        assert_eq!(from_files(&aggregation, next, Sums::Files(files), threads, 1000).unwrap(), expected);
     }
 }

@@ -1,39 +1,50 @@
 //! What is refused, with which reason, and that it leaves no trace.
 
 use super::*;
-use crate::{
-    aggregation::ring::{Accumulator, OutOfRange},
-    tensors::{LayoutMismatch, ReadError},
-};
+use crate::tensors::{LayoutMismatch, ReadError};
 
-/// Streams `bytes` as an update, in chunks of 64 bytes.
-fn offer(aggregator: &mut Aggregator, example_count: u64, bytes: &[u8]) -> Result<Contribution, ContributionError> {
-    let mut stream = aggregator.begin(example_count)?;
+/// Streams `bytes` as an update that is only checked, in chunks of 64 bytes.
+fn offer(aggregation: &Aggregation, example_count: u64, bytes: &[u8]) -> Result<Digest, ContributionError> {
+    let mut stream = ContributionStream::new(aggregation, example_count)?;
     for chunk in bytes.chunks(64) {
         stream.push(chunk)?;
     }
     stream.finish()
 }
 
-/// Expects `refused` in a stream and in memory, and the result of a good contribution beside it unchanged.
+/// Expects `refused` of a check, of a running sum, from files and in memory, and the result of a good contribution beside it
+/// unchanged.
 fn assert_refused(example_count: u64, update: &[u8], refused: impl Into<ContributionError>) {
     let refused = refused.into();
     let aggregation = vector(FED_AVG, 40, 4, 2);
     let weights = file(&[0.25; 40]);
     let good = (2, file(&[0.5; 40]));
+    assert_eq!(offer(&aggregation, example_count, update).unwrap_err(), refused);
 
-    let mut aggregator = Aggregator::new(aggregation.clone());
-    let contribution = offer(&mut aggregator, 2, &good.1).unwrap();
-    aggregator.add(contribution).unwrap();
-    let before = aggregator.accumulator().clone();
-    assert_eq!(offer(&mut aggregator, example_count, update).unwrap_err(), refused);
-    assert_eq!(aggregator.accumulator(), &before);
-    assert_eq!((aggregator.contribution_count(), aggregator.example_count()), (1, 2));
-    assert_eq!(aggregator.finish(base(&weights), 1).unwrap().weights, file(&[0.75; 40]));
+    let sum = RunningSum::new(aggregation.clone()).unwrap();
+    add(&sum, term(0, 2, &good.1), &good.1, 64).unwrap();
+    let bad = term(1, example_count, update);
+    match sum.begin(bad) {
+        Err(error) => assert_eq!(ContributionError::from(error), refused),
+        Ok(None) => panic!("there is room for a second update"),
+        Ok(Some(mut addition)) => {
+            let pushed = update.chunks(64).try_for_each(|chunk| addition.push(chunk)).map_err(AdditionError::from);
+            assert_eq!(pushed.and_then(|()| addition.finish()).unwrap_err(), refused.clone().into());
+            addition.take_back(update).unwrap();
+        }
+    }
+    assert_eq!(sum.terms().unwrap(), [term(0, 2, &good.1)]);
+    let outputs = from_files(&aggregation, base(&weights), Sums::Running(&sum), 1, 64).unwrap();
+    assert_eq!(outputs.weights, file(&[0.75; 40]));
 
+    let error = AggregationError::Contribution { index: 1, source: refused };
+    let files = vec![(2, input(&good.1, 64)), (example_count, input(update, 64))];
+    match from_files(&aggregation, base(&weights), Sums::Files(files), 1, 64).unwrap_err() {
+        StreamError::Aggregation(found) => assert_eq!(found, error),
+        other => panic!("{other}"),
+    }
     let contributions = [good, (example_count, update.to_vec())];
-    let error = aggregate(&aggregation, base(&weights), &contributions, 1).unwrap_err();
-    assert_eq!(error, AggregationError::Contribution { index: 1, source: refused });
+    assert_eq!(aggregate(&aggregation, base(&weights), &contributions, 1).unwrap_err(), error);
 }
 
 /// An otherwise good update with one element replaced.
@@ -64,8 +75,7 @@ fn values_beyond_the_fixed_point_format() {
     let too_large = |element| EncodeError::TooLarge { tensor: "w".into(), element };
     assert_refused(4, &with_element(39, 2_f32.powi(21).next_up()), too_large(39));
     assert_refused(1, &with_element(3, -f32::MAX), too_large(3));
-    let mut aggregator = Aggregator::new(vector(FED_AVG, 40, 4, 2));
-    assert!(offer(&mut aggregator, 4, &with_element(39, 2_f32.powi(21))).is_ok());
+    assert!(offer(&vector(FED_AVG, 40, 4, 2), 4, &with_element(39, 2_f32.powi(21))).is_ok());
 }
 
 #[test]
@@ -123,29 +133,30 @@ fn more_contributions_than_the_cohort_and_none_at_all() {
     assert_eq!(aggregate(&aggregation, base(&weights), &contributions, 1), Err(too_many.clone()));
     assert_eq!(aggregate(&aggregation, base(&weights), &contributions[..0], 1), Err(AggregationError::NoContributions));
 
-    let mut aggregator = Aggregator::new(aggregation);
-    assert_eq!(aggregator.finish(base(&weights), 1), Err(AggregationError::NoContributions));
-    let [first, second, third] = [1.0, 2.0, 3.0].map(|x| offer(&mut aggregator, 1, &file(&[x])).unwrap());
-    aggregator.add(first).unwrap();
-    aggregator.add(second).unwrap();
-    let before = aggregator.accumulator().clone();
-    assert_eq!(aggregator.add(third), Err(too_many));
-    let too_many = AggregationError::TooManyContributions { found: 4, cohort: 2 };
-    assert_eq!(aggregator.merge(&aggregator.clone()), Err(too_many));
-    assert_eq!(aggregator.accumulator(), &before);
+    let sum = RunningSum::new(aggregation.clone()).unwrap();
+    let none = from_files(&aggregation, base(&weights), Sums::Running(&sum), 1, 64).unwrap_err();
+    assert!(matches!(none, StreamError::Aggregation(AggregationError::NoContributions)), "{none}");
+    let updates = [1.0, 2.0, 3.0].map(|x| file(&[x]));
+    for (index, update) in updates.iter().take(2).enumerate() {
+        add(&sum, term(index, 1, update), update, 64).unwrap();
+    }
+    assert!(sum.begin(term(2, 1, &updates[2])).unwrap().is_none(), "the cohort is complete");
+    let files = updates.iter().map(|update| (1, input(update, 64))).collect();
+    let error = from_files(&aggregation, base(&weights), Sums::Files(files), 1, 64).unwrap_err();
+    let too_many = AggregationError::TooManyContributions { found: 3, cohort: 2 };
+    assert!(matches!(error, StreamError::Aggregation(found) if found == too_many));
 }
 
 #[test]
-fn contributions_checked_for_another_aggregation() {
-    let mut aggregator = Aggregator::new(vector(FED_AVG, 2, 4, 2));
-    for other in [vector(FED_AVG, 3, 4, 2), vector(FED_AVG, 2, 8, 2), vector(FED_AVG, 2, 4, 3)] {
-        let mut other = Aggregator::new(other);
-        let length = other.accumulator().sums().len();
-        let contribution = offer(&mut other, 1, &file(&vec![1.0; length])).unwrap();
-        assert_eq!(aggregator.add(contribution), Err(AggregationError::OtherAggregation));
-        assert_eq!(aggregator.merge(&other), Err(AggregationError::OtherAggregation));
+fn a_sum_of_another_aggregation() {
+    let aggregation = vector(FED_AVG, 2, 4, 2);
+    let (weights, update) = (file(&[0.0; 2]), file(&[1.0; 2]));
+    for other in [vector(FED_AVG, 2, 8, 2), vector(FED_AVG, 2, 4, 3)] {
+        let sum = RunningSum::new(other).unwrap();
+        add(&sum, term(0, 1, &update), &update, 64).unwrap();
+        let error = from_files(&aggregation, base(&weights), Sums::Running(&sum), 1, 64).unwrap_err();
+        assert!(matches!(error, StreamError::Aggregation(AggregationError::OtherAggregation)), "{error}");
     }
-    assert_eq!(aggregator.accumulator(), &Accumulator::new(2));
 }
 
 #[test]
@@ -201,18 +212,4 @@ fn recipes_out_of_range() {
     assert_eq!(refused(Rule::FedAdagrad { server_learning_rate: 1.0, beta1: -0.1, tau: 1.0 }), "beta1");
     assert_eq!(refused(Rule::FedAdam { server_learning_rate: 1.0, beta1: 0.9, beta2: f64::NAN, tau: 1.0 }), "beta2");
     assert_eq!(refused(Rule::FedYogi { server_learning_rate: 1.0, beta1: 0.9, beta2: 0.9, tau: 0.0 }), "tau");
-}
-
-#[test]
-fn runs_outside_a_sum() {
-    let mut sum = Accumulator::new(3);
-    sum.add_encoded(1, &[i64::MAX, 5]).unwrap();
-    sum.add_encoded(1, &[1]).unwrap();
-    assert_eq!(sum.sums(), [0, i64::MIN, 5]);
-    for (offset, encoded) in [(2, &[1_i64, 1][..]), (4, &[]), (usize::MAX, &[1])] {
-        let error = OutOfRange { offset, count: encoded.len(), element_count: 3 };
-        assert_eq!(sum.add_encoded(offset, encoded), Err(error));
-    }
-    assert_eq!(sum.merge(&Accumulator::new(2)), Err(OutOfRange { offset: 0, count: 2, element_count: 3 }));
-    assert_eq!(sum.sums(), [0, i64::MIN, 5]);
 }

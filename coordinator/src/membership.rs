@@ -32,7 +32,7 @@ pub(crate) fn replicas(kit: &ReplicaKit, keys: &TransportKeys) -> BTreeMap<Repli
 pub(crate) fn dialed(kit: &ReplicaKit, keys: &TransportKeys) -> Vec<PeerAddress> {
     let others = kit.config.peers.iter().filter(|peer| peer.name != kit.config.name);
     others
-        .filter_map(|peer| Some(PeerAddress { key: *keys.get(&peer.name)?, addresses: vec![peer.address.clone()] }))
+        .filter_map(|peer| Some(PeerAddress { key: *keys.get(&peer.name)?, addresses: peer.addresses.clone() }))
         .collect()
 }
 

@@ -11,8 +11,8 @@ use fedledger_ledger::{
     storage::{LogStorage, StorageError, rocks::RocksStorage},
 };
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, Transports},
-    kit::{KitError, ReplicaKit},
+    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, ParseProxyError, Proxy, Transports},
+    kit::{CertificateError, KitError, ReplicaKit},
     wire::{EventsRequest, SubmitRequest, SubmitResponse},
 };
 use tokio::{
@@ -74,6 +74,12 @@ pub enum NodeError {
     /// It cannot talk to its peers.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// Its certificates cannot be used for WebSocket.
+    #[error("the certificates for WebSocket cannot be used: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The environment names a proxy in a way that is not understood.
+    #[error("HTTPS_PROXY: {0}")]
+    Proxy(#[from] ParseProxyError),
     /// It cannot serve its API.
     #[error(transparent)]
     Api(#[from] ApiServerError),
@@ -153,7 +159,7 @@ impl ReplicaNode {
             Some(listen) => Some(HttpServer::bind(HttpConfig::new(listen)).await?),
             None => None,
         };
-        let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &view))?;
+        let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &view)?)?;
         let assembly = Assembly { kit, name, view, storage, replica, blobs, api, http, endpoint, incoming };
         assembly.start()
     }
@@ -384,16 +390,17 @@ fn open_replica(kit: &ReplicaKit, storage: &RocksStorage) -> Result<Replica<Fede
     Ok(replica)
 }
 
-fn endpoint_config(kit: &ReplicaKit, view: &SharedView) -> EndpointConfig {
+fn endpoint_config(kit: &ReplicaKit, view: &SharedView) -> Result<EndpointConfig, NodeError> {
     let view = view.read();
     let keys = view.transport_keys();
-    EndpointConfig {
+    Ok(EndpointConfig {
         transport_key: kit.transport_key.clone(),
         listen: vec![kit.config.listen],
         dial: membership::dialed(kit, keys),
         admitted: keys.values().copied().collect(),
         transports: Transports::default(),
-    }
+        websocket: kit.websocket(Proxy::from_environment()?)?,
+    })
 }
 
 struct Forwarder {

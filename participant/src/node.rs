@@ -42,7 +42,7 @@ use fedledger_federation::{
     member::{Genesis, MemberId, Members},
 };
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, Transports},
+    endpoint::{Endpoint, EndpointConfig, Proxy, Transports},
     kit::{KitError, NODE_FILE, ParticipantKit},
 };
 use tokio::{
@@ -115,6 +115,7 @@ impl ParticipantNode {
             dial: peers::addresses(&known, &kit.config.peers),
             admitted: known.iter().map(|replica| replica.key).collect(),
             transports: options.transports,
+            websocket: kit.websocket(Proxy::from_environment()?),
         })?;
 
         let witnessed_note = files.witnessed_note()?;

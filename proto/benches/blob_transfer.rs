@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, hint::black_box};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedledger_ledger::{Digest, SecretKey};
-use fedledger_proto::endpoint::{Endpoint, EndpointConfig, PeerAddress, RequestKind, Transports};
+use fedledger_proto::endpoint::{Endpoint, EndpointConfig, PeerAddress, RequestKind, Transports, WebSocketConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -26,6 +26,7 @@ fn config(seed: u8, admitted: &SecretKey, transports: Transports) -> EndpointCon
         dial: Vec::new(),
         admitted: BTreeSet::from([admitted.public()]),
         transports,
+        websocket: WebSocketConfig::default(),
     }
 }
 

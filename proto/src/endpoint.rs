@@ -1,6 +1,6 @@
 //! The libp2p node that replicas and participants both run.
 //!
-//! An [`Endpoint`] listens and dials over QUIC and TCP (Noise, Yamux), admits only peers whose Ed25519 transport key it
+//! An [`Endpoint`] listens and dials over QUIC, TCP and WebSocket (Noise, Yamux), admits only peers whose Ed25519 transport key it
 //! was told, keeps connections to the peers it was told to dial, and carries the protocols of [`crate::wire`]. What
 //! peers ask for comes out of [`Incoming`]; deciding and answering is the caller's part. One task owns the connections;
 //! every stream is served in a task of its own, every queue is bounded, and whatever makes no progress is given up, so
@@ -14,6 +14,7 @@
 
 use std::{
     collections::BTreeSet,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -28,6 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod address;
 mod blob;
 mod call;
 mod config;
@@ -36,16 +38,26 @@ mod driver;
 mod identity;
 mod inbound;
 mod limits;
+mod lookup;
 mod open;
+mod probe;
+mod proxy;
 mod pushed;
 mod serve;
 mod streams;
 mod transport;
 
+pub use address::{
+    Address, Leg, NodeAddress, ParseAddressError, ParseNodeAddressError, Via, WebSocketListen,
+};
 pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome};
 pub use call::{CallError, FrameStream};
-pub use config::{Address, EndpointConfig, EndpointError, ParseAddressError, PeerAddress, Transports};
+pub use config::{
+    EndpointConfig, EndpointError, PeerAddress, Transports, WebSocketCertificate, WebSocketConfig,
+};
 pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
+pub use probe::{ProbeError, Prober};
+pub use proxy::{ParseProxyError, Proxy};
 pub use pushed::{FrameSendError, FrameSender};
 
 use crate::wire::{Call, Protocol, Subscription};
@@ -80,6 +92,7 @@ pub struct Endpoint {
 struct Shared {
     local: PublicKey,
     listen: Vec<SocketAddr>,
+    websocket: Option<WebSocketListen>,
     transports: Transports,
     opener: Opener,
     stop: CancellationToken,
@@ -107,9 +120,11 @@ impl Endpoint {
     /// [`EndpointError`].
     pub fn start(config: EndpointConfig) -> Result<(Self, Incoming), EndpointError> {
         let local = config.transport_key.public();
-        let mut swarm = transport::swarm(&config)?;
+        let (mut swarm, ways) = transport::swarm(&config)?;
         let bound = config.listen.iter().map(|address| transport::listen(&mut swarm, *address, config.transports));
         let listen = bound.collect::<Result<Vec<_>, _>>()?;
+        let websocket = config.websocket.listen.map(|listen| transport::listen_websocket(&mut swarm, listen));
+        let websocket = websocket.transpose()?;
 
         let (commands, command_queue) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (connected_publisher, connected) = watch::channel(BTreeSet::new());
@@ -117,16 +132,18 @@ impl Endpoint {
         let (raft_in, raft) = mpsc::channel(RAFT_FRAMES_WAITING_MAX);
         let (heads_in, heads) = mpsc::channel(HEADS_WAITING_MAX);
 
-        let mut dialer = Dialer::new(local, !listen.is_empty());
+        // The standard library's hashers are keyed by the operating system.
+        let seed = RandomState::new().build_hasher().finish();
+        let mut dialer = Dialer::new(local, !listen.is_empty(), seed);
         dialer.set_targets(config.dial, |_| false, Instant::now());
         let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in };
-        let mut driver = Driver::new(swarm, config.transports, dialer, connected_publisher, command_queue, inbox);
+        let mut driver = Driver::new((swarm, ways), config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
         let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
-        let shared = Shared { local, listen, transports: config.transports, opener, stop, driver };
+        let shared = Shared { local, listen, websocket, transports: config.transports, opener, stop, driver };
         Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft, heads }))
     }
 
@@ -138,6 +155,11 @@ impl Endpoint {
     /// The addresses that the node listens on, with the ports that it got.
     pub fn listen_addresses(&self) -> &[SocketAddr] {
         &self.shared.listen
+    }
+
+    /// Where the node listens for WebSocket connections, with the port that it got.
+    pub fn websocket_address(&self) -> Option<WebSocketListen> {
+        self.shared.websocket
     }
 
     /// The peers that are connected now: those that answered on an admitted connection.

@@ -15,6 +15,7 @@
 //! [`ReplicaKit`], [`ParticipantKit`] and [`Identity`] load one such directory and check it: every key must be the one
 //! that the genesis file names, and no secret may be readable by others.
 
+mod addresses;
 mod approval;
 mod certificates;
 mod config;
@@ -44,6 +45,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::AddressList;
 pub use approval::{ApprovalError, ProvisionedKits};
 pub use certificates::{CertificateAuthority, CertificateError, certified_key};
 pub use config::{

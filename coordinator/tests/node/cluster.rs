@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fedledger_coordinator::blobs::BlobStore;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, PeerAddress, Transports},
+    endpoint::{Endpoint, EndpointConfig, PeerAddress, Transports, WebSocketConfig},
     kit::ReplicaKit,
 };
 use tokio::time::timeout;
@@ -62,6 +62,7 @@ impl Cluster {
             dial: vec![PeerAddress { key: replica, addresses: vec![kit.config.listen.into()] }],
             admitted: [replica].into(),
             transports: Transports::default(),
+            websocket: WebSocketConfig::default(),
         };
         let (endpoint, _incoming) = Endpoint::start(config).unwrap();
         (endpoint, replica)

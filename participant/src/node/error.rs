@@ -25,6 +25,9 @@ pub enum ParticipantError {
         /// What the system says.
         source: io::Error,
     },
+    /// The environment names a proxy in a way that is not understood.
+    #[error("HTTPS_PROXY: {0}")]
+    Proxy(#[from] fedledger_proto::endpoint::ParseProxyError),
     /// The site's records cannot be used.
     #[error("the site's data cannot be used: {0}")]
     Data(#[from] OpenError),

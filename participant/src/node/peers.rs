@@ -47,7 +47,7 @@ pub fn addresses(replicas: &[Replica], configured: &[PeerConfig]) -> Vec<PeerAdd
     let key = |name: &str| replicas.iter().find(|replica| replica.name == name).map(|replica| replica.key);
     let dialed = configured
         .iter()
-        .filter_map(|peer| Some(PeerAddress { key: key(&peer.name)?, addresses: vec![peer.address.clone()] }));
+        .filter_map(|peer| Some(PeerAddress { key: key(&peer.name)?, addresses: peer.addresses.clone() }));
     dialed.collect()
 }
 

@@ -9,7 +9,7 @@ use std::{
 use fedledger_federation::{Federation, VersionId, command::RoundKey};
 use fedledger_ledger::{Digest, SecretKey};
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports},
+    endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports, WebSocketConfig},
     wire::{CheckpointRequest, CheckpointResponse, EventFrame, SubmitResponse},
 };
 use tokio::sync::watch;
@@ -46,6 +46,7 @@ impl Replica {
             dial: Vec::new(),
             admitted,
             transports: Transports::TcpOnly,
+            websocket: WebSocketConfig::default(),
         })
         .unwrap();
         let size = watch::Sender::new(ledger.log.size());

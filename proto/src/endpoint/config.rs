@@ -1,8 +1,14 @@
 //! What an endpoint is told when it starts, and why it may not start.
 
-use std::{collections::BTreeSet, fmt, io, net::SocketAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, io, net::SocketAddr};
 
 use fedledger_ledger::{PublicKey, SecretKey};
+use zeroize::Zeroizing;
+
+use super::{
+    address::{Leg, NodeAddress, WebSocketListen},
+    proxy::Proxy,
+};
 
 /// Settings of an [`Endpoint`](super::Endpoint).
 #[derive(Debug, Clone)]
@@ -18,9 +24,41 @@ pub struct EndpointConfig {
     pub admitted: BTreeSet<PublicKey>,
     /// The transports to use.
     pub transports: Transports,
+    /// What WebSocket needs beside.
+    pub websocket: WebSocketConfig,
 }
 
-/// Which transports an endpoint listens on and dials with.
+/// What WebSocket needs: where to listen, whom TLS trusts, and the way out. The default listens nowhere and trusts public
+/// authorities only.
+#[derive(Debug, Clone, Default)]
+pub struct WebSocketConfig {
+    /// Where to listen; nowhere if it is absent. Port 0 takes a free one.
+    pub listen: Option<WebSocketListen>,
+    /// What a server shows. Needed to listen with TLS.
+    pub certificate: Option<WebSocketCertificate>,
+    /// Certificates of authorities that are trusted beside the public ones, in DER. TLS is here for firewalls and proxies:
+    /// who the peer is, Noise proves within.
+    pub authorities: Vec<Vec<u8>>,
+    /// The proxy through which WebSocket servers are dialed.
+    pub proxy: Option<Proxy>,
+}
+
+/// The certificate of a server and its key.
+#[derive(Clone)]
+pub struct WebSocketCertificate {
+    /// The certificate, in DER.
+    pub certificate: Vec<u8>,
+    /// The key, in DER (PKCS#8).
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for WebSocketCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebSocketCertificate({} bytes)", self.certificate.len())
+    }
+}
+
+/// Which of QUIC and TCP an endpoint listens on and dials with. WebSocket is used where an address names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transports {
     /// Both; dialing prefers QUIC and falls back to TCP.
@@ -33,12 +71,12 @@ pub enum Transports {
 }
 
 impl Transports {
-    pub(super) const fn quic(self) -> bool {
-        !matches!(self, Self::TcpOnly)
-    }
-
-    pub(super) const fn tcp(self) -> bool {
-        !matches!(self, Self::QuicOnly)
+    pub(super) const fn allow(self, leg: Leg) -> bool {
+        match leg {
+            Leg::Quic => !matches!(self, Self::TcpOnly),
+            Leg::Tcp => !matches!(self, Self::QuicOnly),
+            Leg::WebSocket => true,
+        }
     }
 }
 
@@ -48,56 +86,7 @@ pub struct PeerAddress {
     /// The peer's transport key.
     pub key: PublicKey,
     /// Its addresses, all of which are tried.
-    pub addresses: Vec<Address>,
-}
-
-/// A host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// An IP address.
-    Socket(SocketAddr),
-    /// A host name, looked up before every attempt to connect.
-    Name {
-        /// The name.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-}
-
-/// Text that is not `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an address, expected host:port, for example 192.0.2.7:7000 or replica.example.org:7000")]
-pub struct ParseAddressError(pub String);
-
-impl FromStr for Address {
-    type Err = ParseAddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Socket(address));
-        }
-        let name = text.rsplit_once(':').and_then(|(host, port)| {
-            let valid = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-            Some(Self::Name { host: valid.then(|| host.to_owned())?, port: port.parse().ok()? })
-        });
-        name.ok_or_else(|| ParseAddressError(text.chars().take(80).collect()))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self::Socket(address)
-    }
+    pub addresses: Vec<NodeAddress>,
 }
 
 /// An endpoint that could not start, or no longer runs.
@@ -120,22 +109,13 @@ pub enum EndpointError {
     /// The Noise handshake could not be set up.
     #[error("cannot set up the noise handshake: {0}")]
     Noise(#[from] libp2p::noise::Error),
+    /// A certificate cannot be used.
+    #[error("the certificates for WebSocket cannot be used: {0}")]
+    Certificate(String),
+    /// TLS was asked for without a certificate to show.
+    #[error("listening on {0} with TLS needs a certificate: give one, or listen on ws:// behind a server that has one")]
+    NoCertificate(SocketAddr),
     /// The endpoint was shut down.
     #[error("the endpoint was shut down")]
     Stopped,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_hosts_with_ports() {
-        for text in ["127.0.0.1:7000", "[::1]:7000", "replica-1.example.org:7000", "coordinator_2:1"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
-        }
-        for text in ["", "7000", "127.0.0.1", "example.org:", ":7000", "example.org:70000", "a/b:1", "[::1:7000"] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! When to dial which peer: forever, with a back-off that doubles up to a cap.
+//! When to dial which peer: forever, with a back-off that doubles up to a cap, of which each wait is a random part, so that
+//! those who lost the same replica at the same instant do not all come back at the same instant.
 //!
 //! Where both sides dial each other, the one with the larger key starts a little later, so that usually one connection
 //! results and not two.
@@ -10,7 +11,7 @@ use std::{
 
 use fedledger_ledger::PublicKey;
 
-use super::{Address, PeerAddress};
+use super::{NodeAddress, PeerAddress};
 
 /// Wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -26,11 +27,12 @@ pub(super) struct Dialer {
     local: PublicKey,
     /// Whether peers may dial us, so that it is worth waiting for them.
     listens: bool,
+    jitter: Jitter,
     targets: BTreeMap<PublicKey, Target>,
 }
 
 struct Target {
-    addresses: Vec<Address>,
+    addresses: Vec<NodeAddress>,
     failures: u32,
     state: State,
 }
@@ -43,8 +45,9 @@ enum State {
 }
 
 impl Dialer {
-    pub fn new(local: PublicKey, listens: bool) -> Self {
-        Self { local, listens, targets: BTreeMap::new() }
+    /// Nobody to dial yet. `seed` must differ between nodes and starts.
+    pub fn new(local: PublicKey, listens: bool, seed: u64) -> Self {
+        Self { local, listens, jitter: Jitter(seed), targets: BTreeMap::new() }
     }
 
     /// Replaces the peers to dial. Those that stay keep their connection or back-off.
@@ -73,7 +76,7 @@ impl Dialer {
     }
 
     /// The peers whose attempt is due now; each counts as being dialed from here on.
-    pub fn take_due(&mut self, now: Instant) -> Vec<(PublicKey, Vec<Address>)> {
+    pub fn take_due(&mut self, now: Instant) -> Vec<(PublicKey, Vec<NodeAddress>)> {
         let mut due = Vec::new();
         for (key, target) in &mut self.targets {
             if matches!(target.state, State::Waiting(at) if at <= now) {
@@ -105,7 +108,7 @@ impl Dialer {
     /// In any other state there is nothing to wait for, or somebody waits already: connections that come and go from
     /// the other side do not put our own attempts off.
     fn wait_instead_of(&mut self, state: State, key: &PublicKey, now: Instant) {
-        let jitter = jitter(&self.local, key);
+        let jitter = self.jitter.next();
         if let Some(target) = self.targets.get_mut(key)
             && target.state == state
         {
@@ -128,16 +131,25 @@ impl Dialer {
     }
 }
 
-/// `BACKOFF_FIRST * 2^failures`, at most `BACKOFF_MAX`, lengthened by up to a quarter.
-fn backoff(failures: u32, jitter: u8) -> Duration {
+/// Between a half and the whole of `BACKOFF_FIRST * 2^failures`, which is at most `BACKOFF_MAX`.
+fn backoff(failures: u32, jitter: u16) -> Duration {
     let doubled = 2u32.checked_pow(failures).and_then(|factor| BACKOFF_FIRST.checked_mul(factor));
-    let base = doubled.unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
-    base + base * u32::from(jitter) / (4 * 256)
+    let half = doubled.unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX) / 2;
+    half + half * u32::from(jitter) / u32::from(u16::MAX)
 }
 
-/// Differs between pairs of nodes, so that a restarted replica is not dialed by everybody at the same instant.
-fn jitter(local: &PublicKey, peer: &PublicKey) -> u8 {
-    local.as_bytes().iter().zip(peer.as_bytes()).fold(0u8, |sum, (a, b)| sum.wrapping_mul(31).wrapping_add(a ^ b))
+/// Random numbers for waiting, not for secrets (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// generators", 2014).
+struct Jitter(u64);
+
+impl Jitter {
+    fn next(&mut self) -> u16 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let [first, second, ..] = (mixed ^ (mixed >> 31)).to_be_bytes();
+        u16::from_be_bytes([first, second])
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +161,7 @@ mod tests {
     }
 
     fn dialer(local: u8, listens: bool, peers: &[u8], now: Instant) -> Dialer {
-        let mut dialer = Dialer::new(key(local), listens);
+        let mut dialer = Dialer::new(key(local), listens, 7);
         let peers = peers.iter().map(|&byte| PeerAddress { key: key(byte), addresses: Vec::new() });
         dialer.set_targets(peers.collect(), |_| false, now);
         dialer
@@ -180,17 +192,31 @@ mod tests {
             waits.push(next - now);
             now = next;
         }
-        assert!(waits.is_sorted());
-        assert!(waits[0] >= BACKOFF_FIRST && waits[0] < BACKOFF_FIRST * 2);
-        assert!(waits[39] >= BACKOFF_MAX && waits[39] < BACKOFF_MAX * 2);
+        assert!(waits[0] >= BACKOFF_FIRST / 2 && waits[0] <= BACKOFF_FIRST);
+        assert!(waits[10..].iter().all(|wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(wait)), "{waits:?}");
+        let distinct: std::collections::BTreeSet<_> = waits[10..].iter().collect();
+        assert!(distinct.len() > 20, "waits are not spread: {waits:?}");
         dialer.connected(&key(2));
         assert_eq!(dialer.next_attempt(), None);
         dialer.failed(&key(2), now);
         assert_eq!(dialer.next_attempt(), None);
         dialer.lost(&key(2), now);
-        assert_eq!(dialer.next_attempt().unwrap() - now, waits[0]);
+        let wait = dialer.next_attempt().unwrap();
+        assert!(wait - now <= BACKOFF_FIRST);
         dialer.lost(&key(2), now + BACKOFF_MAX);
-        assert_eq!(dialer.next_attempt().unwrap() - now, waits[0]);
+        assert_eq!(dialer.next_attempt(), Some(wait), "who waits already is not put off");
+    }
+
+    #[test]
+    fn two_nodes_that_lose_the_same_peer_come_back_at_different_times() {
+        let now = Instant::now();
+        let waits = [1, 2].map(|seed| {
+            let mut dialer = Dialer::new(key(1), false, seed);
+            dialer.set_targets(vec![PeerAddress { key: key(2), addresses: Vec::new() }], |_| true, now);
+            dialer.lost(&key(2), now);
+            dialer.next_attempt().unwrap()
+        });
+        assert_ne!(waits[0], waits[1]);
     }
 
     #[test]

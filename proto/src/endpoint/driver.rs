@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
+    num::NonZeroU8,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use std::{
 use fedledger_ledger::PublicKey;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
-    Swarm,
+    Multiaddr, Swarm,
     core::ConnectedPoint,
     ping,
     swarm::{
@@ -27,24 +27,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Address, PeerAddress, Transports,
+    PeerAddress, Transports,
     dialer::Dialer,
     identity,
     limits::Limits,
+    lookup,
     serve::{self, Inbox},
     streams::{InboundStream, OpenError, OpenStream},
-    transport::{self, Behaviour, BehaviourEvent},
+    transport::{Behaviour, BehaviourEvent, Memory, PING_FAILURES_MAX},
 };
 use crate::wire::Protocol;
 
 /// How long closing may take before connections are dropped as they are.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Consecutive pings without answer after which a connection counts as dead.
-const PING_FAILURES_MAX: u32 = 2;
-
-/// Addresses of one host name that are tried.
-const ADDRESSES_PER_NAME_MAX: usize = 8;
+/// Addresses of one peer that are dialed at the same time, each after its head start.
+const ADDRESSES_AT_ONCE_MAX: NonZeroU8 = NonZeroU8::MAX;
 
 /// Streams that are being told at the same time that the node is busy; more are closed without a word.
 const BUSY_ANSWERS_MAX: usize = 64;
@@ -61,13 +59,16 @@ struct Connection {
     peer: PublicKey,
     confirmed: bool,
     ping_failures: u32,
+    /// Where it was dialed, if this side did.
+    dialed: Option<Multiaddr>,
 }
 
-type Lookup = BoxFuture<'static, (PublicKey, Vec<SocketAddr>)>;
+type Lookup = BoxFuture<'static, (PublicKey, Vec<Multiaddr>)>;
 
 /// See the module's documentation.
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
+    ways: Memory,
     transports: Transports,
     dialer: Dialer,
     lookups: FuturesUnordered<Lookup>,
@@ -83,7 +84,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub fn new(
-        swarm: Swarm<Behaviour>,
+        (swarm, ways): (Swarm<Behaviour>, Memory),
         transports: Transports,
         dialer: Dialer,
         connected: watch::Sender<BTreeSet<PublicKey>>,
@@ -92,6 +93,7 @@ impl Driver {
     ) -> Self {
         Self {
             swarm,
+            ways,
             transports,
             dialer,
             lookups: FuturesUnordered::new(),
@@ -114,7 +116,7 @@ impl Driver {
                 () = stop.cancelled() => break,
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
-                Some((peer, addresses)) = self.lookups.next() => self.dial(peer, &addresses),
+                Some((peer, addresses)) = self.lookups.next() => self.dial(peer, addresses),
                 () = attempt_due, if attempt.is_some() => self.look_up_due(),
             }
         }
@@ -175,7 +177,9 @@ impl Driver {
                 if let Some(peer) = identity::public_key(&peer_id) {
                     let address = endpoint.get_remote_address();
                     debug!(%peer, %address, dialed = endpoint.is_dialer(), "connection");
-                    self.connections.insert(connection_id, Connection { peer, confirmed: false, ping_failures: 0 });
+                    let dialed = endpoint.is_dialer().then(|| address.clone());
+                    let connection = Connection { peer, confirmed: false, ping_failures: 0, dialed };
+                    self.connections.insert(connection_id, connection);
                 }
             }
             SwarmEvent::ConnectionClosed { connection_id, endpoint, cause, .. } => {
@@ -209,6 +213,9 @@ impl Driver {
                 if !connection.confirmed && admitted {
                     connection.confirmed = true;
                     let peer = connection.peer;
+                    if let Some(address) = &connection.dialed {
+                        self.ways.remember(event.peer, address);
+                    }
                     self.swarm.behaviour_mut().streams.confirm(event.peer, event.connection);
                     self.dialer.connected(&peer);
                     self.publish_connected();
@@ -308,17 +315,17 @@ impl Driver {
 
     fn look_up_due(&mut self) {
         for (peer, addresses) in self.dialer.take_due(Instant::now()) {
-            self.lookups.push(Box::pin(async move { (peer, look_up(addresses).await) }));
+            let lookup = lookup::dialable(addresses, self.transports);
+            self.lookups.push(Box::pin(async move { (peer, lookup.await) }));
         }
     }
 
-    fn dial(&mut self, peer: PublicKey, addresses: &[SocketAddr]) {
+    fn dial(&mut self, peer: PublicKey, addresses: Vec<Multiaddr>) {
         let Some(peer_id) = identity::peer_id(&peer) else { return };
-        let multiaddrs: Vec<_> =
-            addresses.iter().flat_map(|address| transport::multiaddrs(*address, self.transports)).collect();
         let options = DialOpts::peer_id(peer_id)
             .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(multiaddrs)
+            .addresses(addresses)
+            .override_dial_concurrency_factor(ADDRESSES_AT_ONCE_MAX)
             // A listening port that is reused for dialing could not be dialed from twice to the same peer.
             .allocate_new_port()
             .build();
@@ -346,18 +353,4 @@ impl Driver {
         }
         self.connected.send_replace(BTreeSet::new());
     }
-}
-
-async fn look_up(addresses: Vec<Address>) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for address in addresses {
-        match address {
-            Address::Socket(address) => found.push(address),
-            Address::Name { host, port } => match tokio::net::lookup_host((host.as_str(), port)).await {
-                Ok(addresses) => found.extend(addresses.take(ADDRESSES_PER_NAME_MAX)),
-                Err(error) => debug!(%host, %error, "host name not found"),
-            },
-        }
-    }
-    found
 }

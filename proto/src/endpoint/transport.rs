@@ -1,24 +1,31 @@
-//! The libp2p swarm: transports, admission, and listening.
+//! The libp2p swarm: admission, signs of life, and the transports below.
+//!
+//! Both sides of every connection ask the other for a sign of life every few seconds ([`KEEP_ALIVE_INTERVAL`]), which also
+//! keeps the state of address translators and firewalls alive; they forget idle UDP flows after 30 seconds and more
+//! (RFC 4787, section 4.3 asks for two minutes, many are less patient), idle TCP connections later.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener, UdpSocket},
-    time::Duration,
-};
+mod listen;
+mod race;
+mod stack;
+mod tunnel;
+
+use std::time::Duration;
 
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder,
+    Swarm,
     allow_block_list::{self, AllowedPeers},
     connection_limits::{self, ConnectionLimits},
-    core::transport::ListenerId,
-    multiaddr, noise, ping,
-    swarm::NetworkBehaviour,
-    tcp, yamux,
+    ping,
+    swarm::{self, NetworkBehaviour},
 };
 
-use tokio::time::sleep;
-
-use super::{EndpointConfig, EndpointError, Transports, identity, streams};
+pub(super) use self::{
+    listen::{listen, listen_websocket, released},
+    race::Memory,
+    stack::stack,
+};
+use self::race::Race;
+use super::{EndpointConfig, EndpointError, identity, streams};
 
 /// Connections of one peer. More than one happens when both sides dial at once, or when an old one is not yet known to
 /// be dead.
@@ -33,27 +40,23 @@ const HANDSHAKES_MAX: u32 = 256;
 /// Streams that are being negotiated on one connection.
 const NEGOTIATIONS_PER_CONNECTION_MAX: usize = 64;
 
-/// Streams that are open on one TCP connection; more than both sides' limits together.
-const YAMUX_STREAMS_MAX: usize = 256;
-
-/// Receive window of one QUIC stream, in bytes.
-const QUIC_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-
-/// Receive window of a QUIC connection, in bytes: room for the windows of every stream that a peer may fill (see
-/// [`super::limits`]), so that bodies that wait for a slow disk never stop its other streams.
-const QUIC_CONNECTION_WINDOW_BYTES: u32 = 48 * 1024 * 1024;
-
 /// How often each side of a connection asks the other for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time after which a translator or a firewall forgets a flow in which nothing moves.
+const IDLE_FLOW_FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() * 2 < IDLE_FLOW_FORGOTTEN_AFTER.as_secs());
 
 /// How long the other side may take for it. Generous, since on a slow uplink the answer queues behind a blob.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a free port is looked for that both TCP and UDP can have.
-const FREE_PORT_ATTEMPTS: u32 = 16;
+/// Consecutive pings without answer after which a connection counts as dead.
+pub(super) const PING_FAILURES_MAX: u32 = 2;
 
-/// How often it is looked whether a port is free again.
-const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
+/// A peer that has gone without a word is noticed within this time. QUIC notices sooner, after ten seconds without a packet.
+const DEAD_PEER_NOTICED_WITHIN: Duration =
+    Duration::from_secs((KEEP_ALIVE_INTERVAL.as_secs() + PING_TIMEOUT.as_secs()) * PING_FAILURES_MAX as u64);
+const _: () = assert!(DEAD_PEER_NOTICED_WITHIN.as_secs() <= 60);
 
 /// What every endpoint does on its connections.
 #[derive(NetworkBehaviour)]
@@ -71,7 +74,7 @@ impl Behaviour {
             .with_max_pending_incoming(Some(HANDSHAKES_MAX))
             .with_max_established(Some(CONNECTIONS_MAX))
             .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX));
-        let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
+        let ping = ping::Config::new().with_interval(KEEP_ALIVE_INTERVAL).with_timeout(PING_TIMEOUT);
         Self {
             admission: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
@@ -81,130 +84,13 @@ impl Behaviour {
     }
 }
 
-/// A swarm that listens nowhere yet and admits nobody.
-pub(super) fn swarm(config: &EndpointConfig) -> Result<Swarm<Behaviour>, EndpointError> {
-    let multiplexing = || {
-        let mut yamux = yamux::Config::default();
-        yamux.set_max_num_streams(YAMUX_STREAMS_MAX);
-        yamux
-    };
-    let swarm = SwarmBuilder::with_existing_identity(identity::keypair(&config.transport_key)?)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexing)?
-        .with_quic_config(|mut quic| {
-            quic.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
-            quic.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
-            quic
-        })
-        .with_behaviour(|_| Behaviour::new())
-        .unwrap_or_else(|never| match never {})
-        .with_swarm_config(|swarm| {
-            // QUIC gets a head start, TCP follows if it does not answer (RFC 8305).
-            swarm.with_smart_dial().with_max_negotiating_inbound_streams(NEGOTIATIONS_PER_CONNECTION_MAX)
-        })
-        .build();
-    Ok(swarm)
-}
-
-/// Listens on an address with the chosen transports; returns the address with its actual port.
-pub(super) fn listen(
-    swarm: &mut Swarm<Behaviour>,
-    requested: SocketAddr,
-    transports: Transports,
-) -> Result<SocketAddr, EndpointError> {
-    if requested.port() != 0 {
-        reserve(requested, transports).map_err(|source| in_use(requested, source))?;
-        return listen_on_port(swarm, requested, transports);
-    }
-    let mut attempt = 1;
-    loop {
-        let result = free_port(requested, transports)
-            .map_err(|source| EndpointError::Listen { address: requested, source })
-            .and_then(|address| listen_on_port(swarm, address, transports));
-        if result.is_ok() || attempt == FREE_PORT_ATTEMPTS {
-            return result;
-        }
-        attempt += 1;
-    }
-}
-
-/// Fails if another process listens there. libp2p itself would not notice: it lets several processes share a TCP port.
-fn reserve(address: SocketAddr, transports: Transports) -> io::Result<()> {
-    if transports.tcp() {
-        TcpListener::bind(address)?;
-    }
-    if transports.quic() {
-        UdpSocket::bind(address)?;
-    }
-    Ok(())
-}
-
-/// Waits until addresses that were listened on are free again: QUIC holds its port until its connections are drained
-/// (RFC 9000, section 10.2), which takes a few round trips, and nothing tells when that is over.
-pub(super) async fn released(addresses: &[SocketAddr], transports: Transports) {
-    for address in addresses {
-        while reserve(*address, transports).is_err() {
-            sleep(RELEASE_INTERVAL).await;
-        }
-    }
-}
-
-/// A port that is free for every transport.
-fn free_port(requested: SocketAddr, transports: Transports) -> io::Result<SocketAddr> {
-    let address = if transports.tcp() {
-        TcpListener::bind(requested)?.local_addr()?
-    } else {
-        UdpSocket::bind(requested)?.local_addr()?
-    };
-    reserve(address, transports).map(|()| address)
-}
-
-fn listen_on_port(
-    swarm: &mut Swarm<Behaviour>,
-    address: SocketAddr,
-    transports: Transports,
-) -> Result<SocketAddr, EndpointError> {
-    let mut listeners: Vec<ListenerId> = Vec::new();
-    for multiaddr in multiaddrs(address, transports) {
-        match swarm.listen_on(multiaddr) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                for listener in listeners {
-                    swarm.remove_listener(listener);
-                }
-                return Err(in_use(address, io::Error::other(error)));
-            }
-        }
-    }
-    Ok(address)
-}
-
-fn in_use(address: SocketAddr, source: io::Error) -> EndpointError {
-    if source.kind() == io::ErrorKind::AddrInUse {
-        EndpointError::PortInUse(address)
-    } else {
-        EndpointError::Listen { address, source }
-    }
-}
-
-/// An address as libp2p writes it, once for each transport.
-pub(super) fn multiaddrs(address: SocketAddr, transports: Transports) -> Vec<Multiaddr> {
-    let ip = Multiaddr::from(address.ip());
-    let quic = ip.clone().with(multiaddr::Protocol::Udp(address.port())).with(multiaddr::Protocol::QuicV1);
-    let tcp = ip.with(multiaddr::Protocol::Tcp(address.port()));
-    [transports.quic().then_some(quic), transports.tcp().then_some(tcp)].into_iter().flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quic_comes_before_tcp_on_the_same_port() {
-        let address: SocketAddr = "[::1]:7000".parse().unwrap();
-        let text = |transports| multiaddrs(address, transports).iter().map(Multiaddr::to_string).collect::<Vec<_>>();
-        assert_eq!(text(Transports::QuicAndTcp), ["/ip6/::1/udp/7000/quic-v1", "/ip6/::1/tcp/7000"]);
-        assert_eq!(text(Transports::QuicOnly), ["/ip6/::1/udp/7000/quic-v1"]);
-        assert_eq!(text(Transports::TcpOnly), ["/ip6/::1/tcp/7000"]);
-    }
+/// A swarm that listens nowhere yet and admits nobody, and what it remembers of the ways to its peers.
+pub(super) fn swarm(config: &EndpointConfig) -> Result<(Swarm<Behaviour>, Memory), EndpointError> {
+    let keypair = identity::keypair(&config.transport_key)?;
+    let memory = Memory::default();
+    let transport = Race::new(stack(&keypair, &config.websocket)?, memory.clone());
+    let settings =
+        swarm::Config::with_tokio_executor().with_max_negotiating_inbound_streams(NEGOTIATIONS_PER_CONNECTION_MAX);
+    let transport = libp2p::Transport::boxed(transport);
+    Ok((Swarm::new(transport, Behaviour::new(), keypair.public().to_peer_id(), settings), memory))
 }

@@ -135,13 +135,15 @@ pub fn certified_key(certificate: &[u8]) -> Result<PublicKey, CertificateError> 
     Ok(PublicKey::from_bytes(bytes))
 }
 
+/// A certificate in PEM, in DER.
+pub(super) fn der_of_pem(pem: &str) -> Result<Vec<u8>, CertificateError> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| CertificateError::NotPem)?;
+    if pem.label == CERTIFICATE_LABEL { Ok(pem.contents) } else { Err(CertificateError::NotPem) }
+}
+
 /// The Ed25519 key that a certificate in PEM is about.
 pub(super) fn certified_key_of_pem(pem: &str) -> Result<PublicKey, CertificateError> {
-    let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| CertificateError::NotPem)?;
-    if pem.label != CERTIFICATE_LABEL {
-        return Err(CertificateError::NotPem);
-    }
-    certified_key(&pem.contents)
+    certified_key(&der_of_pem(pem)?)
 }
 
 fn params(organisation: &str, name: &str) -> CertificateParams {

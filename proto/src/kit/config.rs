@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Address;
+use super::addresses;
+use crate::endpoint::{NodeAddress, WebSocketListen};
 
 /// The configuration of a node, by what the genesis file says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub struct ReplicaConfig {
     pub name: String,
     /// Where it listens for other nodes, with QUIC and TCP on the same port.
     pub listen: SocketAddr,
+    /// Where it listens for other nodes over WebSocket, as `wss://IP:PORT`, or `ws://IP:PORT` behind a server that speaks
+    /// TLS; nowhere if it is absent.
+    #[serde(default, with = "addresses::websocket_text", skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebSocketListen>,
     /// Where it serves the gRPC API.
     pub api: SocketAddr,
     /// Where it shows its log to whoever asks, over HTTP (C2SP tlog-tiles); nowhere if it is absent.
@@ -31,7 +36,7 @@ pub struct ReplicaConfig {
     /// Timing and switches.
     #[serde(default)]
     pub settings: ReplicaSettings,
-    /// Every replica with the address at which this node reaches it; this node itself may be among them.
+    /// Every replica with the addresses at which this node reaches it; this node itself may be among them.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
 }
@@ -47,7 +52,7 @@ pub struct ParticipantConfig {
     /// Timing.
     #[serde(default)]
     pub settings: ParticipantSettings,
-    /// Every replica with the address at which this node reaches it. A participant dials out only.
+    /// Every replica with the addresses at which this node reaches it. A participant dials out only.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
 }
@@ -68,9 +73,9 @@ pub struct DataConfig {
 pub struct PeerConfig {
     /// Name of the node in the genesis file.
     pub name: String,
-    /// Host and port.
-    #[serde(with = "address_text")]
-    pub address: Address,
+    /// Its address, or a list of those that are tried: `host:port` for QUIC and TCP, `wss://host` for WebSocket.
+    #[serde(rename = "address", with = "addresses")]
+    pub addresses: Vec<NodeAddress>,
 }
 
 /// A replica's timing and switches. The defaults suit a local network; over slow links raise `tick_ms`.
@@ -134,22 +139,5 @@ impl ParticipantSettings {
     pub(super) fn mistake(&self) -> Option<(&'static str, &'static str)> {
         let allowed = (100..=3_600_000).contains(&self.replica_timeout_ms);
         (!allowed).then_some(("settings.replica_timeout_ms", "100 to 3600000 milliseconds"))
-    }
-}
-
-/// Addresses as text: `host:port`.
-pub(super) mod address_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    use crate::endpoint::Address;
-
-    /// Writes `host:port`.
-    pub fn serialize<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(address)
-    }
-
-    /// Reads `host:port`.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }

@@ -5,7 +5,12 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 use fedledger_federation::member::{MemberId, Role};
 use serde::{Deserialize, Serialize};
 
-use super::{config::ReplicaSettings, policy::SitePolicy};
+use super::{
+    addresses::{self, AddressList},
+    config::ReplicaSettings,
+    policy::SitePolicy,
+};
+use crate::endpoint::WebSocketListen;
 
 /// `consortium.toml`. The shortest one names members and what they do:
 ///
@@ -71,9 +76,14 @@ pub struct ReplicaDescription {
     /// for the second, ...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,
-    /// `host:port` at which other nodes reach it. Default: `listen`.
+    /// Where it listens for other nodes over WebSocket, as `wss://IP:PORT`, for hospitals that let only the web through; or
+    /// `ws://IP:PORT` behind a server that speaks TLS. Default: nowhere.
+    #[serde(with = "addresses::websocket_text", skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebSocketListen>,
+    /// Where other nodes reach it: `host:port`, or a list such as `["ledger.example:7001", "wss://ledger.example"]`.
+    /// Default: `listen`, and `websocket`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
+    pub address: Option<AddressList>,
     /// `host:port` at which clients reach its API; the host stands in its certificate. Default: `api`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_address: Option<String>,

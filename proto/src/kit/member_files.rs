@@ -17,7 +17,7 @@ use super::{
     description::ParticipantDescription,
     identity::IdentityFile,
     node_name,
-    places::{Place, host},
+    places::Place,
     record::RECORD_FILE,
     tls::{API_CERTIFICATE, AUTHORITY_CERTIFICATE},
 };
@@ -35,7 +35,7 @@ pub(super) struct MemberFiles<'a> {
     pub genesis: &'a [u8],
     /// What the ledger says of the member, if the genesis file does not.
     pub record: Option<&'a Member>,
-    /// Every replica with its address.
+    /// Every replica with its addresses.
     pub peers: &'a [PeerConfig],
     /// Signs the certificates.
     pub authority: &'a CertificateAuthority,
@@ -49,6 +49,7 @@ impl MemberFiles<'_> {
         let name = node_name(self.member, REPLICA_FOLDER);
         let config = ReplicaConfig {
             listen: place.listen,
+            websocket: place.websocket,
             api: place.api,
             http: Some(place.http),
             settings: place.settings.clone(),
@@ -57,11 +58,8 @@ impl MemberFiles<'_> {
         };
         let folder = Path::new(REPLICA_FOLDER);
         self.node(folder, &config)?;
-        let (listen_host, host) = (place.api.ip().to_string(), host(&place.api_address));
-        let mut hosts = vec![host.as_str()];
-        if !place.api.ip().is_unspecified() {
-            hosts.push(&listen_host);
-        }
+        let hosts = place.certified_hosts();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let certificate = self.authority.issue_server(&name, server_key, &hosts)?;
         self.tls(&folder.join(KEYS_FOLDER), certificate);
         Ok(())
@@ -75,7 +73,11 @@ impl MemberFiles<'_> {
             settings: ParticipantSettings::default(),
             peers: self.peers.to_vec(),
         };
-        self.node(Path::new(PARTICIPANT_FOLDER), &config)
+        let folder = Path::new(PARTICIPANT_FOLDER);
+        self.node(folder, &config)?;
+        // Replicas show certificates by it where they are reached over WebSocket.
+        self.public(folder.join(KEYS_FOLDER).join(AUTHORITY_CERTIFICATE), self.authority.certificate_pem());
+        Ok(())
     }
 
     /// What the participant's site takes part in.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{
     KEYS_FOLDER, NODE_FILE, POLICY_FILE,
+    certificates::CertificateError,
     config::{NodeConfig, ParticipantConfig, ReplicaConfig},
     error::KitError,
     files::{GenesisFile, parse_toml, read_text},
@@ -18,8 +19,9 @@ use super::{
     passphrase::Passphrase,
     policy::SitePolicy,
     record,
-    tls::TlsIdentity,
+    tls::{self, TlsIdentity},
 };
+use crate::endpoint::{Proxy, WebSocketConfig};
 
 /// What a node is, as people call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub struct ParticipantKit {
     pub transport_key: SecretKey,
     /// Co-signs heads of the log that it has witnessed.
     pub witness_key: SecretKey,
+    /// Certificate of the consortium's authority, in DER; kits of earlier versions have none.
+    pub authority: Option<Vec<u8>>,
     keys: Keyring,
 }
 
@@ -189,6 +193,20 @@ impl ReplicaKit {
             ..self
         })
     }
+
+    /// What its endpoint needs to listen for WebSocket connections and to dial others.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`].
+    pub fn websocket(&self, proxy: Option<Proxy>) -> Result<WebSocketConfig, CertificateError> {
+        Ok(WebSocketConfig {
+            listen: self.config.websocket,
+            certificate: Some(self.tls.websocket_certificate()?),
+            authorities: vec![self.tls.authority_der()?],
+            proxy,
+        })
+    }
 }
 
 impl ParticipantKit {
@@ -219,7 +237,8 @@ impl ParticipantKit {
         let config = opened.participant_config()?;
         let policy = parse_toml(&read_text(&policy_file)?, &policy_file)?;
         let names = [TRANSACTION_KEY, TRANSPORT_KEY, WITNESS_KEY];
-        let keys = Keyring::load(&directory.join(KEYS_FOLDER), &names, passphrase)?;
+        let keys_folder = directory.join(KEYS_FOLDER);
+        let keys = Keyring::load(&keys_folder, &names, passphrase)?;
         Ok(Self {
             config,
             policy,
@@ -227,6 +246,7 @@ impl ParticipantKit {
             transaction_key: keys.pick(TRANSACTION_KEY, &node.transaction_key, &node.name)?,
             transport_key: keys.pick(TRANSPORT_KEY, &node.transport_key, &node.name)?,
             witness_key: keys.pick(WITNESS_KEY, witness_key, &node.name)?,
+            authority: tls::load_authority(&keys_folder)?,
             keys,
             directory: directory.to_owned(),
             genesis: opened.genesis,
@@ -249,6 +269,11 @@ impl ParticipantKit {
             witness_key: self.keys.pick(WITNESS_KEY, witness_key, &node.name)?,
             ..self
         })
+    }
+
+    /// What its endpoint needs to dial WebSocket servers.
+    pub fn websocket(&self, proxy: Option<Proxy>) -> WebSocketConfig {
+        WebSocketConfig { authorities: self.authority.iter().cloned().collect(), proxy, ..WebSocketConfig::default() }
     }
 
     /// The table with the site's records.

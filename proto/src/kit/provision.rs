@@ -28,7 +28,7 @@ use super::{
     secrets::MemberSecrets,
     tls::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY},
 };
-use crate::endpoint::ParseAddressError;
+use crate::endpoint::{ParseAddressError, ParseNodeAddressError};
 
 /// What provisioning yields.
 #[derive(Debug, Clone)]
@@ -81,6 +81,14 @@ pub enum ProvisionError {
         member: MemberId,
         /// What is wrong.
         source: ParseAddressError,
+    },
+    /// An address of a node that is none.
+    #[error("the replica of {member}: {source}")]
+    NodeAddress {
+        /// Who runs the replica.
+        member: MemberId,
+        /// What is wrong.
+        source: ParseNodeAddressError,
     },
     /// A replica that listens on every interface, without the address at which it is reached.
     #[error(

@@ -2,17 +2,22 @@
 
 use std::{fmt, path::Path, time::Duration};
 
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes},
+};
 use fedledger_ledger::{PublicKey, SecretKey};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
 
 use super::{
-    certificates::{CertificateError, certified_key_of_pem},
+    certificates::{CertificateError, certified_key_of_pem, der_of_pem},
     error::KitError,
     files::read_text,
     keys::{self, to_pem},
     passphrase::Passphrase,
 };
+use crate::endpoint::WebSocketCertificate;
 
 /// The key of a TLS client or server, in PEM.
 pub(super) const API_KEY: &str = "api.key";
@@ -80,8 +85,31 @@ impl TlsIdentity {
         &self.authority_pem
     }
 
+    /// What a WebSocket server shows.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`].
+    pub fn websocket_certificate(&self) -> Result<WebSocketCertificate, CertificateError> {
+        let key = SigningKey::from_pkcs8_pem(&self.key_pem).map_err(|_| CertificateError::PrivateKey)?;
+        // Without the public key, which not everybody reads.
+        let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+        let key = pair.to_pkcs8_der().map_err(|_| CertificateError::PrivateKey)?;
+        Ok(WebSocketCertificate { certificate: der_of_pem(&self.certificate_pem)?, key: key.to_bytes() })
+    }
+
+    /// The certificate of the trusted authority, in DER.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`].
+    pub fn authority_der(&self) -> Result<Vec<u8>, CertificateError> {
+        der_of_pem(&self.authority_pem)
+    }
+
     /// For a server that admits only clients with a certificate by the authority.
     pub fn server_config(&self) -> ServerTlsConfig {
+        choose_cryptography();
         ServerTlsConfig::new()
             .identity(Identity::from_pem(&self.certificate_pem, self.key_pem.as_str()))
             .client_ca_root(Certificate::from_pem(&self.authority_pem))
@@ -95,6 +123,26 @@ impl TlsIdentity {
             .ca_certificate(Certificate::from_pem(&self.authority_pem))
             .timeout(HANDSHAKE_TIMEOUT)
     }
+}
+
+/// The certificate of the authority in a participant's folder of keys, in DER, if there is one.
+pub(super) fn load_authority(folder: &Path) -> Result<Option<Vec<u8>>, KitError> {
+    let file = folder.join(AUTHORITY_CERTIFICATE);
+    let pem = match read_text(&file) {
+        Ok(pem) => pem,
+        Err(KitError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let failed = |source| KitError::Certificate { file: file.clone(), source };
+    certified_key_of_pem(&pem).map_err(failed)?;
+    der_of_pem(&pem).map(Some).map_err(failed)
+}
+
+/// Two implementations of TLS's cryptography are linked, since libp2p's WebSocket insists on one of its own. A server that
+/// is not told which one to use would give up.
+fn choose_cryptography() {
+    // Whoever was first has chosen already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 impl fmt::Debug for TlsIdentity {

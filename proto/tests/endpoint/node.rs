@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, net::SocketAddr, time::Duration};
 
 use fedledger_ledger::{PublicKey, SecretKey};
-use fedledger_proto::endpoint::{Endpoint, EndpointConfig, Incoming, PeerAddress, Transports};
+use fedledger_proto::endpoint::{Endpoint, EndpointConfig, Incoming, PeerAddress, Transports, WebSocketConfig};
 
 /// Longest time that any condition may take; only a failing test ever waits that long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +41,7 @@ pub fn config(seed: u8, admitted: &[u8], transports: Transports) -> EndpointConf
         dial: Vec::new(),
         admitted: keys(admitted),
         transports,
+        websocket: WebSocketConfig::default(),
     }
 }
 

@@ -80,7 +80,7 @@ async fn dialing_falls_back_to_tcp_where_nobody_answers_on_udp() {
 async fn a_peer_can_be_named_by_host() {
     let server = listener(1, &[2], Transports::TcpOnly);
     let port = server.endpoint.listen_addresses()[0].port();
-    let addresses = vec![Address::Name { host: "localhost".into(), port }];
+    let addresses = vec![Address::Name { host: "localhost".into(), port }.into()];
     let dial = vec![PeerAddress { key: key(1), addresses }];
     let client = start(EndpointConfig { dial, ..config(2, &[1], Transports::TcpOnly) });
     connected(&server.endpoint, &client.endpoint).await;

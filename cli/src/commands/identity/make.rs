@@ -103,7 +103,7 @@ pub(super) fn new(context: &Context, args: NewArgs) -> Result<(), Failure> {
         name: args.name,
         roles: args.role.into_iter().map(Role::from).collect(),
         replica: reached.then(|| ReplicaDescription {
-            address: args.address,
+            address: args.address.map(Into::into),
             api_address: args.api_address,
             ..ReplicaDescription::default()
         }),

@@ -25,6 +25,7 @@ fn unsigned() -> MemberRequest {
         replica: Some(ReplicaDescription {
             listen: Some("[::]:7001".parse().unwrap()),
             api: Some("0.0.0.0:7101".parse().unwrap()),
+            websocket: None,
             address: Some("ledger.va.example:7001".into()),
             api_address: Some("ledger.va.example:7101".into()),
             http: None,

@@ -153,6 +153,12 @@ impl Merged<'_> {
             self.public(folder.join(POLICY_FILE), policy_text(&described.policy.unwrap_or_default())?);
         }
         self.public(folder.join(NODE_FILE), node_text(&config)?);
+        let authority = folder.join(KEYS_FOLDER).join(AUTHORITY_CERTIFICATE);
+        // Approvals of earlier versions come without.
+        if self.approval.join(&authority).exists() {
+            let pem = self.authority(&authority)?;
+            self.public(authority, pem);
+        }
         Ok(())
     }
 
@@ -192,13 +198,18 @@ impl Merged<'_> {
             let key = self.site.directory.join(folder).join(API_KEY);
             return Err(KitError::ForeignCertificate { certificate: certificate_file, key }.into());
         }
-        let authority_file = self.approval.join(&authority);
-        let authority_pem = read_text(&authority_file)?;
-        certified_key_of_pem(&authority_pem)
-            .map_err(|source| KitError::Certificate { file: authority_file, source })?;
+        let authority_pem = self.authority(&authority)?;
         self.public(certificate, pem);
         self.public(authority, authority_pem);
         Ok(())
+    }
+
+    /// The certificate of the authority, which must be one.
+    fn authority(&self, path: &Path) -> Result<String, SiteError> {
+        let file = self.approval.join(path);
+        let pem = read_text(&file)?;
+        certified_key_of_pem(&pem).map_err(|source| KitError::Certificate { file, source })?;
+        Ok(pem)
     }
 
     fn check_node(&self, file: &Path, name: &str, folder: &str) -> Result<(), SiteError> {

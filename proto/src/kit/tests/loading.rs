@@ -12,7 +12,7 @@ fn a_replica_starts_from_its_kit() {
     let kit = ReplicaKit::load(&folder.path().join("cleveland/replica")).unwrap();
     assert_eq!((kit.member.as_str(), kit.number), ("cleveland", 1));
     assert_eq!(kit.config.settings, ReplicaSettings::default());
-    let peers: Vec<_> = kit.config.peers.iter().map(|peer| (peer.name.as_str(), peer.address.to_string())).collect();
+    let peers: Vec<_> = kit.config.peers.iter().map(|peer| (peer.name.as_str(), peer.addresses[0].to_string())).collect();
     assert_eq!(peers, [("budapest/replica", "ledger.example.org:9000".to_owned())], "without itself");
     assert_eq!(kit.genesis.chain, Digest::of(&kit.genesis.bytes));
     let (_, node) = kit.genesis.genesis.nodes().find(|(_, node)| node.name == "cleveland/replica").unwrap();
@@ -81,7 +81,9 @@ fn every_missing_file_is_named() {
     for kit in ["cleveland/replica", "cleveland/participant", "cleveland/identity"] {
         let folder = written();
         let files: Vec<_> = provisioned(&described()).unwrap().files.into_keys().collect();
-        for file in files.iter().filter(|file| file.starts_with(kit)) {
+        // Participants of earlier versions have no certificate of the authority; they dial no WebSocket.
+        let needed = |file: &Path| file.starts_with(kit) && !file.ends_with("participant/keys/ca.crt");
+        for file in files.iter().filter(|file| needed(file)) {
             let path = folder.path().join(file);
             let bytes = fs::read(&path).unwrap();
             fs::remove_file(&path).unwrap();

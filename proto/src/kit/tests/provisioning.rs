@@ -30,7 +30,7 @@ fn exactly_the_documented_files_are_made() {
     let provisioned = provisioned(&described()).unwrap();
     let node = ["genesis.cbor", "keys/transaction.key", "keys/transport.key", "node.toml"];
     let replica = ["keys/api.crt", "keys/api.key", "keys/ca.crt", "keys/cosign.key", "keys/log.key"];
-    let participant = ["keys/witness.key", "policy.toml"];
+    let participant = ["keys/ca.crt", "keys/witness.key", "policy.toml"];
     let identity = ["api.crt", "api.key", "ca.crt", "genesis.cbor", "identity.toml", "organisation.key"];
     let mut expected: Vec<String> =
         ["ca/ca.crt", "ca/ca.key", "fedledger.toml", "genesis.cbor"].map(String::from).into();
@@ -140,7 +140,7 @@ fn impossible_consortia_are_refused() {
     let everywhere = refused(&member("a", "replica = { api = '[::]:7101' }"));
     assert!(matches!(everywhere, ProvisionError::Unreachable { setting: "api_address", .. }), "{everywhere}");
     let malformed = refused(&member("a", "replica = { address = 'a b:1' }"));
-    assert!(matches!(malformed, ProvisionError::Address { .. }), "{malformed}");
+    assert!(matches!(malformed, ProvisionError::NodeAddress { .. }), "{malformed}");
     let slow = refused(&member("a", "replica = { settings = { election_ticks = 2 } }"));
     assert!(matches!(slow, ProvisionError::Setting { setting: "settings.election_ticks", .. }), "{slow}");
     let same = member("a", "roles = ['replica']") + &member("b", "replica = { listen = '127.0.0.1:7101' }");
@@ -175,4 +175,32 @@ fn an_unreachable_threshold_is_refused() {
     let refused = provisioned(&description).unwrap_err();
     let expected = GenesisError::FinalityThreshold { threshold: 3, replicas: 2 };
     assert_eq!(refused, ProvisionError::Genesis(expected));
+}
+
+#[test]
+fn a_replica_may_be_reached_in_several_ways() {
+    let description = ConsortiumDescription::from_toml(
+        "name = 'heart'\n[[members]]\nid = 'a'\nroles = ['participant']\n\
+         replica = { websocket = 'wss://0.0.0.0:443', address = ['a.org:7001', 'wss://web.a.org'] }\n\
+         [[members]]\nid = 'b'\nreplica = { websocket = 'ws://127.0.0.1:8080' }\n",
+    )
+    .unwrap();
+    let files = provisioned(&description).unwrap().files;
+    let text = |path: &str| String::from_utf8(files[Path::new(path)].bytes.clone()).unwrap();
+    let replica = text("a/replica/node.toml");
+    assert!(replica.contains("websocket = \"wss://0.0.0.0:443\""), "{replica}");
+    let peers = text("a/participant/node.toml");
+    assert!(peers.contains("address = [\"a.org:7001\", \"wss://web.a.org:443\"]"), "{peers}");
+    assert!(peers.contains("address = [\"127.0.0.1:7002\", \"ws://127.0.0.1:8080\"]"), "{peers}");
+    assert_eq!(text("a/participant/keys/ca.crt"), text("ca/ca.crt"), "what a replica shows over WebSocket is checked");
+    let (_, pem) = x509_parser::pem::parse_x509_pem(text("a/replica/keys/api.crt").as_bytes()).unwrap();
+    let certificate = String::from_utf8_lossy(&pem.contents).into_owned();
+    assert!(certificate.contains("web.a.org"), "the name under which it is reached is certified");
+
+    let taken = "name = 'heart'\n[[members]]\nid = 'a'\nreplica = { websocket = 'wss://127.0.0.1:7101' }";
+    let error = provisioned(&ConsortiumDescription::from_toml(taken).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("the API of a and the WebSocket of a are both at 127.0.0.1:7101"), "{error}");
+    let named = "name = 'heart'\n[[members]]\nid = 'a'\nreplica = { websocket = 'wss://a.org' }";
+    let error = ConsortiumDescription::from_toml(named).unwrap_err().to_string();
+    assert!(error.contains("wss://IP:PORT"), "{error}");
 }

@@ -1,0 +1,204 @@
+//! The way out through a web proxy: HTTP CONNECT (RFC 9110, section 9.3.6).
+//!
+//! Many hospitals let nothing out but what their proxy forwards, and proxies forward TLS on port 443. WebSocket servers are
+//! dialed through it; QUIC and plain TCP never are.
+
+use std::{env, fmt, io, str::FromStr};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use zeroize::Zeroizing;
+
+use super::address::Address;
+
+/// Variables that name the proxy, the first one that is set counts.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Variables that name hosts that are dialed without it.
+const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// Port of a proxy that names none.
+const PROXY_PORT_DEFAULT: u16 = 80;
+
+/// Longest answer of a proxy up to the end of its headers, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// A web proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    at: Address,
+    /// `user:password`, as the proxy is to see them.
+    credentials: Option<Zeroizing<String>>,
+    /// Hosts that are dialed without it: `host`, `.domain` or `*`.
+    except: Vec<String>,
+}
+
+/// Text that names no proxy. The text is not shown: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the proxy is not understood, expected http://host:port or http://user:password@host:port")]
+pub struct ParseProxyError;
+
+impl Proxy {
+    /// The proxy that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, and `NO_PROXY` for hosts that are dialed without
+    /// it), if it names one.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseProxyError`].
+    pub fn from_environment() -> Result<Option<Self>, ParseProxyError> {
+        let first = |names: &[&str]| names.iter().find_map(|name| env::var(name).ok().filter(|text| !text.is_empty()));
+        let Some(text) = first(&PROXY_VARIABLES) else { return Ok(None) };
+        let except = first(&NO_PROXY_VARIABLES).unwrap_or_default();
+        let except = except.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+        Ok(Some(Self { except: except.collect(), ..text.parse()? }))
+    }
+
+    /// Whether a host is dialed through it.
+    pub fn serves(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let is_excepted = |pattern: &String| {
+            let domain = pattern.strip_prefix("*.").or_else(|| pattern.strip_prefix('.')).unwrap_or(pattern);
+            let below = host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+            pattern == "*" || host == domain || below
+        };
+        !self.except.iter().any(is_excepted)
+    }
+
+    /// Connects with `host:port` behind the proxy.
+    pub(super) async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let reached = TcpStream::connect((self.at.host(), self.at.port())).await;
+        let mut stream = reached.map_err(|error| io::Error::new(error.kind(), format!("the proxy {self}: {error}")))?;
+        stream.set_nodelay(true)?;
+        stream.write_all(self.request(host, port).as_bytes()).await?;
+        let answer = read_head(&mut stream).await?;
+        match status(&answer) {
+            Some(200..=299) => Ok(stream),
+            Some(status) => Err(io::Error::other(format!("the proxy {self} answers {status} to CONNECT {host}:{port}"))),
+            None => Err(io::Error::other(format!("the proxy {self} does not speak HTTP"))),
+        }
+    }
+
+    fn request(&self, host: &str, port: u16) -> Zeroizing<String> {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let authorization = self.credentials.as_ref().map_or_else(Zeroizing::default, |credentials| {
+            let encoded = Zeroizing::new(BASE64_STANDARD.encode(credentials.as_bytes()));
+            Zeroizing::new(format!("Proxy-Authorization: Basic {}\r\n", *encoded))
+        });
+        let text = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n", *authorization);
+        Zeroizing::new(text)
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = ParseProxyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = match text.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some(_) => return Err(ParseProxyError),
+            None => text,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (credentials, host) = match rest.rsplit_once('@') {
+            Some((credentials, host)) => (Some(Zeroizing::new(decoded(credentials)?)), host),
+            None => (None, rest),
+        };
+        let at = host.parse::<Address>().or_else(|_| format!("{host}:{PROXY_PORT_DEFAULT}").parse());
+        Ok(Self { at: at.map_err(|_| ParseProxyError)?, credentials, except: Vec::new() })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at.fmt(f)
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+/// The answer up to the end of its headers. Byte by byte, since what follows belongs to the peer.
+async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= ANSWER_BYTES_MAX {
+            return Err(io::Error::other("the answer of the proxy has no end"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    Ok(head)
+}
+
+/// The status in `HTTP/1.1 200 Connection established`.
+fn status(head: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
+    line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()
+}
+
+/// Text with `%40` and the like (RFC 3986, section 2.1) replaced by what they stand for.
+fn decoded(text: &str) -> Result<String, ParseProxyError> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).ok_or(ParseProxyError)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| ParseProxyError)?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    // Control characters would end the header.
+    let text = String::from_utf8(bytes).map_err(|_| ParseProxyError)?;
+    if text.chars().any(char::is_control) { Err(ParseProxyError) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_named_as_elsewhere_and_its_password_is_not_shown() {
+        for (text, shown) in [
+            ("http://proxy.example:3128", "proxy.example:3128"),
+            ("proxy.example:3128", "proxy.example:3128"),
+            ("http://proxy.example/", "proxy.example:80"),
+            ("http://me:se%40cret@192.0.2.1:8080", "192.0.2.1:8080"),
+        ] {
+            let proxy: Proxy = text.parse().unwrap();
+            assert_eq!(proxy.to_string(), shown);
+            assert!(!format!("{proxy:?}").contains("cret"));
+        }
+        for text in ["", "https://proxy:1", "socks5://proxy:1", "http://", "http://a%0d%0a:b@proxy:1", "http://%4@p:1"] {
+            assert_eq!(text.parse::<Proxy>(), Err(ParseProxyError), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_request_names_the_peer_and_the_user() {
+        let proxy: Proxy = "http://me:se%40cret@192.0.2.1:8080".parse().unwrap();
+        let request = proxy.request("a.org", 443);
+        assert!(request.starts_with("CONNECT a.org:443 HTTP/1.1\r\nHost: a.org:443\r\n"));
+        assert!(request.ends_with("Proxy-Authorization: Basic bWU6c2VAY3JldA==\r\n\r\n"));
+        let open: Proxy = "http://192.0.2.1".parse().unwrap();
+        assert_eq!(*open.request("::1", 443), "CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n\r\n");
+    }
+
+    #[test]
+    fn excepted_hosts_are_dialed_without_it() {
+        let except = ["localhost", ".inside.org"].map(str::to_owned).to_vec();
+        let proxy = Proxy { except, ..Proxy::from_str("http://p:1").unwrap() };
+        assert!(proxy.serves("replica.org") && proxy.serves("notinside.org"));
+        assert!(!proxy.serves("LOCALHOST") && !proxy.serves("inside.org") && !proxy.serves("a.inside.org"));
+        assert!(!Proxy { except: vec!["*".to_owned()], ..proxy }.serves("replica.org"));
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_first_line() {
+        assert_eq!(status(b"HTTP/1.1 200 Connection established\r\n\r\n"), Some(200));
+        assert_eq!(status(b"HTTP/1.0 407\r\n\r\n"), Some(407));
+        assert_eq!(status(b"SSH-2.0-OpenSSH\r\n\r\n"), None);
+    }
+}

@@ -58,12 +58,16 @@ pub(super) enum Command {
 struct Connection {
     peer: PublicKey,
     confirmed: bool,
+    established: Instant,
     ping_failures: u32,
     /// Where it was dialed, if this side did.
     dialed: Option<Multiaddr>,
 }
 
 type Lookup = BoxFuture<'static, (PublicKey, Vec<Multiaddr>)>;
+
+/// Connections that came about within this time may be two that both sides dialed at once.
+const DIALS_OVERLAP: Duration = Duration::from_secs(2);
 
 /// See the module's documentation.
 pub(super) struct Driver {
@@ -178,7 +182,8 @@ impl Driver {
                     let address = endpoint.get_remote_address();
                     debug!(%peer, %address, dialed = endpoint.is_dialer(), "connection");
                     let dialed = endpoint.is_dialer().then(|| address.clone());
-                    let connection = Connection { peer, confirmed: false, ping_failures: 0, dialed };
+                    let established = Instant::now();
+                    let connection = Connection { peer, confirmed: false, established, ping_failures: 0, dialed };
                     self.connections.insert(connection_id, connection);
                 }
             }
@@ -213,8 +218,9 @@ impl Driver {
                 if !connection.confirmed && admitted {
                     connection.confirmed = true;
                     let peer = connection.peer;
-                    if let Some(address) = &connection.dialed {
-                        self.ways.remember(event.peer, address);
+                    match &connection.dialed {
+                        Some(address) => self.ways.remember(event.peer, address),
+                        None => self.close_forgotten(event.connection),
                     }
                     self.swarm.behaviour_mut().streams.confirm(event.peer, event.connection);
                     self.dialer.connected(&peer);
@@ -227,6 +233,19 @@ impl Driver {
             }
         }
         self.close_dead(event.connection);
+    }
+
+    /// Closes what the peer has no knowledge of: it dials only when it has no connection, so it has lost those that were
+    /// there long before this one, as a node does that is started again. Streams would stay on them until they are found dead.
+    fn close_forgotten(&mut self, id: ConnectionId) {
+        let Some(new) = self.connections.get(&id) else { return };
+        let is_forgotten =
+            |old: &Connection| old.peer == new.peer && old.established + DIALS_OVERLAP < new.established;
+        let forgotten: Vec<_> =
+            self.connections.iter().filter(|(_, old)| is_forgotten(old)).map(|(id, _)| *id).collect();
+        for old in forgotten {
+            self.swarm.close_connection(old);
+        }
     }
 
     /// Closes the connections of the same peer that give no sign of life. One failure is enough for those that never

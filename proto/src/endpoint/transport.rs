@@ -53,7 +53,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Consecutive pings without answer after which a connection counts as dead.
 pub(super) const PING_FAILURES_MAX: u32 = 2;
 
-/// A peer that has gone without a word is noticed within this time. QUIC notices sooner, after ten seconds without a packet.
+/// A peer that has gone without a word is noticed within this time. QUIC notices sooner, after three seconds without a packet.
 const DEAD_PEER_NOTICED_WITHIN: Duration =
     Duration::from_secs((KEEP_ALIVE_INTERVAL.as_secs() + PING_TIMEOUT.as_secs()) * PING_FAILURES_MAX as u64);
 const _: () = assert!(DEAD_PEER_NOTICED_WITHIN.as_secs() <= 60);

@@ -25,6 +25,13 @@ const YAMUX_STREAMS_MAX: usize = 256;
 /// Receive window of one QUIC stream, in bytes.
 const QUIC_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
+/// How often a QUIC connection on which nothing moves shows that it lives.
+const QUIC_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A QUIC connection without a packet for this long, in milliseconds, counts as dead: nothing else tells that the process
+/// at the other end was killed. On links that are slower than that, three probe timeouts are waited (RFC 9000, section 10.1).
+const QUIC_IDLE_TIMEOUT_MS: u32 = 3_000;
+
 /// Receive window of a QUIC connection, in bytes: room for the windows of every stream that a peer may fill (see
 /// [`crate::endpoint::limits`]), so that bodies that wait for a slow disk never stop its other streams.
 const QUIC_CONNECTION_WINDOW_BYTES: u32 = 48 * 1024 * 1024;
@@ -59,7 +66,8 @@ pub(in crate::endpoint) fn stack(key: &Keypair, websocket: &WebSocketConfig) -> 
     let mut quic = quic::Config::new(key);
     quic.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
     quic.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
-    quic.keep_alive_interval = super::KEEP_ALIVE_INTERVAL;
+    quic.keep_alive_interval = QUIC_KEEP_ALIVE_INTERVAL;
+    quic.max_idle_timeout = QUIC_IDLE_TIMEOUT_MS;
     let quic = quic::tokio::Transport::new(quic);
     let quic = quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let all = web.or_transport(tcp).map(|either, _| either.into_inner());

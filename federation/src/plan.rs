@@ -176,7 +176,8 @@ pub struct Participation {
     pub minimum_example_share: Option<Decimal>,
     /// Time for contributions, in milliseconds on the leader's clock; a round closes earlier when all have contributed.
     pub round_duration_ms: u64,
-    /// Attempts at one round before the plan stops; with 1, the first that does not meet the quorum stops it.
+    /// Attempts at one round before the plan stops, counted anew when it is started or resumed; with 1, the first that does
+    /// not meet the quorum stops it.
     #[serde(default = "default_attempts")]
     pub attempts: u64,
 }

@@ -181,7 +181,7 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     if reason == BELOW_QUORUM && certificate.quorum.is_met() {
         return Err(Rejection::QuorumMet);
     }
-    let exhausted = key.attempt >= record.plan.participation.attempts;
+    let exhausted = attempts_made(state, record, &key) >= record.plan.participation.attempts;
     let plan_stopped = exhausted || record.status == PlanStatus::Draining;
     give_up(state, &key, index, &reason, excluded, context.writes);
     state.plans.update(&key.plan, context.writes, |record| {
@@ -192,6 +192,15 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
         }
     });
     Ok(Event::RoundAbandoned { key, reason, plan_stopped, certificate })
+}
+
+/// Attempts at a round up to this one, as far as they were opened since somebody last started or resumed the plan.
+fn attempts_made(state: &Federation, record: &PlanRecord, key: &RoundKey) -> u64 {
+    let recent = |attempt: &u64| {
+        let round = state.rounds.get(&RoundKey { attempt: *attempt, ..*key });
+        round.is_some_and(|round| round.opened_index > record.status_index)
+    };
+    (1..=key.attempt).rev().take_while(recent).count().max(1) as u64
 }
 
 /// Ends an attempt without a version; the round will be attempted again.

@@ -197,10 +197,12 @@ fn attempts_are_not_burnt_in_a_second() {
         world.settle(&mut all_decline);
     }
     assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000], "never longer than a round may take");
-    // Whoever starts it again does not wait.
+    // Whoever starts it again does not wait, and has as many attempts again.
     world.consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
     world.settle(&mut idle);
-    assert!(world.open(&id).is_some());
+    assert_eq!(world.open(&id).map(|key| key.attempt), Some(9));
+    world.settle(&mut all_decline);
+    assert_eq!(world.status(&id), PlanStatus::Running);
 }
 
 #[test]

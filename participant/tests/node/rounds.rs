@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use fedledger_federation::{
     Command,
-    command::{AbandonRound, MoveBranch, RoundKey, WithdrawConsent},
+    command::{AbandonRound, CancelPlan, MoveBranch, PausePlan, RoundKey, WithdrawConsent},
+    plan::Plan,
 };
 use fedledger_ledger::Digest;
 use fedledger_participant::{
     evaluation::Evaluation,
     node::{
         Intent, NodeEvent,
-        core::{Input, Output, Site},
+        core::{Input, Kept, Output, Site},
         policy::SitePolicy,
     },
 };
@@ -52,6 +53,15 @@ fn decline_reason(outputs: &[Output]) -> String {
     reasons.into_iter().next().unwrap()
 }
 
+/// The files that are kept, as the last of the outputs says that names any.
+fn kept(outputs: &[Output]) -> Kept {
+    let kept = outputs.iter().rev().find_map(|output| match output {
+        Output::Keep(kept) => Some(kept.clone()),
+        _ => None,
+    });
+    kept.unwrap()
+}
+
 /// A ledger with an open round of alpha and beta.
 fn open_round() -> (Ledger, RoundKey) {
     let mut ledger = Ledger::new();
@@ -74,6 +84,46 @@ fn a_plan_within_the_policy_is_consented_to_once() {
     assert!(outputs.contains(&Output::Report(NodeEvent::Consented { plan })));
     let restarted = Running::start(core(site("alpha")), &ledger);
     assert_eq!(submitted(&restarted.outputs), []);
+}
+
+#[test]
+fn examples_are_declared_where_the_plan_weighs_them() {
+    let mut ledger = Ledger::new();
+    let mut weighing = Plan { name: "weighing".to_owned(), ..plan() };
+    weighing.participation.minimum_example_share = Some("0.5".parse().unwrap());
+    let (weighing, plain) = (ledger.propose(weighing), ledger.propose(plan()));
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    let outputs = alpha.take();
+    assert_eq!(ledger.submit("alpha", &outputs), ["accepted", "accepted"]);
+    let examples = |plan: &Digest| ledger.state().plans().get(plan).unwrap().consents["alpha"].examples;
+    assert_eq!((examples(&weighing), examples(&plain)), (Some(site("alpha").train_examples), None));
+}
+
+#[test]
+fn a_cancelled_plan_is_not_consented_to() {
+    let mut ledger = Ledger::new();
+    let id = ledger.propose(plan());
+    let cancel = CancelPlan { plan: id, reason: "no ethics vote".to_owned() };
+    ledger.apply(&key("alpha", Purpose::Organisation), Command::CancelPlan(cancel));
+    assert_eq!(submitted(&Running::start(core(site("beta")), &ledger).outputs), []);
+}
+
+#[test]
+fn work_goes_on_and_files_are_kept_while_the_plan_is_paused() {
+    let (mut ledger, round) = open_round();
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    let before = kept(&alpha.take());
+    let pause = PausePlan { plan: round.plan, reason: "holidays".to_owned() };
+    ledger.apply(&key("alpha", Purpose::Organisation), Command::PausePlan(pause));
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    let outputs = alpha.take();
+    assert_eq!((submitted(&outputs), kept(&outputs)), (vec![Intent::Join(round)], before));
+    ledger.submit("alpha", &outputs);
+    alpha.catch_up(&ledger);
+    assert_eq!(trains(&alpha.take()), [round]);
+    alpha.input(Input::Trained(round, trained(0.5)));
+    alpha.input(Input::Uploaded(round));
+    assert_eq!(ledger.submit("alpha", &alpha.take()), ["accepted"]);
 }
 
 #[test]

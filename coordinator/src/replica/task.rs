@@ -362,6 +362,7 @@ impl Task {
             for duty in duties {
                 self.parts.workers.begin(duty, state);
             }
+            self.parts.workers.settle(state);
         }
         Ok(())
     }

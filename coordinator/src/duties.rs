@@ -1,18 +1,15 @@
 //! Carrying out the conductor's duties: submitting, fetching and checking updates, computing versions.
 
-use std::{
-    io::{self, BufReader},
-    sync::Arc,
-    time::Duration,
-};
+mod computing;
+
+use std::{io, sync::Arc, time::Duration};
 
 use fail::fail_point;
 use fedledger_federation::{
     Command, Federation,
-    command::{FileRef, OutputFiles, RoundKey},
+    command::FileRef,
     conductor::{Duty, Report},
-    plan::Plan,
-    recipe::{Recipe, RecipeError, Update, WRONG_DIGEST, check_update},
+    recipe::RunningSums,
 };
 use fedledger_ledger::{
     Digest, PublicKey, SecretKey,
@@ -58,8 +55,10 @@ struct Inner {
     blobs: BlobStore,
     view: SharedView,
     fetches: Semaphore,
-    /// One at a time: a computation uses memory for several models.
+    /// One at a time: a computation uses every processor.
     computations: Semaphore,
+    /// Of the rounds in progress.
+    sums: RunningSums,
     threads: usize,
 }
 
@@ -88,7 +87,8 @@ impl Workers {
     pub fn new(means: Means) -> Self {
         let Means { chain, key, handle, endpoint, blobs, view, threads, tasks } = means;
         let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
-        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, threads };
+        let sums = RunningSums::new(computing::SUMS_SIZE_BYTES_MAX);
+        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, sums, threads };
         Self { inner: Arc::new(inner), tasks }
     }
 
@@ -99,6 +99,11 @@ impl Workers {
     /// [`SubmitFailure`], or no randomness.
     pub(crate) async fn submit(&self, command: &Command) -> Result<Option<String>, SubmitFailure> {
         self.inner.submit_command(command).await
+    }
+
+    /// Gives back what is kept of rounds that have ended.
+    pub fn settle(&self, state: &Federation) {
+        self.inner.drop_finished_sums(state);
     }
 
     /// Begins a duty; its report comes as an event.
@@ -168,49 +173,6 @@ impl Inner {
         Ok(reason)
     }
 
-    async fn check(&self, key: RoundKey, plan: Plan, cohort: usize, update: Update) {
-        let member = update.member.clone();
-        let verdict = self.checked(plan, cohort, update).await;
-        self.report(match verdict {
-            Ok(verdict) => Report::Checked { key, member, verdict },
-            Err(reason) => {
-                // The conductor excludes what is not checked at the deadline, and asks again before that.
-                tracing::warn!(member, reason, "an update could not be checked");
-                Report::CheckFailed { key, member }
-            }
-        })
-        .await;
-    }
-
-    async fn checked(&self, plan: Plan, cohort: usize, update: Update) -> Result<Result<(), String>, String> {
-        let (member, digest) = (update.member.clone(), update.file.digest);
-        if !self.fetch(&update.file, Some(&member)).await {
-            return Err(format!("no live node has file {digest}"));
-        }
-        let path = self.blobs.path(&digest);
-        let checked = tokio::task::spawn_blocking(move || {
-            let file = std::fs::File::open(path)?;
-            check_update(&plan, cohort, &update, file)
-        });
-        let verdict = checked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        if let Err((WRONG_DIGEST, reason)) = &verdict {
-            // What was fetched was verified, so the disk has changed it since. That is not the contributor's fault.
-            self.discard(&digest);
-            return Err(reason.clone());
-        }
-        Ok(verdict.map_err(|(code, reason)| {
-            tracing::warn!(member, code, reason, "an update cannot be aggregated");
-            code.to_owned()
-        }))
-    }
-
-    fn discard(&self, digest: &Digest) {
-        tracing::error!(%digest, "a file was damaged on this disk: it is removed and fetched anew");
-        if let Err(error) = self.blobs.discard(digest) {
-            tracing::error!(%digest, %error, "a damaged file cannot be removed");
-        }
-    }
-
     async fn obtain(&self, number: u64, files: Vec<(FileRef, Option<String>)>) {
         let mut complete = true;
         for (file, member) in files {
@@ -220,50 +182,6 @@ impl Inner {
             tracing::warn!(version = number, "no live node has all files of this version");
         }
         self.report(Report::Obtained { number, complete }).await;
-    }
-
-    async fn compute(&self, recipe: Recipe) {
-        let key = recipe.key;
-        let report = match self.computed(recipe).await {
-            Ok(outputs) => Report::Computed { key, outputs },
-            Err(failure) => {
-                tracing::error!(round = key.round, reason = failure.reason, "a version could not be computed");
-                Report::ComputeFailed { key, permanent: failure.permanent }
-            }
-        };
-        self.report(report).await;
-    }
-
-    async fn computed(&self, recipe: Recipe) -> Result<OutputFiles, Failure> {
-        for file in recipe.files() {
-            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
-            if !self.fetch(&file, member.as_ref()).await {
-                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
-            }
-        }
-        let permit = self.computations.acquire().await;
-        let _permit = permit.map_err(|_| Failure::passing("the replica is stopping".to_owned()))?;
-        let (blobs, threads) = (self.blobs.clone(), self.threads);
-        let computed = tokio::task::spawn_blocking(move || {
-            fail_point!("aggregating", |_| std::process::abort());
-            let open = |file: &FileRef| std::fs::File::open(blobs.path(&file.digest)).map(BufReader::new);
-            let outputs = recipe.compute(open, threads)?;
-            keep(&blobs, &outputs.weights)?;
-            if let Some(state) = &outputs.optimizer_state {
-                keep(&blobs, state)?;
-            }
-            Ok::<_, RecipeError>(OutputFiles::of(&outputs))
-        });
-        match computed.await {
-            Ok(Ok(outputs)) => Ok(outputs),
-            Ok(Err(error)) => {
-                if let RecipeError::Digest { expected, .. } = &error {
-                    self.discard(expected);
-                }
-                Err(Failure::of(&error))
-            }
-            Err(error) => Err(Failure::passing(error.to_string())),
-        }
     }
 
     /// Has the file here when this returns true.
@@ -318,32 +236,4 @@ impl Inner {
 /// Writes out what is buffered, so that the file is complete when it is made durable.
 pub(crate) async fn finish(mut writer: tokio::fs::File) -> io::Result<()> {
     tokio::io::AsyncWriteExt::flush(&mut writer).await
-}
-
-fn keep(blobs: &BlobStore, bytes: &[u8]) -> Result<(), RecipeError> {
-    blobs.put(bytes).map(drop).map_err(|source| RecipeError::Io { digest: Digest::of(bytes), source })
-}
-
-/// Why a version could not be computed.
-struct Failure {
-    reason: String,
-    /// The code of a reason that will not go away.
-    permanent: Option<String>,
-}
-
-impl Failure {
-    fn passing(reason: String) -> Self {
-        Self { reason, permanent: None }
-    }
-
-    fn of(error: &RecipeError) -> Self {
-        let permanent = match error {
-            RecipeError::Io { .. } | RecipeError::Digest { .. } | RecipeError::Ledger(_) => None,
-            RecipeError::Aggregation(_)
-            | RecipeError::Architecture(_)
-            | RecipeError::Update { .. }
-            | RecipeError::Write(_) => Some("aggregation_failed".to_owned()),
-        };
-        Self { reason: error.to_string(), permanent }
-    }
 }

@@ -3,16 +3,16 @@
 use candle_core::{Device, Tensor};
 use fedledger_federation::{
     architecture::{Architecture, ArchitectureError},
-    tensors,
+    tensors::{self, FileError},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     table::Dataset,
     training::{
-        BaseWeightsError,
+        BaseWeights, BaseWeightsError,
         loss::example_loss,
-        network::{Network, check_weights, rows_per_pass},
+        network::{LoadError, Network, check_weights, rows_per_pass},
         on_one_thread,
     },
 };
@@ -48,6 +48,9 @@ pub enum EvaluationError {
     /// The weights do not belong to the architecture.
     #[error("the weights do not fit the architecture")]
     Weights(#[from] BaseWeightsError),
+    /// The weights cannot be read.
+    #[error("the weights cannot be read")]
+    File(#[from] FileError),
     /// The records have another number of features than the model.
     #[error("the records have {found} features, the model expects {expected}: check the schema")]
     FeatureCount {
@@ -73,6 +76,16 @@ pub enum EvaluationError {
     Numeric(#[from] candle_core::Error),
 }
 
+impl From<LoadError> for EvaluationError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Weights(error) => error.into(),
+            LoadError::File(error) => error.into(),
+            LoadError::Numeric(error) => error.into(),
+        }
+    }
+}
+
 /// Evaluates `weights`, the parameters of `architecture` in the order of their names, on every row of `data`.
 ///
 /// # Errors
@@ -85,6 +98,20 @@ pub fn evaluate(
 ) -> Result<Evaluation, EvaluationError> {
     architecture.validate()?;
     check_weights(architecture, weights)?;
+    evaluate_from(architecture, weights, data)
+}
+
+/// Evaluates weights that are read piece by piece; in memory, there is one copy of them.
+///
+/// # Errors
+///
+/// As [`evaluate`], and [`EvaluationError::File`].
+pub fn evaluate_from<B: BaseWeights + ?Sized>(
+    architecture: &Architecture,
+    weights: &B,
+    data: &Dataset,
+) -> Result<Evaluation, EvaluationError> {
+    architecture.validate()?;
     let expected = architecture.features();
     if data.columns() != expected as usize {
         return Err(EvaluationError::FeatureCount { expected, found: data.columns() });
@@ -99,12 +126,12 @@ pub fn evaluate(
     }
 }
 
-fn logits(
+fn logits<B: BaseWeights + ?Sized>(
     architecture: &Architecture,
-    weights: &[tensors::Tensor],
+    weights: &B,
     data: &Dataset,
 ) -> Result<Vec<f32>, EvaluationError> {
-    let network = Network::new(weights)?;
+    let network = Network::load(architecture, weights)?;
     let mut logits = Vec::with_capacity(data.rows());
     for rows in data.features().chunks(rows_per_pass(architecture) * data.columns()) {
         let features = Tensor::from_slice(rows, (rows.len() / data.columns(), data.columns()), &Device::Cpu)?;

@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
-pub use files::{Losses, NodeFiles, OutcomeOf};
+pub use files::{Losses, NodeFiles, OutcomeOf, PartialUpdate};
 pub use intent::Intent;
 
 use self::{

@@ -12,30 +12,43 @@ pub(crate) mod loss;
 pub(crate) mod network;
 mod optimizer;
 mod settings;
+mod weights;
 
-use std::io;
+use std::io::{self, Read, Write};
 
 use candle_core::Device;
-use fedledger_federation::{architecture::ArchitectureError, tensors::Tensor};
+use fedledger_federation::{
+    architecture::ArchitectureError,
+    command::FileRef,
+    tensors::{FileError, StreamWriteError, Tensor, TensorLayout, TensorWriter},
+};
 
 use self::{
     batches::Batches,
-    checkpoint::LossSums,
-    network::{Network, WeightsError},
+    checkpoint::{LossSums, Restored},
+    network::{LoadError, Network, WeightsError, with_values},
     optimizer::{Gradients, OptimizerState},
 };
 use crate::table::Dataset;
 
-pub use checkpoint::LocalCheckpoint;
+pub use checkpoint::Progress;
 pub use network::WeightsError as BaseWeightsError;
 pub use settings::{BATCH_SIZE_MAX, Optimizer, STEPS_MAX, SettingsError, TrainingSettings};
+pub use weights::{BaseWeights, WeightPieces, WeightsFile};
 
 /// What a participant contributes to a round, before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingOutcome {
     /// Trained weights minus base weights, sorted by name.
     pub delta: Vec<Tensor>,
-    /// Rows that were trained on: the weight of this update.
+    /// What is reported of the run.
+    pub summary: TrainingSummary,
+}
+
+/// What is reported of a run beside its update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainingSummary {
+    /// Rows that were trained on: the weight of the update.
     pub example_count: u64,
     /// Mean loss per example over the first pass through the rows, or over all steps if there are fewer.
     pub first_loss: f64,
@@ -47,13 +60,13 @@ pub struct TrainingOutcome {
 
 /// How a run reports its progress and where it begins.
 pub struct Resumption<'a> {
-    /// Where an interrupted run had come to; none to begin at the base weights.
-    pub resume_from: Option<LocalCheckpoint>,
-    /// Steps from one local checkpoint to the next; 0 for one per pass through the rows.
+    /// The local checkpoint of an interrupted run; none to begin at the base weights.
+    pub resume_from: Option<Box<dyn Read + Send + 'a>>,
+    /// Steps from one report to the next; 0 for one per pass through the rows.
     pub every_steps: u64,
-    /// Saves a local checkpoint. An error stops the training and is returned as [`TrainingError::Stopped`], so this is
-    /// also the way to cancel a run.
-    pub save: &'a mut (dyn FnMut(&LocalCheckpoint) -> io::Result<()> + Send),
+    /// Is told of the progress, and may save it. An error stops the training and is returned as [`TrainingError::Stopped`],
+    /// so this is also the way to cancel a run.
+    pub report: &'a mut (dyn FnMut(&Progress<'_>) -> io::Result<()> + Send),
 }
 
 /// Why there is no update.
@@ -69,6 +82,12 @@ pub enum TrainingError {
     /// The base weights do not belong to the architecture.
     #[error("the base weights do not fit the architecture")]
     BaseWeights(#[from] WeightsError),
+    /// The base weights cannot be read.
+    #[error("the base weights cannot be read")]
+    BaseFile(#[from] FileError),
+    /// The update cannot be written, or a value of it does not fit the plan's element type.
+    #[error("the update cannot be written")]
+    Update(#[from] StreamWriteError),
     /// The records have another number of features than the model.
     #[error("the records have {found} features, the model expects {expected}: check the schema")]
     FeatureCount {
@@ -89,11 +108,11 @@ pub enum TrainingError {
         /// Steps done, from the start of the round.
         step: u64,
     },
-    /// The local checkpoint was made by a run with other settings, records or base weights.
-    #[error("the local checkpoint belongs to another run: delete it to train from the base weights")]
+    /// The local checkpoint was made by a run with other settings, records or base weights, or is damaged.
+    #[error("the local checkpoint is damaged or belongs to another run: delete it to train from the base weights")]
     ForeignCheckpoint,
     /// A local checkpoint was not saved, or the training was cancelled.
-    #[error("stopped at a local checkpoint after {step} steps")]
+    #[error("stopped after {step} steps")]
     Stopped {
         /// Steps done.
         step: u64,
@@ -108,7 +127,17 @@ pub enum TrainingError {
     Numeric(#[from] candle_core::Error),
 }
 
-/// Trains one round without local checkpoints.
+impl From<LoadError> for TrainingError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Weights(error) => error.into(),
+            LoadError::File(error) => error.into(),
+            LoadError::Numeric(error) => error.into(),
+        }
+    }
+}
+
+/// Trains one round in memory, without local checkpoints.
 ///
 /// `base` are the parameters of the architecture in the order of their names.
 ///
@@ -116,11 +145,11 @@ pub enum TrainingError {
 ///
 /// [`TrainingError`]; nothing is left behind.
 pub fn train(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Result<TrainingOutcome, TrainingError> {
-    check(settings, data, base)?;
-    on_one_thread(|| Run::begin(settings, data, base)?.finish(base))
+    let resumption = Resumption { resume_from: None, every_steps: settings.steps, report: &mut |_| Ok(()) };
+    train_resumable(settings, data, base, resumption)
 }
 
-/// Trains one round with local checkpoints; the outcome is the same as without.
+/// Trains one round in memory, with local checkpoints; the outcome is the same as without.
 ///
 /// # Errors
 ///
@@ -131,13 +160,58 @@ pub fn train_resumable(
     base: &[Tensor],
     resumption: Resumption<'_>,
 ) -> Result<TrainingOutcome, TrainingError> {
-    check(settings, data, base)?;
-    let Resumption { resume_from, every_steps, save } = resumption;
-    let identity = checkpoint::identity(settings, data, base);
+    check(settings, data)?;
+    network::check_weights(&settings.architecture, base)?;
+    let empty = |tensor: &Tensor| {
+        let values = Vec::with_capacity(tensor.values.len());
+        Tensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values }
+    };
+    let mut delta: Vec<Tensor> = base.iter().map(empty).collect();
+    let summary = train_from(settings, data, base, resumption, |position, values| {
+        if let Some(tensor) = delta.get_mut(position) {
+            tensor.values.extend_from_slice(values);
+        }
+        Ok(())
+    })?;
+    Ok(TrainingOutcome { delta, summary })
+}
+
+/// Trains one round from a file to a file. In memory are the model, its gradients, what the optimiser remembers, and the
+/// records.
+///
+/// The update has the tensors of `layout`, each value rounded to the nearest of its type, ties to even; it is written from
+/// beginning to end, and its digest and size are returned.
+///
+/// # Errors
+///
+/// As [`train_resumable`], and [`TrainingError::BaseFile`] or [`TrainingError::Update`]; what was written is of no use then.
+pub fn train_to_file<B: BaseWeights + ?Sized>(
+    settings: &TrainingSettings,
+    data: &Dataset,
+    base: &B,
+    resumption: Resumption<'_>,
+    layout: TensorLayout,
+    update: impl Write + Send,
+) -> Result<(TrainingSummary, FileRef), TrainingError> {
+    let mut writer = TensorWriter::new(layout, update).map_err(StreamWriteError::Io)?;
+    let summary = train_from(settings, data, base, resumption, |_, values| Ok(writer.push(values)?))?;
+    Ok((summary, writer.finish()?))
+}
+
+/// Trains one round, and gives the update piece by piece: the position of a tensor and its next values.
+fn train_from<B: BaseWeights + ?Sized>(
+    settings: &TrainingSettings,
+    data: &Dataset,
+    base: &B,
+    resumption: Resumption<'_>,
+    give: impl FnMut(usize, &[f32]) -> Result<(), TrainingError> + Send,
+) -> Result<TrainingSummary, TrainingError> {
+    check(settings, data)?;
+    let Resumption { resume_from, every_steps, report } = resumption;
     on_one_thread(move || {
+        let identity = checkpoint::identity(settings, data, base);
         let mut run = match resume_from {
-            Some(saved) if saved.identity == identity => Run::resume(settings, data, saved)?,
-            Some(_) => return Err(TrainingError::ForeignCheckpoint),
+            Some(saved) => Run::resume(settings, data, checkpoint::read(saved, identity, settings)?),
             None => Run::begin(settings, data, base)?,
         };
         let every = if every_steps == 0 { run.batches.per_epoch() } else { every_steps };
@@ -145,15 +219,15 @@ pub fn train_resumable(
             run.step()?;
             if run.step % every == 0 && run.step < settings.steps {
                 let step = run.step;
-                save(&run.checkpoint(identity)?).map_err(|source| TrainingError::Stopped { step, source })?;
+                report(&Progress::new(&run, identity)).map_err(|source| TrainingError::Stopped { step, source })?;
             }
         }
-        run.finish(base)
+        run.finish(base, give)
     })
 }
 
-/// Everything that can be refused before the first step.
-fn check(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Result<(), TrainingError> {
+/// What can be refused before the base weights are read.
+fn check(settings: &TrainingSettings, data: &Dataset) -> Result<(), TrainingError> {
     settings.validate()?;
     settings.architecture.validate()?;
     let expected = settings.architecture.features();
@@ -163,7 +237,6 @@ fn check(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Result
     if data.rows() == 0 || u32::try_from(data.rows()).is_err() {
         return Err(TrainingError::RowCount { found: data.rows() });
     }
-    network::check_weights(&settings.architecture, base)?;
     Ok(())
 }
 
@@ -189,30 +262,23 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(settings: &'a TrainingSettings, data: &'a Dataset, base: &[Tensor]) -> Result<Self, TrainingError> {
-        let network = Network::new(base)?;
+    fn begin<B: BaseWeights + ?Sized>(
+        settings: &'a TrainingSettings,
+        data: &'a Dataset,
+        base: &B,
+    ) -> Result<Self, TrainingError> {
+        let network = Network::load(&settings.architecture, base)?;
         let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
         let batches = Batches::new(data, settings);
         Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0 })
     }
 
-    fn resume(
-        settings: &'a TrainingSettings,
-        data: &'a Dataset,
-        saved: LocalCheckpoint,
-    ) -> Result<Self, TrainingError> {
-        let parameters = saved.parameters(&settings.architecture).ok_or(TrainingError::ForeignCheckpoint)?;
-        network::check_weights(&settings.architecture, &parameters)?;
-        if saved.step > settings.steps {
-            return Err(TrainingError::ForeignCheckpoint);
-        }
-        let network = Network::new(&parameters)?;
-        let mut optimizer = OptimizerState::new(&settings.optimizer, &network)?;
-        optimizer.restore(&saved.moments()).ok_or(TrainingError::ForeignCheckpoint)??;
+    fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
+        let Restored { step, network, mut optimizer, losses } = saved;
         let mut batches = Batches::new(data, settings);
-        batches.skip(saved.step);
-        optimizer.skip(saved.step);
-        Ok(Self { settings, network, optimizer, batches, losses: saved.losses(), step: saved.step })
+        batches.skip(step);
+        optimizer.skip(step);
+        Self { settings, network, optimizer, batches, losses, step }
     }
 
     /// One optimiser step over the next batch.
@@ -246,34 +312,36 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Does the steps that are left and subtracts the base weights.
-    fn finish(mut self, base: &[Tensor]) -> Result<TrainingOutcome, TrainingError> {
-        while self.step < self.settings.steps {
-            self.step()?;
+    /// Gives the trained weights minus the base weights, piece by piece.
+    fn finish<B: BaseWeights + ?Sized>(
+        self,
+        base: &B,
+        mut give: impl FnMut(usize, &[f32]) -> Result<(), TrainingError>,
+    ) -> Result<TrainingSummary, TrainingError> {
+        let diverged = || TrainingError::Diverged { step: self.step };
+        let mut pieces = base.read()?;
+        let (mut tensor, mut element, mut delta) = (0, 0, Vec::new());
+        while let Some((position, base)) = pieces.next()? {
+            if position != tensor {
+                (tensor, element) = (position, 0);
+            }
+            let variable = self.network.variables().nth(position).ok_or_else(diverged)?;
+            with_values(variable, |trained| {
+                let trained = trained.get(element..).unwrap_or_default();
+                delta.clear();
+                delta.extend(trained.iter().zip(base).map(|(trained, base)| trained - base));
+            })?;
+            if delta.iter().any(|value| !value.is_finite()) {
+                return Err(diverged());
+            }
+            give(position, &delta)?;
+            element += base.len();
         }
-        let trained = self.network.parameters()?;
-        let delta: Vec<Tensor> = trained
-            .into_iter()
-            .zip(base)
-            .map(|(trained, base)| {
-                let values = trained.iter().zip(&base.values).map(|(trained, base)| trained - base).collect();
-                Tensor { name: base.name.clone(), shape: base.shape.clone(), values }
-            })
-            .collect();
-        if delta.iter().any(|tensor| tensor.values.iter().any(|value| !value.is_finite())) {
-            return Err(TrainingError::Diverged { step: self.step });
-        }
-        Ok(TrainingOutcome {
-            delta,
+        Ok(TrainingSummary {
             example_count: self.batches.rows() as u64,
             first_loss: self.losses.first.mean(),
             last_loss: self.losses.last.mean(),
             steps: self.step,
         })
-    }
-
-    fn checkpoint(&self, identity: fedledger_ledger::Digest) -> Result<LocalCheckpoint, TrainingError> {
-        let parameters = self.network.parameters()?;
-        Ok(LocalCheckpoint::new(identity, self.step, &parameters, &self.optimizer.moments()?, &self.losses))
     }
 }

@@ -8,7 +8,7 @@ use fedledger_federation::{architecture::Architecture, tensors::Tensor};
 use fedledger_participant::{
     table::Dataset,
     training::{
-        LocalCheckpoint, Optimizer, Resumption, SettingsError, TrainingError, TrainingOutcome, TrainingSettings, train,
+        Optimizer, Progress, Resumption, SettingsError, TrainingError, TrainingOutcome, TrainingSettings, train,
         train_resumable,
     },
 };
@@ -48,7 +48,7 @@ fn all_cases() -> Vec<TrainingSettings> {
 
 fn bits(outcome: &TrainingOutcome) -> (Vec<u32>, [u64; 2]) {
     let values = outcome.delta.iter().flat_map(|tensor| tensor.values.iter().map(|value| value.to_bits()));
-    (values.collect(), [outcome.first_loss.to_bits(), outcome.last_loss.to_bits()])
+    (values.collect(), [outcome.summary.first_loss.to_bits(), outcome.summary.last_loss.to_bits()])
 }
 
 /// Bias and weights after a step over all rows, in double precision, written out by hand.
@@ -113,9 +113,12 @@ fn logistic_regression_follows_the_gradient_computed_by_hand() {
             let expected = expected - start;
             assert!((f64::from(*found) - expected).abs() < 2e-6, "{optimizer:?}: {found} is not {expected}");
         }
-        assert!((outcome.first_loss - losses[0]).abs() < 1e-6 && (outcome.last_loss - losses[24]).abs() < 1e-6);
-        assert!(outcome.last_loss < outcome.first_loss);
-        assert_eq!((outcome.example_count, outcome.steps), (37, 25));
+        assert!(
+            (outcome.summary.first_loss - losses[0]).abs() < 1e-6
+                && (outcome.summary.last_loss - losses[24]).abs() < 1e-6
+        );
+        assert!(outcome.summary.last_loss < outcome.summary.first_loss);
+        assert_eq!((outcome.summary.example_count, outcome.summary.steps), (37, 25));
     }
 }
 
@@ -169,7 +172,7 @@ fn a_batch_computed_in_parts_has_the_gradient_of_the_whole() {
             assert!((found - expected).abs() < 1e-5, "tensor {tensor}, value {index}: {found} is not {expected}");
         }
     }
-    assert!((outcome.first_loss - mean_loss(&small, &data)).abs() < 1e-6);
+    assert!((outcome.summary.first_loss - mean_loss(&small, &data)).abs() < 1e-6);
 }
 
 fn parameters(tensors: &[Tensor]) -> Vec<Vec<f64>> {
@@ -230,39 +233,53 @@ fn a_run_resumed_at_any_step_ends_with_the_same_bytes() {
         let base = base(&settings.architecture);
         let undisturbed = bits(&train(&settings, &data, &base).unwrap());
         for checkpoint in checkpoints(&settings, &data, &base) {
-            // Through a file format whose floats would not survive: the checkpoint must not rely on the format.
-            let text = serde_json::to_string(&checkpoint).unwrap();
-            let resume_from = Some(serde_json::from_str(&text).unwrap());
-            let mut save = |_: &LocalCheckpoint| Ok(());
-            let resumption = Resumption { resume_from, every_steps: 0, save: &mut save };
-            let resumed = train_resumable(&settings, &data, &base, resumption).unwrap();
-            assert_eq!(bits(&resumed), undisturbed, "resumed after {} steps, {settings:?}", checkpoint.step());
+            let resumed = resume(&settings, &data, &base, &checkpoint.bytes).unwrap();
+            assert_eq!(bits(&resumed), undisturbed, "resumed after {} steps, {settings:?}", checkpoint.step);
         }
     }
 }
 
+/// A local checkpoint, as a file would hold it.
+struct Checkpoint {
+    step: u64,
+    bytes: Vec<u8>,
+}
+
 /// The checkpoints after each step of a run.
-fn checkpoints(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Vec<LocalCheckpoint> {
+fn checkpoints(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Vec<Checkpoint> {
     let mut saved = Vec::new();
-    let mut save = |checkpoint: &LocalCheckpoint| {
-        saved.push(checkpoint.clone());
+    let mut report = |progress: &Progress<'_>| {
+        let mut bytes = Vec::new();
+        progress.write_to(&mut bytes)?;
+        saved.push(Checkpoint { step: progress.step(), bytes });
         Ok(())
     };
-    let resumption = Resumption { resume_from: None, every_steps: 1, save: &mut save };
+    let resumption = Resumption { resume_from: None, every_steps: 1, report: &mut report };
     train_resumable(settings, data, base, resumption).unwrap();
     assert_eq!(saved.len() as u64, settings.steps - 1, "a finished run needs no checkpoint");
     saved
 }
 
+fn resume(
+    settings: &TrainingSettings,
+    data: &Dataset,
+    base: &[Tensor],
+    checkpoint: &[u8],
+) -> Result<TrainingOutcome, TrainingError> {
+    let resume_from: Option<Box<dyn io::Read + Send>> = Some(Box::new(checkpoint));
+    train_resumable(settings, data, base, Resumption { resume_from, every_steps: 0, report: &mut |_| Ok(()) })
+}
+
 #[test]
-fn a_checkpoint_is_saved_after_each_pass_unless_told_otherwise() {
+fn progress_is_reported_after_each_pass_unless_told_otherwise() {
     let (data, settings) = (data(), settings(logistic(), SGD));
     let mut steps = Vec::new();
-    let mut save = |checkpoint: &LocalCheckpoint| {
-        steps.push(checkpoint.step());
+    let mut report = |progress: &Progress<'_>| {
+        assert!(progress.ends_pass());
+        steps.push(progress.step());
         Ok(())
     };
-    let resumption = Resumption { resume_from: None, every_steps: 0, save: &mut save };
+    let resumption = Resumption { resume_from: None, every_steps: 0, report: &mut report };
     train_resumable(&settings, &data, &base(&logistic()), resumption).unwrap();
     assert_eq!(steps, [10, 20], "37 rows are ten batches of 4");
 }
@@ -270,8 +287,8 @@ fn a_checkpoint_is_saved_after_each_pass_unless_told_otherwise() {
 #[test]
 fn an_error_while_saving_stops_the_run() {
     let (data, settings) = (data(), settings(logistic(), SGD));
-    let mut save = |_: &LocalCheckpoint| Err(io::Error::other("disk full"));
-    let resumption = Resumption { resume_from: None, every_steps: 5, save: &mut save };
+    let mut report = |_: &Progress<'_>| Err(io::Error::other("disk full"));
+    let resumption = Resumption { resume_from: None, every_steps: 5, report: &mut report };
     let error = train_resumable(&settings, &data, &base(&logistic()), resumption).unwrap_err();
     assert!(matches!(error, TrainingError::Stopped { step: 5, .. }), "{error}");
 }
@@ -280,13 +297,8 @@ fn an_error_while_saving_stops_the_run() {
 fn a_checkpoint_of_another_run_is_refused() {
     let (data, base) = (data(), base(&logistic()));
     let own = settings(logistic(), ADAM);
-    let checkpoint = checkpoints(&own, &data, &base).remove(3);
-    let resume = |settings: &TrainingSettings, data: &Dataset, base: &[Tensor], checkpoint: LocalCheckpoint| {
-        let mut save = |_: &LocalCheckpoint| Ok(());
-        let resumption = Resumption { resume_from: Some(checkpoint), every_steps: 0, save: &mut save };
-        train_resumable(settings, data, base, resumption)
-    };
-    assert!(resume(&own, &data, &base, checkpoint.clone()).is_ok());
+    let checkpoint = checkpoints(&own, &data, &base).remove(3).bytes;
+    assert!(resume(&own, &data, &base, &checkpoint).is_ok());
     let others = [
         TrainingSettings { round: 4, ..own.clone() },
         TrainingSettings { seed: 1, ..own.clone() },
@@ -294,19 +306,31 @@ fn a_checkpoint_of_another_run_is_refused() {
         TrainingSettings { optimizer: Optimizer::adam(0.01), ..own.clone() },
     ];
     for other in &others {
-        let outcome = resume(other, &data, &base, checkpoint.clone());
+        let outcome = resume(other, &data, &base, &checkpoint);
         assert!(matches!(outcome, Err(TrainingError::ForeignCheckpoint)), "{other:?}");
     }
     let mut moved = base.clone();
     moved[1].values[0] += 1.0;
-    assert!(matches!(resume(&own, &data, &moved, checkpoint.clone()), Err(TrainingError::ForeignCheckpoint)));
+    assert!(matches!(resume(&own, &data, &moved, &checkpoint), Err(TrainingError::ForeignCheckpoint)));
     let flipped = Dataset::new(data.features().to_vec(), data.labels().iter().map(|y| 1.0 - y).collect(), 5).unwrap();
-    assert!(matches!(resume(&own, &flipped, &base, checkpoint.clone()), Err(TrainingError::ForeignCheckpoint)));
+    assert!(matches!(resume(&own, &flipped, &base, &checkpoint), Err(TrainingError::ForeignCheckpoint)));
+}
 
-    let mut damaged = serde_json::to_value(&checkpoint).unwrap();
-    damaged["moments"][0] = serde_json::json!([]);
-    let damaged = serde_json::from_value(damaged).unwrap();
-    assert!(matches!(resume(&own, &data, &base, damaged), Err(TrainingError::ForeignCheckpoint)));
+#[test]
+fn a_damaged_checkpoint_is_refused_wherever_the_damage_is() {
+    let (data, base) = (data(), base(&logistic()));
+    let own = settings(logistic(), ADAM);
+    let checkpoint = checkpoints(&own, &data, &base).remove(7).bytes;
+    let refused = |damaged: &[u8]| matches!(resume(&own, &data, &base, damaged), Err(TrainingError::ForeignCheckpoint));
+    for at in 0..checkpoint.len() {
+        for bit in [1, 0x80] {
+            let mut damaged = checkpoint.clone();
+            damaged[at] ^= bit;
+            assert!(refused(&damaged), "bit {bit:#x} of byte {at}");
+        }
+        assert!(refused(&checkpoint[..at]), "cut at byte {at}");
+    }
+    assert!(refused(&[&checkpoint[..], &[0]].concat()), "something follows");
 }
 
 #[test]

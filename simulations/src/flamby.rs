@@ -210,7 +210,7 @@ impl Centres {
                     let optimizer = Optimizer::Sgd { learning_rate };
                     let settings = TrainingSettings { round, ..settings(optimizer, STEPS_PER_ROUND, site, seed) };
                     let outcome = train(&settings, data, &weights)?;
-                    Ok((outcome.example_count, write_tensors(&outcome.delta)?))
+                    Ok((outcome.summary.example_count, write_tensors(&outcome.delta)?))
                 })
                 .collect::<Result<Vec<_>, FlambyError>>()?;
             let base = Base { weights: &weights_file, optimizer_state: state_file.as_deref() };

@@ -366,6 +366,7 @@ impl Task {
             for duty in duties {
                 self.parts.workers.begin(duty, state);
             }
+            self.parts.workers.settle(state);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The running sums of the rounds in progress, within a bound of memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -26,9 +26,14 @@ pub struct RoundSum {
 }
 
 impl RoundSum {
-    /// The sum; none if there was not enough memory. The first call may take long.
+    /// The sum; none if there was not enough memory, or once nobody needs it any more. The first call may take long.
     pub fn get(&self) -> Option<&RunningSum> {
         self.sum.get_or_init(|| RunningSum::new(self.aggregation.clone()).ok()).as_ref()
+    }
+
+    /// Whoever asks for it only now gets none.
+    fn retire(&self) {
+        let _ = self.sum.set(None);
     }
 }
 
@@ -62,12 +67,15 @@ impl RunningSums {
     /// Takes out the sum of an attempt whose version has been computed. To give its memory back may take long, so the caller
     /// decides where.
     pub fn remove(&self, key: &RoundKey) -> Option<Arc<RoundSum>> {
-        self.lock().remove(key)
+        let removed = self.lock().remove(key);
+        removed.inspect(|sum| sum.retire())
     }
 
     /// Takes out the sums of attempts that are not in progress any more.
-    pub fn remove_others(&self, in_progress: &BTreeSet<RoundKey>) -> Vec<Arc<RoundSum>> {
-        self.lock().extract_if(.., |key, _| !in_progress.contains(key)).map(|(_, sum)| sum).collect()
+    pub fn remove_others(&self, in_progress: impl Fn(&RoundKey) -> bool) -> Vec<Arc<RoundSum>> {
+        let mut sums = self.lock();
+        let removed = sums.extract_if(.., |key, _| !in_progress(key));
+        removed.map(|(_, sum)| sum).inspect(|sum| sum.retire()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RoundKey, Arc<RoundSum>>> {

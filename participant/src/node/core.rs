@@ -17,6 +17,7 @@ use fedledger_federation::{
     architecture::Architecture,
     command::{FileRef, RoundKey},
     member::MemberId,
+    plan::UpdateDtype,
 };
 use fedledger_ledger::{Digest, PublicKey, checkpoint::Checkpoint, log::Log};
 
@@ -160,6 +161,8 @@ pub struct TrainingTask {
     pub weights: FileRef,
     /// How.
     pub settings: TrainingSettings,
+    /// The numbers in which the update travels.
+    pub update_dtype: UpdateDtype,
 }
 
 /// What to evaluate.

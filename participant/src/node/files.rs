@@ -4,6 +4,8 @@
 //! happens. Blobs are verified whenever they are read; one that is damaged counts as absent and is fetched or trained again.
 //! All functions block.
 
+mod progress;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
@@ -12,7 +14,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use fedledger_federation::{VersionId, command::FileRef};
+use fedledger_federation::{VersionId, command::FileRef, tensors::HashingWriter};
 use fedledger_ledger::{Digest, checkpoint::Checkpoint, codec, note::NOTE_SIZE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,8 @@ use super::{
     peers::KnownReplicas,
     witness,
 };
-use crate::training::LocalCheckpoint;
+
+pub use progress::PartialUpdate;
 
 /// Held while a process works in the directory.
 const LOCK_FILE: &str = "lock";
@@ -40,8 +43,6 @@ const CHECKPOINT_FILE: &str = "checkpoint";
 const OUTCOME_FILE: &str = "outcome";
 /// What files are called until they are whole.
 const PARTIAL_SUFFIX: &str = "partial";
-/// Largest local checkpoint, in bytes: parameters and two moments of the largest model, five bytes a number.
-const CHECKPOINT_SIZE_BYTES_MAX: u64 = 4 << 30;
 /// Largest list of replicas, in bytes.
 const REPLICAS_SIZE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest outcome file, in bytes.
@@ -188,6 +189,28 @@ impl NodeFiles {
         Ok(bytes.filter(|bytes| Digest::of(bytes) == file.digest))
     }
 
+    /// Whether a blob is there and undamaged. Reads it piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn has_blob(&self, file: &FileRef) -> io::Result<bool> {
+        let Some(blob) = unless_absent(File::open(self.blob_path(&file.digest)))? else { return Ok(false) };
+        let mut hasher = HashingWriter::new(io::sink());
+        io::copy(&mut blob.take(file.size.saturating_add(1)), &mut hasher)?;
+        Ok(hasher.finish()?.digest == file.digest)
+    }
+
+    /// Deletes a blob that is damaged.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn discard_blob(&self, digest: &Digest) -> io::Result<()> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        unless_absent(fs::remove_file(self.blob_path(digest))).map(drop)
+    }
+
     /// Makes a blob durable.
     ///
     /// # Errors
@@ -208,23 +231,6 @@ impl NodeFiles {
         Ok(file)
     }
 
-    /// How far an earlier process came with a round. Unreadable progress counts as none: training begins anew and leads to
-    /// the same update.
-    pub fn local_checkpoint(&self, plan: &Digest, round: u64) -> Option<LocalCheckpoint> {
-        read_saved(&self.work_path(plan, round).join(CHECKPOINT_FILE), CHECKPOINT_SIZE_BYTES_MAX)
-    }
-
-    /// Saves progress.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; the previous progress is still there.
-    pub fn save_local_checkpoint(&self, plan: &Digest, round: u64, checkpoint: &LocalCheckpoint) -> io::Result<()> {
-        let folder = self.work_path(plan, round);
-        fs::create_dir_all(&folder)?;
-        write_durably(&folder.join(CHECKPOINT_FILE), &codec::encode(checkpoint))
-    }
-
     /// Deletes progress that is of no use.
     ///
     /// # Errors
@@ -239,25 +245,8 @@ impl NodeFiles {
         let path = self.work_path(of.plan, of.round).join(OUTCOME_FILE);
         let saved: SavedOutcome = read_saved(&path, OUTCOME_SIZE_BYTES_MAX)?;
         let same = saved.base == *of.base && saved.data_manifest == *of.data_manifest;
-        let whole = same && self.read_blob(&saved.update).ok()?.is_some();
+        let whole = same && self.has_blob(&saved.update).ok()?;
         whole.then(|| saved.into_update())
-    }
-
-    /// Makes a round's update durable, and that it is the one of this round; its local checkpoint is of no use any more.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn save_outcome(&self, saved: &OutcomeOf<'_>, bytes: &[u8], losses: Losses) -> io::Result<TrainedUpdate> {
-        // The blob is nobody's until the outcome names it.
-        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let update = self.write_blob_locked(bytes)?;
-        let folder = self.work_path(saved.plan, saved.round);
-        fs::create_dir_all(&folder)?;
-        let outcome = SavedOutcome { base: *saved.base, data_manifest: *saved.data_manifest, update, losses };
-        write_durably(&folder.join(OUTCOME_FILE), &codec::encode(&outcome))?;
-        unless_absent(fs::remove_file(folder.join(CHECKPOINT_FILE)))?;
-        Ok(outcome.into_update())
     }
 
     /// Deletes every blob and local checkpoint that is not to be kept, and what was left half written.

@@ -11,8 +11,9 @@ use std::{
 
 use fail::fail_point;
 use fedledger_federation::{
+    architecture::Architecture,
     command::{FileRef, RoundKey},
-    tensors::{self, Tensor},
+    tensors::{FileError, LayoutError, TensorLayout},
 };
 use fedledger_proto::endpoint::BlobError;
 use tokio_util::sync::CancellationToken;
@@ -20,34 +21,30 @@ use tokio_util::sync::CancellationToken;
 use super::{
     context::Context,
     core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
-    files::{Losses, OutcomeOf},
+    files::{Losses, OutcomeOf, PartialUpdate},
 };
 use crate::{
-    evaluation::{Evaluation, MILLIONTHS, evaluate},
-    training::{LocalCheckpoint, Resumption, TrainingError, TrainingOutcome, train_resumable},
+    evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
 };
 
-/// Optimiser steps after which a training looks up: whether it is cancelled, and whether a local checkpoint is due.
-const LOOK_UP_STEPS: u64 = 100;
+/// Shortest time from one local checkpoint to the next.
+const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
-/// Time from one local checkpoint to the next: little work is lost, and little time is spent on the disk.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+/// Training between two local checkpoints takes at least this many times as long as saving one took.
+const CHECKPOINT_COST_FACTOR: u32 = 20;
 
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
     #[error("training failed: {0}")]
     Training(#[from] TrainingError),
-    #[error("the base weights are not those of the model: {0}")]
-    Weights(#[from] tensors::ReadError),
     #[error("the model is too large for a file: {0}")]
-    Layout(#[from] tensors::LayoutError),
-    #[error("the update cannot be encoded: {0}")]
-    Encoding(#[from] tensors::WriteError),
+    Layout(#[from] LayoutError),
     #[error("the update cannot be stored: {0}")]
     Storage(#[from] io::Error),
     #[error("evaluation failed: {0}")]
-    Evaluation(#[from] crate::evaluation::EvaluationError),
+    Evaluation(#[from] EvaluationError),
     #[error("the task ended unexpectedly")]
     Task,
 }
@@ -66,13 +63,20 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     if let Some(update) = found {
         return Some(Input::Trained(key, update));
     }
-    let weights = context.fetch(task.weights, &stop).await?;
-    let (trainer, cancelled) = (Arc::clone(&context), stop.clone());
-    let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &task, &weights, &cancelled)).await;
-    match trained.unwrap_or(Err(JobError::Task)) {
-        Ok(update) => Some(Input::Trained(key, update)),
-        Err(_) if stop.is_cancelled() => None,
-        Err(error) => Some(Input::TrainingFailed(key, described(&error))),
+    loop {
+        // From here on the file is read from the disk, which may have damaged it since.
+        drop(context.fetch(task.weights, &stop).await?);
+        let (trainer, work, cancelled) = (Arc::clone(&context), task.clone(), stop.clone());
+        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &cancelled)).await;
+        return match trained.unwrap_or(Err(JobError::Task)) {
+            Ok(update) => Some(Input::Trained(key, update)),
+            Err(_) if stop.is_cancelled() => None,
+            Err(JobError::Training(TrainingError::BaseFile(error))) if is_damage(&error) => {
+                discard_damaged(&context, &task.weights, &error);
+                continue;
+            }
+            Err(error) => Some(Input::TrainingFailed(key, described(&error))),
+        };
     }
 }
 
@@ -105,24 +109,53 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
 /// Evaluates a version on the site's test examples; none once cancelled.
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
-    let weights = context.fetch(task.weights, &stop).await?;
-    let _permit = tokio::select! {
-        () = stop.cancelled() => return None,
-        permit = context.compute.acquire() => permit.ok()?,
-    };
-    let table = Arc::clone(&context.table);
-    let evaluated = tokio::task::spawn_blocking(move || -> Result<Evaluation, JobError> {
-        let weights = tensors::read_f32(&weights, &task.architecture.layout()?)?;
-        Ok(evaluate(&task.architecture, &weights, &table.test)?)
-    });
-    let evaluation = match evaluated.await.unwrap_or(Err(JobError::Task)) {
-        Ok(evaluation) => Some(evaluation),
-        Err(error) => {
-            tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
-            None
-        }
-    };
-    Some(Input::Evaluated(version, evaluation))
+    loop {
+        drop(context.fetch(task.weights, &stop).await?);
+        let _permit = tokio::select! {
+            () = stop.cancelled() => return None,
+            permit = context.compute.acquire() => permit.ok()?,
+        };
+        let (evaluator, work) = (Arc::clone(&context), task.clone());
+        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
+        let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
+            Ok(evaluation) => Some(evaluation),
+            Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {
+                discard_damaged(&context, &task.weights, &error);
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
+                None
+            }
+        };
+        return Some(Input::Evaluated(version, evaluation));
+    }
+}
+
+fn evaluate_blocking(context: &Context, task: &EvaluationTask) -> Result<Evaluation, JobError> {
+    let weights = weights_file(context, task.weights, &task.architecture)?;
+    Ok(evaluate_from(&task.architecture, &weights, &context.table.test)?)
+}
+
+/// Whether a file is not what it was when it was fetched, or is gone.
+fn is_damage(error: &FileError) -> bool {
+    match error {
+        FileError::Damaged { .. } => true,
+        FileError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        FileError::Content { .. } => false,
+    }
+}
+
+/// Makes room for a good copy.
+fn discard_damaged(context: &Context, file: &FileRef, damage: &FileError) {
+    tracing::warn!(%damage, "a file was damaged on this disk: it is fetched anew");
+    if let Err(error) = context.files.discard_blob(&file.digest) {
+        tracing::warn!(file = %file.digest, %error, "a damaged file cannot be removed");
+    }
+}
+
+fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -> Result<WeightsFile, LayoutError> {
+    Ok(WeightsFile::new(&context.files.blob_path(&file.digest), file, architecture.layout()?))
 }
 
 async fn put(context: &Context, peer: &fedledger_ledger::PublicKey, file: FileRef) -> Result<(), BlobError> {
@@ -135,51 +168,78 @@ fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a>
     OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &context.data_manifest }
 }
 
-fn train_blocking(
-    context: &Context,
-    task: &TrainingTask,
-    weights: &[u8],
-    stop: &CancellationToken,
-) -> Result<TrainedUpdate, JobError> {
+fn train_blocking(context: &Context, task: &TrainingTask, stop: &CancellationToken) -> Result<TrainedUpdate, JobError> {
     fail_point!("training", |_| std::process::abort());
-    let base = tensors::read_f32(weights, &task.settings.architecture.layout()?)?;
-    let outcome = match run(context, task, &base, stop) {
+    let base = weights_file(context, task.weights, &task.settings.architecture)?;
+    let layout = task.settings.architecture.update_layout(task.update_dtype)?;
+    let attempt = || -> Result<_, JobError> {
+        let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
+        let (summary, file) = run(context, task, &base, (&layout, &mut update), stop)?;
+        Ok((update, summary, file))
+    };
+    let (update, summary, file) = match attempt() {
         // Left by a run with other data or settings, or damaged.
-        Err(TrainingError::ForeignCheckpoint) => {
+        Err(JobError::Training(TrainingError::ForeignCheckpoint)) => {
             context.files.discard_local_checkpoint(&task.key.plan, task.key.round)?;
-            run(context, task, &base, stop)?
+            attempt()?
         }
-        result => result?,
+        trained => trained?,
     };
-    let bytes = tensors::write_tensors(&outcome.delta)?;
     let losses = Losses {
-        examples: outcome.example_count,
-        first_millionths: millionths(outcome.first_loss),
-        last_millionths: millionths(outcome.last_loss),
+        examples: summary.example_count,
+        first_millionths: millionths(summary.first_loss),
+        last_millionths: millionths(summary.last_loss),
     };
-    Ok(context.files.save_outcome(&outcome_of(task, context), &bytes, losses)?)
+    Ok(context.files.save_outcome(&outcome_of(task, context), update, file, losses)?)
 }
 
 /// One run from the local checkpoint, if there is one, to the end, or to a local checkpoint soon after cancellation.
 fn run(
     context: &Context,
     task: &TrainingTask,
-    base: &[Tensor],
+    base: &WeightsFile,
+    (layout, update): (&TensorLayout, &mut PartialUpdate),
     stop: &CancellationToken,
-) -> Result<TrainingOutcome, TrainingError> {
+) -> Result<(TrainingSummary, FileRef), TrainingError> {
     let (plan, round) = (&task.key.plan, task.key.round);
-    let mut saved_at = Instant::now();
-    let mut save = |checkpoint: &LocalCheckpoint| {
-        if stop.is_cancelled() || saved_at.elapsed() >= CHECKPOINT_INTERVAL {
-            context.files.save_local_checkpoint(plan, round, checkpoint)?;
+    let mut saving = Saving::begin(Instant::now());
+    let mut report = |progress: &Progress<'_>| {
+        let now = Instant::now();
+        if stop.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
+            context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file))?;
             fail_point!("checkpointed", |_| std::process::abort());
-            saved_at = Instant::now();
+            saving = saving.saved(now, Instant::now());
         }
         if stop.is_cancelled() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     };
     let resume_from = context.files.local_checkpoint(plan, round);
-    let resumption = Resumption { resume_from, every_steps: LOOK_UP_STEPS, save: &mut save };
-    train_resumable(&task.settings, &context.table.train, base, resumption)
+    let resume_from = resume_from.map(|file| -> Box<dyn io::Read + Send> { Box::new(io::BufReader::new(file)) });
+    let resumption = Resumption { resume_from, every_steps: 1, report: &mut report };
+    train_to_file(&task.settings, &context.table.train, base, resumption, layout.clone(), update)
+}
+
+/// When local checkpoints are saved: so often that little work is lost, and so seldom that little time is spent on the disk.
+#[derive(Debug, Clone, Copy)]
+struct Saving {
+    last: Instant,
+    interval: Duration,
+}
+
+impl Saving {
+    const fn begin(now: Instant) -> Self {
+        Self { last: now, interval: CHECKPOINT_INTERVAL_MIN }
+    }
+
+    /// At the end of a pass earlier than in the middle of one.
+    fn is_due(self, now: Instant, ends_pass: bool) -> bool {
+        let interval = if ends_pass { self.interval / 2 } else { self.interval };
+        now.saturating_duration_since(self.last) >= interval
+    }
+
+    fn saved(self, began: Instant, ended: Instant) -> Self {
+        let cost = ended.saturating_duration_since(began);
+        Self { last: ended, interval: CHECKPOINT_INTERVAL_MIN.max(cost.saturating_mul(CHECKPOINT_COST_FACTOR)) }
+    }
 }
 
 /// A float-to-integer cast saturates, and a mean loss is never NaN after a training that did not diverge.
@@ -200,4 +260,22 @@ fn described(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_as_seldom_as_they_are_slow() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let quick = Saving::begin(start);
+        assert!(!quick.is_due(after(499), false) && quick.is_due(after(500), false));
+        assert!(!quick.is_due(after(249), true) && quick.is_due(after(250), true), "sooner at the end of a pass");
+        let slow = quick.saved(after(500), after(2500));
+        assert!(!slow.is_due(after(2500 + 39_999), false) && slow.is_due(after(2500 + 40_000), false));
+        let quick_again = slow.saved(after(50_000), after(50_010));
+        assert!(quick_again.is_due(after(50_510), false));
+    }
 }

@@ -1,27 +1,50 @@
 //! Local checkpoints: a trainer's saved progress within one round.
 //!
-//! Numbers are kept as their bits, so that whatever format the caller stores a checkpoint in gives back the very same
-//! numbers and the resumed run the very same update.
+//! A checkpoint is written and read value by value, so that it takes no memory beside the model. The form is private to this
+//! program: eight bytes that name it, the length of the head (four bytes, little-endian), the head in canonical bytes, all
+//! parameters and then all moments of the optimiser as little-endian 32-bit floats, and the SHA-256 of all that. One that
+//! is damaged in any way is refused, and then the round is trained from its beginning, to the same update.
 
-use fedledger_federation::{architecture::Architecture, tensors::Tensor};
+use std::io::{self, Read, Write};
+
+use candle_core::Tensor;
+use fedledger_federation::tensors::HashingWriter;
 use fedledger_ledger::{Digest, codec};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::settings::{Optimizer, TrainingSettings};
+use super::{
+    BaseWeights, Run, TrainingError,
+    network::{self, Network},
+    optimizer::OptimizerState,
+    settings::{Optimizer, TrainingSettings},
+    weights::{PIECE_VALUES, digest_of_floats},
+};
 use crate::table::Dataset;
 
-/// A trainer's saved progress. It resumes only the run that made it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a checkpoint begins with.
+const MAGIC: [u8; 8] = *b"fl-ckpt1";
+
+/// Largest head, in bytes.
+const HEAD_SIZE_BYTES_MAX: usize = 1024;
+
+/// Size of a digest, in bytes.
+const DIGEST_SIZE_BYTES: usize = 32;
+
+/// How far a run has come, to be saved or not.
+pub struct Progress<'a> {
+    run: &'a Run<'a>,
+    identity: Digest,
+}
+
+/// What a checkpoint says before its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LocalCheckpoint {
+struct Head {
     /// Digest of settings, records and base weights.
-    pub(super) identity: Digest,
+    identity: Digest,
     /// Steps done.
-    pub(super) step: u64,
-    /// Bits of the parameters, in the order of their names.
-    parameters: Vec<Vec<u32>>,
-    /// Bits of the optimiser's moments.
-    moments: Vec<Vec<u32>>,
+    step: u64,
     first_loss: SavedSum,
     last_loss: SavedSum,
 }
@@ -48,6 +71,14 @@ pub(super) struct LossSum {
     examples: u64,
 }
 
+/// What a checkpoint leads back to.
+pub(super) struct Restored {
+    pub(super) step: u64,
+    pub(super) network: Network,
+    pub(super) optimizer: OptimizerState,
+    pub(super) losses: LossSums,
+}
+
 impl LossSum {
     /// Adds a batch with this mean loss.
     pub(super) fn add(&mut self, mean: f64, examples: u64) {
@@ -69,48 +100,143 @@ impl LossSum {
     }
 }
 
-impl LocalCheckpoint {
-    pub(super) fn new(
-        identity: Digest,
-        step: u64,
-        parameters: &[Vec<f32>],
-        moments: &[Vec<f32>],
-        losses: &LossSums,
-    ) -> Self {
-        Self {
-            identity,
-            step,
-            parameters: bits(parameters),
-            moments: bits(moments),
-            first_loss: losses.first.save(),
-            last_loss: losses.last.save(),
-        }
+impl<'a> Progress<'a> {
+    pub(super) fn new(run: &'a Run<'a>, identity: Digest) -> Self {
+        Self { run, identity }
     }
 
-    /// Optimiser steps that were done when it was made.
+    /// Optimiser steps done.
     pub fn step(&self) -> u64 {
-        self.step
+        self.run.step
     }
 
-    /// The parameters under their names; none if there are too few or too many. Lengths are left to the caller to check.
-    pub(super) fn parameters(&self, architecture: &Architecture) -> Option<Vec<Tensor>> {
-        let expected = architecture.parameters();
-        let named = expected.into_iter().zip(floats(&self.parameters));
-        let parameters: Vec<_> = named.map(|((name, shape), values)| Tensor { name, shape, values }).collect();
-        (parameters.len() == self.parameters.len()).then_some(parameters)
+    /// Whether a pass through the rows has just ended.
+    pub fn ends_pass(&self) -> bool {
+        self.run.step.is_multiple_of(self.run.batches.per_epoch())
     }
 
-    pub(super) fn moments(&self) -> Vec<Vec<f32>> {
-        floats(&self.moments)
+    /// Writes a local checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// What the sink says.
+    pub fn write_to(&self, sink: &mut dyn Write) -> io::Result<()> {
+        let LossSums { first, last } = self.run.losses;
+        let step = self.run.step;
+        let head = Head { identity: self.identity, step, first_loss: first.save(), last_loss: last.save() };
+        let head = codec::encode(&head);
+        let length = u32::try_from(head.len()).map_err(io::Error::other)?;
+        let mut writer = HashingWriter::new(&mut *sink);
+        writer.write_all(&MAGIC)?;
+        writer.write_all(&length.to_le_bytes())?;
+        writer.write_all(&head)?;
+        let mut bytes = Vec::new();
+        for variable in self.run.network.variables().chain(self.run.optimizer.moments()) {
+            let written = network::with_values(variable, |values| {
+                values.chunks(PIECE_VALUES).try_for_each(|values| {
+                    bytes.clear();
+                    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                    writer.write_all(&bytes)
+                })
+            });
+            written.map_err(io::Error::other)??;
+        }
+        let digest = writer.finish()?.digest;
+        sink.write_all(digest.as_bytes())?;
+        sink.flush()
+    }
+}
+
+/// Reads a checkpoint of the run that `identity` names.
+///
+/// # Errors
+///
+/// [`TrainingError::ForeignCheckpoint`] for any other, and for a damaged one.
+pub(super) fn read(
+    reader: impl Read,
+    identity: Digest,
+    settings: &TrainingSettings,
+) -> Result<Restored, TrainingError> {
+    let mut reader = HashingReader { reader, hasher: Sha256::new() };
+    let foreign = |_| TrainingError::ForeignCheckpoint;
+    let head = reader.head().map_err(foreign)?;
+    if head.identity != identity || head.step > settings.steps {
+        return Err(TrainingError::ForeignCheckpoint);
+    }
+    let mut parameters = Vec::new();
+    for (_, shape) in settings.architecture.parameters() {
+        let count = shape.iter().product::<u64>();
+        let values = reader.values(usize::try_from(count).unwrap_or(usize::MAX)).map_err(foreign)?;
+        parameters.push(network::variable(values, &shape)?);
+    }
+    let network = Network::of_variables(parameters)?;
+    let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
+    for moment in optimizer.moments() {
+        let values = reader.values(moment.elem_count()).map_err(foreign)?;
+        moment.set(&Tensor::from_vec(values, moment.shape(), moment.device())?)?;
+    }
+    reader.end().map_err(foreign)?;
+    let losses = LossSums { first: LossSum::restore(head.first_loss), last: LossSum::restore(head.last_loss) };
+    Ok(Restored { step: head.step, network, optimizer, losses })
+}
+
+/// Hashes what is read.
+struct HashingReader<R> {
+    reader: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> HashingReader<R> {
+    fn head(&mut self) -> io::Result<Head> {
+        let refused = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
+        if self.array()? != MAGIC {
+            return Err(refused("not a local checkpoint"));
+        }
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        if length > HEAD_SIZE_BYTES_MAX {
+            return Err(refused("the head is too long"));
+        }
+        let mut head = vec![0; length];
+        self.fill(&mut head)?;
+        codec::decode(&head, HEAD_SIZE_BYTES_MAX).map_err(io::Error::other)
     }
 
-    pub(super) fn losses(&self) -> LossSums {
-        LossSums { first: LossSum::restore(self.first_loss), last: LossSum::restore(self.last_loss) }
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn values(&mut self, count: usize) -> io::Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(count);
+        let mut bytes = vec![0; PIECE_VALUES.min(count) * size_of::<f32>()];
+        while values.len() < count {
+            let now = (count - values.len()).min(PIECE_VALUES);
+            let bytes = bytes.get_mut(..now * size_of::<f32>()).unwrap_or_default();
+            self.fill(bytes)?;
+            values.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Compares the digest, behind which nothing may follow.
+    fn end(mut self) -> io::Result<()> {
+        let found: [u8; DIGEST_SIZE_BYTES] = self.hasher.finalize().into();
+        let mut expected = [0; DIGEST_SIZE_BYTES];
+        self.reader.read_exact(&mut expected)?;
+        let whole = self.reader.read(&mut [0])? == 0;
+        if whole && found == expected { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 }
 
 /// Digest of everything that the outcome of a run depends on.
-pub(super) fn identity(settings: &TrainingSettings, data: &Dataset, base: &[Tensor]) -> Digest {
+pub(super) fn identity<B: BaseWeights + ?Sized>(settings: &TrainingSettings, data: &Dataset, base: &B) -> Digest {
     let TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member } = settings;
     let optimizer = match *optimizer {
         Optimizer::Sgd { learning_rate } => vec![learning_rate.to_bits()],
@@ -119,20 +245,21 @@ pub(super) fn identity(settings: &TrainingSettings, data: &Dataset, base: &[Tens
         }
     };
     let settings = codec::encode(&(architecture, optimizer, steps, batch_size, seed, round, member));
-    let values = [data.features(), data.labels()].into_iter().chain(base.iter().map(|tensor| tensor.values.as_slice()));
-    let parts: Vec<Digest> = values.map(digest_of_floats).chain([Digest::of(&settings)]).collect();
-    Digest::of(&codec::encode(&parts))
+    let data = [data.features(), data.labels()].map(digest_of_floats);
+    Digest::of(&codec::encode(&(data, base.identity(), Digest::of(&settings))))
 }
 
-fn digest_of_floats(values: &[f32]) -> Digest {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Digest::of(&bytes)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    tensors.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
-}
-
-fn floats(tensors: &[Vec<u32>]) -> Vec<Vec<f32>> {
-    tensors.iter().map(|values| values.iter().map(|&bits| f32::from_bits(bits)).collect()).collect()
+    #[test]
+    fn means_survive_saving() {
+        let mut sum = LossSum::default();
+        sum.add(0.1, 3);
+        sum.add(0.2, 4);
+        let restored = LossSum::restore(sum.save());
+        assert_eq!(restored.mean().to_bits(), sum.mean().to_bits());
+        assert_eq!(LossSum::default().mean(), 0.0);
+    }
 }

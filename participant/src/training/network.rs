@@ -1,9 +1,12 @@
 //! The forward pass of every known architecture, on candle tensors.
 
-use candle_core::{Device, Result, Tensor, Var};
-use fedledger_federation::{architecture::Architecture, tensors};
+use candle_core::{Device, Result, Storage, Tensor, Var};
+use fedledger_federation::{
+    architecture::Architecture,
+    tensors::{self, FileError},
+};
 
-use super::linear::linear;
+use super::{linear::linear, loss::contiguous, weights::BaseWeights};
 
 /// Weights that do not belong to an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,17 @@ pub enum WeightsError {
         /// Which value, from 0 in row-major order.
         index: usize,
     },
+}
+
+/// Why a network has no weights.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Numeric(#[from] candle_core::Error),
 }
 
 /// Activations of one layer that are computed at a time. It bounds memory, keeps a pass in the processor's cache, and stays
@@ -100,15 +114,52 @@ struct Layer {
 }
 
 impl Network {
-    /// A network with these weights, which [`check_weights`] has passed: bias and weight of each layer in turn.
-    pub(crate) fn new(weights: &[tensors::Tensor]) -> Result<Self> {
-        let layers = weights
-            .chunks_exact(2)
-            .map(|pair| match pair {
-                [bias, weight] => Ok(Layer { bias: variable(bias)?, weight: variable(weight)? }),
-                _ => candle_core::bail!("a layer has a bias and a weight"),
-            })
-            .collect::<Result<_>>()?;
+    /// A network with the weights of `base`, of which each is held once. Names, shapes and order must be those of the
+    /// architecture; lengths and values are checked here.
+    pub(crate) fn load<B: BaseWeights + ?Sized>(
+        architecture: &Architecture,
+        base: &B,
+    ) -> std::result::Result<Self, LoadError> {
+        let mut pieces = base.read()?;
+        let mut values: Vec<Vec<f32>> = Vec::new();
+        let parameters = architecture.parameters();
+        for (_, shape) in &parameters {
+            let count = shape.iter().product::<u64>();
+            values.push(Vec::with_capacity(usize::try_from(count).unwrap_or_default()));
+        }
+        while let Some((position, piece)) = pieces.next()? {
+            let (Some((name, _)), Some(values)) = (parameters.get(position), values.get_mut(position)) else {
+                let found = position.saturating_add(1);
+                return Err(WeightsError::Count { expected: parameters.len(), found }.into());
+            };
+            if let Some(index) = piece.iter().position(|value| !value.is_finite()) {
+                return Err(WeightsError::NotFinite { name: name.clone(), index: values.len() + index }.into());
+            }
+            if piece.len() > values.capacity() - values.len() {
+                let (expected, found) = (values.capacity() as u64, values.len() + piece.len());
+                return Err(WeightsError::Length { name: name.clone(), expected, found }.into());
+            }
+            values.extend_from_slice(piece);
+        }
+        let mut variables = Vec::new();
+        for ((name, shape), values) in parameters.iter().zip(values) {
+            let (expected, found) = (shape.iter().product::<u64>(), values.len());
+            if found as u64 != expected {
+                return Err(WeightsError::Length { name: name.clone(), expected, found }.into());
+            }
+            variables.push(variable(values, shape)?);
+        }
+        Ok(Self::of_variables(variables)?)
+    }
+
+    /// A network of these parameters: bias and weight of each layer in turn.
+    pub(super) fn of_variables(variables: Vec<Var>) -> Result<Self> {
+        let mut variables = variables.into_iter();
+        let mut layers = Vec::new();
+        while let Some(bias) = variables.next() {
+            let Some(weight) = variables.next() else { candle_core::bail!("a layer has a bias and a weight") };
+            layers.push(Layer { bias, weight });
+        }
         Ok(Self { layers })
     }
 
@@ -128,14 +179,17 @@ impl Network {
     pub(super) fn variables(&self) -> impl Iterator<Item = &Var> {
         self.layers.iter().flat_map(|layer| [&layer.bias, &layer.weight])
     }
-
-    /// Values of the parameters in the order of their names.
-    pub(super) fn parameters(&self) -> Result<Vec<Vec<f32>>> {
-        self.variables().map(|variable| variable.flatten_all()?.to_vec1()).collect()
-    }
 }
 
-fn variable(tensors::Tensor { shape, values, .. }: &tensors::Tensor) -> Result<Var> {
+/// A parameter of these values, which are not copied.
+pub(super) fn variable(values: Vec<f32>, shape: &[u64]) -> Result<Var> {
     let dimensions: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
-    Var::from_slice(values, dimensions, &Device::Cpu)
+    Var::from_vec(values, dimensions, &Device::Cpu)
+}
+
+/// Shows the values of a parameter where they lie.
+pub(super) fn with_values<T>(variable: &Var, show: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, layout) = variable.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("parameters lie in main memory") };
+    Ok(show(contiguous(storage.as_slice::<f32>()?, layout)?))
 }

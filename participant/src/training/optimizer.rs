@@ -93,33 +93,16 @@ impl OptimizerState {
     }
 
     /// The moments, first and second of each parameter in turn; none for SGD.
-    pub(super) fn moments(&self) -> Result<Vec<Vec<f32>>> {
-        match self {
-            Self::Sgd { .. } => Ok(Vec::new()),
-            Self::Adam(adam) => adam.variables().map(|moment| moment.flatten_all()?.to_vec1()).collect(),
-        }
-    }
-
-    /// Puts saved moments back; none if they are those of another optimiser or model.
-    pub(super) fn restore(&mut self, saved: &[Vec<f32>]) -> Option<Result<()>> {
-        let variables: Vec<&Var> = match self {
-            Self::Sgd { .. } => Vec::new(),
-            Self::Adam(adam) => adam.variables().collect(),
+    pub(super) fn moments(&self) -> impl Iterator<Item = &Var> {
+        let moments = match self {
+            Self::Sgd { .. } => &[],
+            Self::Adam(adam) => adam.moments.as_slice(),
         };
-        let fits = variables.iter().map(|variable| variable.elem_count()).eq(saved.iter().map(Vec::len));
-        fits.then(|| {
-            variables.into_iter().zip(saved).try_for_each(|(variable, values)| {
-                variable.set(&Tensor::from_slice(values, variable.shape(), variable.device())?)
-            })
-        })
+        moments.iter().flat_map(|moments| [&moments.first, &moments.second])
     }
 }
 
 impl Adam {
-    fn variables(&self) -> impl Iterator<Item = &Var> {
-        self.moments.iter().flat_map(|moments| [&moments.first, &moments.second])
-    }
-
     fn count_step(&mut self) {
         self.beta1_power *= self.beta1;
         self.beta2_power *= self.beta2;

@@ -1,6 +1,6 @@
 //! Directories that a node cannot start from, and what it keeps in them.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write as _, path::Path};
 
 use fedledger_federation::{VersionId, command::FileRef};
 use fedledger_ledger::Digest;
@@ -102,7 +102,12 @@ fn what_is_of_no_use_any_more_is_deleted() {
     let data = Digest::of(b"data");
     let of = |round| fedledger_participant::node::OutcomeOf { plan: &plan, round, base: &base, data_manifest: &data };
     let losses = fedledger_participant::node::Losses { examples: 1, first_millionths: 2, last_millionths: 3 };
-    let [first, second] = [1, 2].map(|round| files.save_outcome(&of(round), &[round as u8], losses).unwrap());
+    let [first, second] = [1, 2].map(|round| {
+        let mut update = files.begin_update(&plan, round).unwrap();
+        update.write_all(&[round as u8]).unwrap();
+        let file = FileRef { digest: Digest::of(&[round as u8]), size: 1 };
+        files.save_outcome(&of(round), update, file, losses).unwrap()
+    });
     assert_eq!(files.outcome(&of(1)), Some(first));
 
     let blobs = Kept { updates: [kept.digest].into(), work: [(plan, 2)].into(), ..Kept::default() };

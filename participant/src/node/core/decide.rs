@@ -211,7 +211,7 @@ impl Core {
         }
         let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
         let settings = TrainingSettings::from_plan(&record.plan, key.round, &self.site.member)?;
-        Ok(TrainingTask { key: *key, base, weights, settings })
+        Ok(TrainingTask { key: *key, base, weights, settings, update_dtype: record.plan.aggregation.update_dtype })
     }
 
     fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {

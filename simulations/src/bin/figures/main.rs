@@ -11,6 +11,7 @@
 //! receipt    receipts of a log of 10^9 entries
 //! verify     offline verification of 100,000 entries
 //! start      a replica with 100,000 entries: start to serving
+//! aggregate  a version of a model of 1 GiB; needs 7 GiB of disk
 //! ```
 //!
 //! The benchmarks measure the same with more patience; what both need is written once, beside them.
@@ -22,6 +23,7 @@
     reason = "a measurement that cannot be made must stop"
 )]
 
+mod aggregation;
 #[path = "../../../../ledger/benches/synthetic/billion.rs"]
 mod billion;
 #[path = "../../../../coordinator/tests/shared/cluster.rs"]
@@ -45,7 +47,7 @@ use figure::{Figure, Machine};
 use tokio::runtime::Runtime;
 
 const USAGE: &str =
-    "usage: figures [--json] [commit] [latency] [finality] [cosigning] [disk] [receipt] [verify] [start]";
+    "usage: figures [--json] [commit] [latency] [finality] [cosigning] [disk] [receipt] [verify] [start] [aggregate]";
 
 /// Rows that replicas on loopback are needed for.
 const LIVE: [&str; 5] = ["commit", "latency", "finality", "cosigning", "disk"];
@@ -55,12 +57,18 @@ const HISTORY: [&str; 2] = ["verify", "start"];
 
 const RECEIPT: &str = "receipt";
 
+const AGGREGATE: &str = "aggregate";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.as_slice() {
         // How this program starts itself, so that verification has memory of its own.
         [option, bundle] if option == verification::CHILD_OPTION => {
             verification::run_child(Path::new(bundle));
+            return ExitCode::SUCCESS;
+        }
+        [option, task] if option == aggregation::CHILD_OPTION => {
+            aggregation::run_child(Path::new(task));
             return ExitCode::SUCCESS;
         }
         [option] if option == "--help" || option == "-h" => {
@@ -71,13 +79,13 @@ fn main() -> ExitCode {
     }
     let (options, mut rows): (Vec<String>, Vec<String>) =
         arguments.into_iter().partition(|argument| argument.starts_with('-'));
-    let known = |row: &String| LIVE.into_iter().chain(HISTORY).chain([RECEIPT]).any(|known| known == row);
+    let known = |row: &String| LIVE.into_iter().chain(HISTORY).chain([RECEIPT, AGGREGATE]).any(|known| known == row);
     if options.iter().any(|option| option != "--json") || !rows.iter().all(known) {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     }
     if rows.is_empty() {
-        rows = LIVE.into_iter().chain([RECEIPT]).chain(HISTORY).map(str::to_owned).collect();
+        rows = LIVE.into_iter().chain([RECEIPT, AGGREGATE]).chain(HISTORY).map(str::to_owned).collect();
     }
     let machine = Machine::now();
     let figures = measure(&rows);
@@ -103,6 +111,7 @@ fn measure(rows: &[String]) -> Vec<Figure> {
             ("cosigning", _) => runtime.block_on(live::co_signing()),
             ("disk", _) => runtime.block_on(live::disk()),
             ("verify", Some(history)) => verification::measure(history),
+            (AGGREGATE, _) => aggregation::measure(),
             ("start", Some(history)) => runtime.block_on(replica::start(history)),
             _ => receipt::measure(),
         });

@@ -73,7 +73,8 @@ fn signature_s() -> f64 {
     started.elapsed().as_secs_f64() / f64::from(SIGNATURES)
 }
 
-fn peak_kib() -> Option<u64> {
+/// The most memory that this process had.
+pub fn peak_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     peak.trim().strip_suffix("kB")?.trim().parse().ok()

@@ -1,10 +1,6 @@
 //! Carrying out the conductor's duties: submitting, fetching and checking updates, computing versions.
 
-use std::{
-    io::{self, BufReader},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::BufReader, sync::Arc};
 
 use fedledger_federation::{
     Command, Federation,
@@ -14,30 +10,19 @@ use fedledger_federation::{
     recipe::{Recipe, RecipeError, Update, WRONG_DIGEST, check_update},
 };
 use fedledger_ledger::{
-    Digest, PublicKey, SecretKey,
+    Digest, SecretKey,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::endpoint::Endpoint;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     blobs::BlobStore,
+    fetching::{self, Fetching},
     replica::{Event, Handle, SubmitFailure},
     shared::SharedView,
     tasks::Tasks,
 };
-
-/// Files that are fetched at the same time.
-const FETCHES_MAX: usize = 8;
-
-/// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
-const FETCH_RETRY: Duration = Duration::from_millis(100);
-
-/// Searches of all peers for one file before the duty is given up for now; the conductor asks for it again.
-const FETCH_ATTEMPTS: usize = 600;
 
 /// How long a transaction of this replica may wait, in log entries.
 const VALIDITY_ENTRIES: u64 = 10_000;
@@ -56,7 +41,7 @@ struct Inner {
     endpoint: Endpoint,
     blobs: BlobStore,
     view: SharedView,
-    fetches: Semaphore,
+    fetching: Fetching,
     /// One at a time: a computation uses memory for several models.
     computations: Semaphore,
     threads: usize,
@@ -86,8 +71,9 @@ impl Workers {
     /// Workers with these means.
     pub fn new(means: Means) -> Self {
         let Means { chain, key, handle, endpoint, blobs, view, threads, tasks } = means;
-        let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
-        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, threads };
+        let fetching = Fetching::new(endpoint.clone(), blobs.clone());
+        let computations = Semaphore::new(1);
+        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetching, computations, threads };
         Self { inner: Arc::new(inner), tasks }
     }
 
@@ -262,56 +248,8 @@ impl Inner {
 
     /// Has the file here when this returns true.
     async fn fetch(&self, file: &FileRef, member: Option<&String>) -> bool {
-        let mut added = self.blobs.added();
-        for _ in 0..FETCH_ATTEMPTS {
-            added.mark_unchanged();
-            if self.blobs.has(&file.digest) {
-                return true;
-            }
-            let Ok(_permit) = self.fetches.acquire().await else { return false };
-            for peer in self.sources(member) {
-                match self.fetch_from(peer, file).await {
-                    Ok(()) => return true,
-                    Err(reason) => tracing::trace!(%peer, reason, digest = %file.digest, "not fetched"),
-                }
-            }
-            drop(_permit);
-            // A participant may be storing it here right now.
-            let _ = timeout(FETCH_RETRY, added.changed()).await;
-        }
-        self.blobs.has(&file.digest)
+        self.fetching.fetch(file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
     }
-
-    /// Connected nodes, the most promising first: the contributor's own, then the other replicas.
-    fn sources(&self, member: Option<&String>) -> Vec<PublicKey> {
-        let connected = self.endpoint.connected().borrow().clone();
-        let view = self.view.read();
-        let mut sources: Vec<(bool, PublicKey)> = view
-            .members
-            .nodes()
-            .filter(|(_, node)| connected.contains(&node.transport_key))
-            .filter(|(owner, node)| node.replica_number().is_some() || Some(&owner.id) == member)
-            .map(|(owner, node)| (Some(&owner.id) != member, node.transport_key))
-            .collect();
-        sources.sort_by_key(|(other, _)| *other);
-        sources.into_iter().map(|(_, key)| key).collect()
-    }
-
-    async fn fetch_from(&self, peer: PublicKey, file: &FileRef) -> Result<(), String> {
-        let (incoming, writer) = self.blobs.incoming().map_err(|error| error.to_string())?;
-        let mut writer = tokio::fs::File::from_std(writer);
-        let fetched = self.endpoint.get_blob(peer, file.digest, file.size, &mut writer).await;
-        fetched.map_err(|error| error.to_string())?;
-        finish(writer).await.map_err(|error| error.to_string())?;
-        let (blobs, digest) = (self.blobs.clone(), file.digest);
-        let kept = tokio::task::spawn_blocking(move || blobs.keep(incoming, &digest)).await;
-        kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-}
-
-/// Writes out what is buffered, so that the file is complete when it is made durable.
-pub(crate) async fn finish(mut writer: tokio::fs::File) -> io::Result<()> {
-    tokio::io::AsyncWriteExt::flush(&mut writer).await
 }
 
 fn keep(blobs: &BlobStore, bytes: &[u8]) -> Result<(), RecipeError> {

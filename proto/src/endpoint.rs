@@ -21,13 +21,13 @@ use std::{
 
 use fedledger_ledger::{Digest, PublicKey};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
+mod bandwidth;
 mod blob;
 mod call;
 mod config;
@@ -42,13 +42,18 @@ mod serve;
 mod streams;
 mod transport;
 
-pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome};
+pub use bandwidth::{BandwidthLimits, Traffic};
+pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome, WantedBlob};
 pub use call::{CallError, FrameStream};
 pub use config::{Address, EndpointConfig, EndpointError, ParseAddressError, PeerAddress, Transports};
 pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
 pub use pushed::{FrameSendError, FrameSender};
 
-use crate::wire::{Call, Protocol, Subscription};
+use crate::{
+    blobs::{BlobSink, BlobSource},
+    wire::{Call, Protocol, Subscription},
+};
+use bandwidth::Bandwidth;
 use dialer::Dialer;
 use driver::{Command, Driver};
 use limits::Limits;
@@ -82,6 +87,7 @@ struct Shared {
     listen: Vec<SocketAddr>,
     transports: Transports,
     opener: Opener,
+    bandwidth: Arc<Bandwidth>,
     stop: CancellationToken,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
@@ -119,14 +125,15 @@ impl Endpoint {
 
         let mut dialer = Dialer::new(local, !listen.is_empty());
         dialer.set_targets(config.dial, |_| false, Instant::now());
-        let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in };
+        let bandwidth = Arc::new(Bandwidth::default());
+        let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in, bandwidth: Arc::clone(&bandwidth) };
         let mut driver = Driver::new(swarm, config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
         let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
-        let shared = Shared { local, listen, transports: config.transports, opener, stop, driver };
+        let shared = Shared { local, listen, transports: config.transports, opener, bandwidth, stop, driver };
         Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft, heads }))
     }
 
@@ -197,35 +204,39 @@ impl Endpoint {
         call::subscribe(&self.shared.opener, peer, request).await
     }
 
-    /// Fetches a blob of at most `size_max` bytes into `writer`, verifying it on the way; returns its size.
-    ///
-    /// # Errors
-    ///
-    /// [`BlobError`]; what was written must be discarded.
-    pub async fn get_blob<W: AsyncWrite + Unpin>(
-        &self,
-        peer: PublicKey,
-        digest: Digest,
-        size_max: u64,
-        writer: &mut W,
-    ) -> Result<u64, BlobError> {
-        blob::get(&self.shared.opener, peer, digest, size_max, writer).await
+    /// Caps what blobs may take of the node's connection, also for transfers that are under way.
+    pub fn limit_bandwidth(&self, limits: BandwidthLimits) {
+        self.shared.bandwidth.limit(limits);
     }
 
-    /// Stores a blob at a peer, which has verified it and made it durable when this returns. The first `size` bytes of
-    /// `reader` are the blob; nothing is read if the peer has it or refuses it.
+    /// How much has travelled in blobs.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.bandwidth.traffic()
+    }
+
+    /// Fetches what `sink` does not hold of a blob, verifying it chunk by chunk, and gives the sink back with the whole
+    /// blob. When this is dropped, the chunk that is being written still is, and the sink is dropped after that.
     ///
     /// # Errors
     ///
     /// [`BlobError`].
-    pub async fn put_blob<R: AsyncRead + Unpin>(
+    pub async fn get_blob<S: BlobSink>(&self, peer: PublicKey, wanted: WantedBlob, sink: S) -> Result<S, BlobError> {
+        blob::get(&self.shared.opener, &self.shared.bandwidth, peer, wanted, sink).await
+    }
+
+    /// Stores a blob at a peer, which has verified it and made it durable when this returns. Only what the peer does not
+    /// hold of it is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`].
+    pub async fn put_blob<S: BlobSource>(
         &self,
         peer: PublicKey,
         digest: Digest,
-        size: u64,
-        reader: &mut R,
+        source: S,
     ) -> Result<PutOutcome, BlobError> {
-        blob::put(&self.shared.opener, peer, digest, size, reader).await
+        blob::put(&self.shared.opener, &self.shared.bandwidth, peer, digest, source).await
     }
 
     /// A queue of Raft frames to one peer. Keep one per peer: the peer reads only the newest stream.

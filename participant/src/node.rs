@@ -116,6 +116,7 @@ impl ParticipantNode {
             admitted: known.iter().map(|replica| replica.key).collect(),
             transports: options.transports,
         })?;
+        endpoint.limit_bandwidth(kit.config.transfers.limits());
 
         let witnessed_note = files.witnessed_note()?;
         let (replicas, replicas_out) = watch::channel(known);

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::TransferConfig;
 use crate::endpoint::Address;
 
 /// The configuration of a node, by what the genesis file says that it is.
@@ -31,6 +32,9 @@ pub struct ReplicaConfig {
     /// Timing and switches.
     #[serde(default)]
     pub settings: ReplicaSettings,
+    /// What files may take of its connection.
+    #[serde(default, skip_serializing_if = "TransferConfig::is_unlimited")]
+    pub transfers: TransferConfig,
     /// Every replica with the address at which this node reaches it; this node itself may be among them.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
@@ -47,6 +51,9 @@ pub struct ParticipantConfig {
     /// Timing.
     #[serde(default)]
     pub settings: ParticipantSettings,
+    /// What files may take of its connection.
+    #[serde(default, skip_serializing_if = "TransferConfig::is_unlimited")]
+    pub transfers: TransferConfig,
     /// Every replica with the address at which this node reaches it. A participant dials out only.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,

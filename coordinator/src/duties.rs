@@ -2,7 +2,7 @@
 
 mod computing;
 
-use std::{io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use fail::fail_point;
 use fedledger_federation::{
@@ -12,30 +12,19 @@ use fedledger_federation::{
     recipe::RunningSums,
 };
 use fedledger_ledger::{
-    Digest, PublicKey, SecretKey,
+    Digest, SecretKey,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::endpoint::Endpoint;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     blobs::BlobStore,
+    fetching::{self, Fetching},
     replica::{Event, Handle, SubmitFailure},
     shared::SharedView,
     tasks::Tasks,
 };
-
-/// Files that are fetched at the same time.
-const FETCHES_MAX: usize = 8;
-
-/// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
-const FETCH_RETRY: Duration = Duration::from_millis(100);
-
-/// Searches of all peers for one file before the duty is given up for now; the conductor asks for it again.
-const FETCH_ATTEMPTS: usize = 600;
 
 /// How long a transaction of this replica may wait, in log entries.
 const VALIDITY_ENTRIES: u64 = 10_000;
@@ -54,7 +43,7 @@ struct Inner {
     endpoint: Endpoint,
     blobs: BlobStore,
     view: SharedView,
-    fetches: Semaphore,
+    fetching: Fetching,
     /// One at a time: a computation uses every processor.
     computations: Semaphore,
     /// Of the rounds in progress.
@@ -86,9 +75,10 @@ impl Workers {
     /// Workers with these means.
     pub fn new(means: Means) -> Self {
         let Means { chain, key, handle, endpoint, blobs, view, threads, tasks } = means;
-        let (fetches, computations) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
+        let fetching = Fetching::new(endpoint.clone(), blobs.clone());
+        let computations = Semaphore::new(1);
         let sums = RunningSums::new(computing::SUMS_SIZE_BYTES_MAX);
-        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetches, computations, sums, threads };
+        let inner = Inner { chain, key, handle, endpoint, blobs, view, fetching, computations, sums, threads };
         Self { inner: Arc::new(inner), tasks }
     }
 
@@ -186,54 +176,6 @@ impl Inner {
 
     /// Has the file here when this returns true.
     async fn fetch(&self, file: &FileRef, member: Option<&String>) -> bool {
-        let mut added = self.blobs.added();
-        for _ in 0..FETCH_ATTEMPTS {
-            added.mark_unchanged();
-            if self.blobs.has(&file.digest) {
-                return true;
-            }
-            let Ok(_permit) = self.fetches.acquire().await else { return false };
-            for peer in self.sources(member) {
-                match self.fetch_from(peer, file).await {
-                    Ok(()) => return true,
-                    Err(reason) => tracing::trace!(%peer, reason, digest = %file.digest, "not fetched"),
-                }
-            }
-            drop(_permit);
-            // A participant may be storing it here right now.
-            let _ = timeout(FETCH_RETRY, added.changed()).await;
-        }
-        self.blobs.has(&file.digest)
+        self.fetching.fetch(file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
     }
-
-    /// Connected nodes, the most promising first: the contributor's own, then the other replicas.
-    fn sources(&self, member: Option<&String>) -> Vec<PublicKey> {
-        let connected = self.endpoint.connected().borrow().clone();
-        let view = self.view.read();
-        let mut sources: Vec<(bool, PublicKey)> = view
-            .members
-            .nodes()
-            .filter(|(_, node)| connected.contains(&node.transport_key))
-            .filter(|(owner, node)| node.replica_number().is_some() || Some(&owner.id) == member)
-            .map(|(owner, node)| (Some(&owner.id) != member, node.transport_key))
-            .collect();
-        sources.sort_by_key(|(other, _)| *other);
-        sources.into_iter().map(|(_, key)| key).collect()
-    }
-
-    async fn fetch_from(&self, peer: PublicKey, file: &FileRef) -> Result<(), String> {
-        let (incoming, writer) = self.blobs.incoming().map_err(|error| error.to_string())?;
-        let mut writer = tokio::fs::File::from_std(writer);
-        let fetched = self.endpoint.get_blob(peer, file.digest, file.size, &mut writer).await;
-        fetched.map_err(|error| error.to_string())?;
-        finish(writer).await.map_err(|error| error.to_string())?;
-        let (blobs, digest) = (self.blobs.clone(), file.digest);
-        let kept = tokio::task::spawn_blocking(move || blobs.keep(incoming, &digest)).await;
-        kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-}
-
-/// Writes out what is buffered, so that the file is complete when it is made durable.
-pub(crate) async fn finish(mut writer: tokio::fs::File) -> io::Result<()> {
-    tokio::io::AsyncWriteExt::flush(&mut writer).await
 }

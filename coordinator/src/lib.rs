@@ -18,6 +18,7 @@ pub mod checkpoints;
 pub mod contradictions;
 mod disk;
 mod duties;
+mod fetching;
 pub mod findings;
 mod gossip;
 pub mod http;

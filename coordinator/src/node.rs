@@ -160,6 +160,7 @@ impl ReplicaNode {
             None => None,
         };
         let (endpoint, incoming) = Endpoint::start(endpoint_config(&kit, &view)?)?;
+        endpoint.limit_bandwidth(kit.config.transfers.limits());
         let assembly = Assembly { kit, name, view, storage, replica, blobs, api, http, endpoint, incoming };
         assembly.start()
     }

@@ -1,9 +1,6 @@
 //! Answering peers: transactions, checkpoints, events and files asked for over libp2p.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use fail::fail_point;
 use fedledger_federation::member::NodeKind;
@@ -24,15 +21,14 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     blobs::BlobStore,
     checkpoints::Checkpoints,
-    duties::finish,
     replica::{Handle, SubmitFailure},
     shared::SharedView,
     tasks::Tasks,
 };
 
-/// Updates that one participant may store after a round was opened and before the next one is. It bounds what a member can
-/// write to a replica's disk without contributing.
-const UPLOADS_PER_ROUND_MAX: u64 = 4;
+mod uploads;
+
+use uploads::Uploads;
 
 /// Answers requests; cheap to clone.
 #[derive(Clone)]
@@ -46,17 +42,16 @@ struct Inner {
     checkpoints: Checkpoints,
     blobs: BlobStore,
     view: SharedView,
-    /// Rounds that had been opened when each participant last stored a file, and the files that it stored since.
-    uploads: Mutex<BTreeMap<PublicKey, (u64, u64)>>,
+    uploads: Uploads,
+    tasks: Tasks,
 }
 
 impl Requests {
     /// Answers from these parts.
     pub fn new(handle: Handle, checkpoints: Checkpoints, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
-        Self {
-            inner: Arc::new(Inner { handle, checkpoints, blobs, view, uploads: Mutex::new(BTreeMap::new()) }),
-            tasks,
-        }
+        let uploads = Uploads::default();
+        let inner = Inner { handle, checkpoints, blobs, view, uploads, tasks: tasks.clone() };
+        Self { inner: Arc::new(inner), tasks }
     }
 
     /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
@@ -176,15 +171,8 @@ impl Inner {
             let refusal = Refusal::new(RefusalCode::NotPermitted, "only files of attested versions are for everybody");
             return text(responder.refuse(refusal).await);
         }
-        let opened = self
-            .blobs
-            .open_file(&digest)
-            .and_then(|file| file.map(|file| file.metadata().map(|metadata| (metadata.len(), file))).transpose());
-        match opened {
-            Ok(Some((size, file))) => {
-                let mut reader = tokio::fs::File::from_std(file);
-                responder.send(size, &mut reader).await.map_err(|error| error.to_string())
-            }
+        match self.blobs.source(&digest).await {
+            Ok(Some(source)) => text(responder.send(source).await),
             Ok(None) => text(responder.not_found().await),
             Err(error) => text(responder.refuse(Refusal::new(RefusalCode::Storage, error)).await),
         }
@@ -199,34 +187,34 @@ impl Inner {
             let reason = format!("no round in progress waits for an update of {size} bytes");
             return text(responder.refuse(Refusal::new(RefusalCode::NotPermitted, reason)).await);
         }
-        if !self.count_upload(peer) {
+        let rounds_opened = self.view.read().rounds_opened();
+        if !self.uploads.admit(peer, digest, rounds_opened) {
             let reason = "too many updates for one round: wait for the next one";
             return text(responder.refuse(Refusal::new(RefusalCode::Unavailable, reason)).await);
         }
         fail_point!("uploading", |_| std::process::abort());
-        let (incoming, file) = self.blobs.incoming().map_err(|error| error.to_string())?;
-        let mut writer = tokio::fs::File::from_std(file);
-        let receipt = responder.receive(&mut writer).await.map_err(|error| error.to_string())?;
-        finish(writer).await.map_err(|error| error.to_string())?;
+        let partial = match self.blobs.take_over(peer, &digest, size).await {
+            Ok(Some(partial)) => partial,
+            Ok(None) if self.blobs.has(&digest) => return text(responder.have().await),
+            Ok(None) => {
+                let reason = "this update is just being received from another node: offer it again";
+                return text(responder.refuse(Refusal::new(RefusalCode::Unavailable, reason)).await);
+            }
+            Err(error) => return text(responder.refuse(Refusal::new(RefusalCode::Storage, error)).await),
+        };
+        let interrupted = partial.interrupted();
+        let received = tokio::select! {
+            received = responder.receive(partial) => received,
+            () = interrupted.cancelled() => return Err("another transfer of the same update went on".to_owned()),
+        };
+        let (receipt, partial) = received.map_err(|error| error.to_string())?;
         let blobs = self.blobs.clone();
-        let kept = tokio::task::spawn_blocking(move || blobs.keep(incoming, &digest)).await;
+        let kept = self.tasks.spawn_blocking(move || blobs.finish(partial)).await;
         match kept {
             Ok(Ok(())) => text(receipt.stored().await),
             Ok(Err(error)) => text(receipt.refuse(Refusal::new(RefusalCode::Storage, error)).await),
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// Whether the peer may store another file: a few per round, for repeated attempts.
-    fn count_upload(&self, peer: PublicKey) -> bool {
-        let rounds_opened = self.view.read().rounds_opened();
-        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
-        let (round, count) = uploads.entry(peer).or_insert((rounds_opened, 0));
-        if *round != rounds_opened {
-            (*round, *count) = (rounds_opened, 0);
-        }
-        *count += 1;
-        *count <= UPLOADS_PER_ROUND_MAX
     }
 }
 

@@ -117,6 +117,7 @@ impl ParticipantNode {
             transports: options.transports,
             websocket: kit.websocket(Proxy::from_environment()?),
         })?;
+        endpoint.limit_bandwidth(kit.config.transfers.limits());
 
         let witnessed_note = files.witnessed_note()?;
         let (replicas, replicas_out) = watch::channel(known);

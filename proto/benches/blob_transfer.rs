@@ -3,21 +3,43 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
-use std::{collections::BTreeSet, hint::black_box};
+use std::{collections::BTreeSet, hint::black_box, io};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedledger_ledger::{Digest, SecretKey};
-use fedledger_proto::endpoint::{Endpoint, EndpointConfig, PeerAddress, RequestKind, Transports, WebSocketConfig};
+use fedledger_proto::{
+    blobs::{BlobSink, MemoryBlob, Progress},
+    endpoint::{Endpoint, EndpointConfig, PeerAddress, RequestKind, Transports, WantedBlob, WebSocketConfig},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
 };
 
-const BLOB_BYTES: usize = 64 * 1024 * 1024;
+const BLOB_BYTES: usize = 100_000_000;
 
 /// Bytes read at a time from the bare connection, as the endpoint does.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Verifies and forgets.
+#[derive(Default)]
+struct NoDisk(Progress);
+
+impl BlobSink for NoDisk {
+    fn progress(&mut self) -> &mut Progress {
+        &mut self.0
+    }
+
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        black_box(chunk);
+        Ok(())
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 fn config(seed: u8, admitted: &SecretKey, transports: Transports) -> EndpointConfig {
     EndpointConfig {
@@ -40,10 +62,11 @@ async fn pair(transports: Transports, blob: &'static [u8]) -> (Endpoint, Endpoin
     let dial = vec![PeerAddress { key: server.key(), addresses }];
     let (client, _) = Endpoint::start(EndpointConfig { dial, ..config(2, &keys[0], transports) }).expect("an endpoint");
     client.connected().wait_for(|peers| !peers.is_empty()).await.expect("a connection");
+    let blob = MemoryBlob::new(blob);
     tokio::spawn(async move {
         while let Some(request) = incoming.requests.recv().await {
             let RequestKind::BlobGet(get) = request.kind else { continue };
-            tokio::spawn(async move { get.send(blob.len() as u64, &mut &*blob).await });
+            tokio::spawn(get.send(blob.clone()));
         }
     });
     (server, client)
@@ -81,9 +104,10 @@ fn blob_transfer(criterion: &mut Criterion) {
         let (server, client) = runtime.block_on(pair(transports, blob));
         group.bench_function(BenchmarkId::new(name, BLOB_BYTES), |bencher| {
             bencher.iter(|| {
-                let mut sink = tokio::io::sink();
-                let get = client.get_blob(server.key(), digest, BLOB_BYTES as u64, &mut sink);
-                assert_eq!(runtime.block_on(get).expect("the blob"), BLOB_BYTES as u64);
+                let wanted = WantedBlob { digest, size_max: BLOB_BYTES as u64 };
+                let get = client.get_blob(server.key(), wanted, NoDisk::default());
+                let mut fetched = runtime.block_on(get).expect("the blob");
+                assert_eq!(fetched.progress().bytes(), BLOB_BYTES as u64);
             });
         });
         runtime.block_on(async {

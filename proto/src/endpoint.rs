@@ -22,7 +22,6 @@ use std::{
 
 use fedledger_ledger::{Digest, PublicKey};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
@@ -30,6 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod address;
+mod bandwidth;
 mod blob;
 mod call;
 mod config;
@@ -47,20 +47,21 @@ mod serve;
 mod streams;
 mod transport;
 
-pub use address::{
-    Address, Leg, NodeAddress, ParseAddressError, ParseNodeAddressError, Via, WebSocketListen,
-};
-pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome};
+pub use address::{Address, Leg, NodeAddress, ParseAddressError, ParseNodeAddressError, Via, WebSocketListen};
+pub use bandwidth::{BandwidthLimits, Traffic};
+pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome, WantedBlob};
 pub use call::{CallError, FrameStream};
-pub use config::{
-    EndpointConfig, EndpointError, PeerAddress, Transports, WebSocketCertificate, WebSocketConfig,
-};
+pub use config::{EndpointConfig, EndpointError, PeerAddress, Transports, WebSocketCertificate, WebSocketConfig};
 pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
 pub use probe::{ProbeError, Prober};
 pub use proxy::{ParseProxyError, Proxy};
 pub use pushed::{FrameSendError, FrameSender};
 
-use crate::wire::{Call, Protocol, Subscription};
+use crate::{
+    blobs::{BlobSink, BlobSource},
+    wire::{Call, Protocol, Subscription},
+};
+use bandwidth::Bandwidth;
 use dialer::Dialer;
 use driver::{Command, Driver};
 use limits::Limits;
@@ -95,6 +96,7 @@ struct Shared {
     websocket: Option<WebSocketListen>,
     transports: Transports,
     opener: Opener,
+    bandwidth: Arc<Bandwidth>,
     stop: CancellationToken,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
@@ -136,14 +138,17 @@ impl Endpoint {
         let seed = RandomState::new().build_hasher().finish();
         let mut dialer = Dialer::new(local, !listen.is_empty(), seed);
         dialer.set_targets(config.dial, |_| false, Instant::now());
-        let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in };
-        let mut driver = Driver::new((swarm, ways), config.transports, dialer, connected_publisher, command_queue, inbox);
+        let bandwidth = Arc::new(Bandwidth::default());
+        let inbox = Inbox { requests: requests_in, raft: raft_in, heads: heads_in, bandwidth: Arc::clone(&bandwidth) };
+        let mut driver =
+            Driver::new((swarm, ways), config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
         let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
-        let shared = Shared { local, listen, websocket, transports: config.transports, opener, stop, driver };
+        let transports = config.transports;
+        let shared = Shared { local, listen, websocket, transports, opener, bandwidth, stop, driver };
         Ok((Self { shared: Arc::new(shared) }, Incoming { requests, raft, heads }))
     }
 
@@ -219,35 +224,39 @@ impl Endpoint {
         call::subscribe(&self.shared.opener, peer, request).await
     }
 
-    /// Fetches a blob of at most `size_max` bytes into `writer`, verifying it on the way; returns its size.
-    ///
-    /// # Errors
-    ///
-    /// [`BlobError`]; what was written must be discarded.
-    pub async fn get_blob<W: AsyncWrite + Unpin>(
-        &self,
-        peer: PublicKey,
-        digest: Digest,
-        size_max: u64,
-        writer: &mut W,
-    ) -> Result<u64, BlobError> {
-        blob::get(&self.shared.opener, peer, digest, size_max, writer).await
+    /// Caps what blobs may take of the node's connection, also for transfers that are under way.
+    pub fn limit_bandwidth(&self, limits: BandwidthLimits) {
+        self.shared.bandwidth.limit(limits);
     }
 
-    /// Stores a blob at a peer, which has verified it and made it durable when this returns. The first `size` bytes of
-    /// `reader` are the blob; nothing is read if the peer has it or refuses it.
+    /// How much has travelled in blobs.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.bandwidth.traffic()
+    }
+
+    /// Fetches what `sink` does not hold of a blob, verifying it chunk by chunk, and gives the sink back with the whole
+    /// blob. When this is dropped, the chunk that is being written still is, and the sink is dropped after that.
     ///
     /// # Errors
     ///
     /// [`BlobError`].
-    pub async fn put_blob<R: AsyncRead + Unpin>(
+    pub async fn get_blob<S: BlobSink>(&self, peer: PublicKey, wanted: WantedBlob, sink: S) -> Result<S, BlobError> {
+        blob::get(&self.shared.opener, &self.shared.bandwidth, peer, wanted, sink).await
+    }
+
+    /// Stores a blob at a peer, which has verified it and made it durable when this returns. Only what the peer does not
+    /// hold of it is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`].
+    pub async fn put_blob<S: BlobSource>(
         &self,
         peer: PublicKey,
         digest: Digest,
-        size: u64,
-        reader: &mut R,
+        source: S,
     ) -> Result<PutOutcome, BlobError> {
-        blob::put(&self.shared.opener, peer, digest, size, reader).await
+        blob::put(&self.shared.opener, &self.shared.bandwidth, peer, digest, source).await
     }
 
     /// A queue of Raft frames to one peer. Keep one per peer: the peer reads only the newest stream.

@@ -40,6 +40,7 @@ mod secrets;
 mod seen;
 mod site;
 mod tls;
+mod transfers;
 mod write;
 
 #[cfg(test)]
@@ -70,6 +71,7 @@ pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequ
 pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
 pub use tls::TlsIdentity;
+pub use transfers::{ByteRate, ParseByteRateError, TransferConfig};
 pub use write::{WriteError, write_kits, write_new};
 
 /// Name of a node's configuration file.

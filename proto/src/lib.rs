@@ -3,6 +3,7 @@
 //! Wire types stop here: whatever arrives is checked once, at this border, before anything else sees it.
 
 pub mod api;
+pub mod blobs;
 pub mod endpoint;
 pub mod kit;
 pub mod wire;

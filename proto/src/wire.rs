@@ -23,7 +23,9 @@ pub mod events;
 pub mod frame;
 pub mod transaction;
 
-pub use blob::{BlobGet, BlobHeader, BlobPut, BlobRequest, BlobStored, PutDecision};
+pub use blob::{
+    BlobGet, BlobHeader, BlobPrefix, BlobPut, BlobRequest, BlobStart, BlobStored, CHUNK_BYTES, PutDecision,
+};
 pub use checkpoint::{CheckpointRequest, CheckpointResponse};
 pub use events::{EventFrame, EventsAccepted, EventsRequest};
 pub use frame::FrameError;
@@ -230,12 +232,17 @@ mod tests {
         check(EventsRequest { from: 3 });
         check(EventsAccepted { next: 3 });
         check(EventFrame { index: 3, leaf: vec![] });
-        check(BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, offset: 0 }));
-        check(BlobRequest::Put(BlobPut { digest, size: 5, offset: 0 }));
+        let held = Some(BlobPrefix { size: CHUNK_BYTES as u64, digest });
+        check(BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held }));
+        check(BlobRequest::Get(BlobGet { digest, size_max: 1, held: None }));
+        check(BlobRequest::Put(BlobPut { digest, size: 5 }));
         check(BlobHeader::Found { size: 5 });
         check(BlobHeader::NotFound);
         check(BlobHeader::TooLarge { size: 6 });
-        check(PutDecision::Send { offset: 0 });
+        check(BlobHeader::Differs);
+        check(PutDecision::Send { held });
+        check(PutDecision::Send { held: None });
+        check(BlobStart { offset: u64::MAX });
         check(PutDecision::Have);
         check(Answer::Granted(BlobStored { size: 5 }));
     }

@@ -21,7 +21,8 @@ use cluster::{Cluster, LONG};
 use fedledger_coordinator::{NodeError, ReplicaNode};
 use fedledger_ledger::{Digest, SecretKey, leaf::Leaf, log::read_leaf, replica::Fault, storage::StorageError};
 use fedledger_proto::{
-    endpoint::{BlobError, CallError, Endpoint},
+    blobs::{MemoryBlob, MemorySink},
+    endpoint::{BlobError, CallError, Endpoint, WantedBlob},
     kit::{KitError, ParticipantKit, ReplicaKit},
     wire::{CheckpointRequest, CheckpointResponse, EventsRequest, RefusalCode, SubmitRequest, SubmitResponse},
 };
@@ -113,11 +114,12 @@ async fn a_participant_gets_what_it_may_have_and_no_more() {
     // Not a file that may be another hospital's update.
     let secret = b"another hospital's update";
     let digest = cluster.keep_blob(1, secret);
-    let refused = endpoint.get_blob(replica, digest, 1024, &mut Vec::new()).await.unwrap_err();
+    let wanted = WantedBlob { digest, size_max: 1024 };
+    let refused = endpoint.get_blob(replica, wanted, MemorySink::default()).await.unwrap_err();
     assert!(is_not_permitted(&refused), "{refused}");
     // Nothing is stored that no round waits for.
-    let unwanted = vec![7; 4096];
-    let put = endpoint.put_blob(replica, Digest::of(&unwanted), 4096, &mut unwanted.as_slice()).await;
+    let unwanted = MemoryBlob::new(vec![7; 4096]);
+    let put = endpoint.put_blob(replica, unwanted.digest(), unwanted).await;
     assert!(is_not_permitted(&put.unwrap_err()));
     // Garbage is refused in words, and the connection goes on.
     let garbage = SubmitRequest { envelope: b"garbage".to_vec() };

@@ -33,7 +33,9 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
             required_members: Vec::new(),
             round_duration_ms: 1000,
             attempts: 3,
+            minimum_example_share: None,
         },
+        early_stopping: None,
         requirements: Requirements::default(),
     }
 }

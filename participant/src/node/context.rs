@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
-use fedledger_proto::endpoint::{BlobError, Endpoint};
+use fedledger_proto::{
+    blobs::Fetch,
+    endpoint::{Endpoint, WantedBlob},
+};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -89,26 +93,22 @@ impl Context {
     }
 
     /// The bytes of a file, from the disk or from whichever replica has it; none once the work is cancelled.
-    pub async fn fetch(self: &Arc<Self>, file: FileRef, stop: &CancellationToken) -> Option<Vec<u8>> {
+    pub async fn fetch(&self, file: FileRef, stop: &CancellationToken) -> Option<Vec<u8>> {
         let mut failures = 0;
         loop {
+            self.obtain(file, stop).await?;
             let files = Arc::clone(&self.files);
-            let local = tokio::task::spawn_blocking(move || files.read_blob(&file)).await;
-            if let Ok(Ok(Some(bytes))) = local {
-                return Some(bytes);
-            }
-            for replica in self.available(failures as usize) {
-                let download = self.download(&replica, file);
-                let result = tokio::select! {
-                    () = stop.cancelled() => return None,
-                    result = download => result,
-                };
-                match result {
-                    Ok(bytes) => return Some(self.keep(bytes).await),
-                    Err(error) => {
-                        tracing::debug!(replica = replica.name, file = %file.digest, %error, "fetching failed")
-                    }
+            let read = tokio::task::spawn_blocking(move || match files.read_blob(&file)? {
+                None => files.discard_blob(&file.digest).map(|()| None),
+                bytes => Ok(bytes),
+            });
+            match read.await {
+                Ok(Ok(Some(bytes))) => return Some(bytes),
+                Ok(Ok(None)) => {
+                    tracing::warn!(file = %file.digest, "a file was damaged on this disk: it is fetched anew")
                 }
+                Ok(Err(error)) => tracing::warn!(file = %file.digest, %error, "a file cannot be read"),
+                Err(error) => tracing::error!(%error, "reading a file failed"),
             }
             if !self.wait(failures, stop).await {
                 return None;
@@ -117,22 +117,34 @@ impl Context {
         }
     }
 
-    async fn download(&self, replica: &Replica, file: FileRef) -> Result<Vec<u8>, BlobError> {
-        // Grows with what arrives: the size is what the ledger says, not what a peer can make us allocate.
-        let mut bytes = Vec::new();
-        self.endpoint.get_blob(replica.key, file.digest, file.size, &mut bytes).await?;
-        Ok(bytes)
+    /// Gets a file onto the disk from whichever replica has it, going on where another one stopped, and says where it lies;
+    /// none once the work is cancelled. It was verified when it was received; whoever reads it verifies it again.
+    pub async fn obtain(&self, file: FileRef, stop: &CancellationToken) -> Option<PathBuf> {
+        let wanted = WantedBlob { digest: file.digest, size_max: file.size };
+        let mut fetch = Fetch::new(self.endpoint.clone(), self.files.blobs().clone(), wanted);
+        let mut failures = 0;
+        loop {
+            stop.run_until_cancelled(fetch.until_idle()).await?;
+            if fetch.is_done() || stop.run_until_cancelled(self.search(&mut fetch, failures as usize)).await? {
+                return Some(self.files.blobs().path(&file.digest));
+            }
+            if !self.wait(failures, stop).await {
+                return None;
+            }
+            failures = failures.saturating_add(1);
+        }
     }
 
-    /// Caches fetched bytes on disk. A failure costs another download later, not this one.
-    async fn keep(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let bytes = Arc::new(bytes);
-        let (files, written) = (Arc::clone(&self.files), Arc::clone(&bytes));
-        match tokio::task::spawn_blocking(move || files.write_blob(&written)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "a fetched file cannot be kept"),
-            Err(error) => tracing::error!(%error, "keeping a fetched file failed"),
+    async fn search(&self, fetch: &mut Fetch, turn: usize) -> bool {
+        for replica in self.available(turn) {
+            match fetch.from(replica.key).await {
+                Ok(()) => return true,
+                Err(error) => tracing::debug!(replica = replica.name, %error, "fetching failed"),
+            }
         }
-        Arc::unwrap_or_clone(bytes)
+        if let Err(error) = fetch.reconsider().await {
+            tracing::warn!(%error, "what was received of a file cannot be removed");
+        }
+        false
     }
 }

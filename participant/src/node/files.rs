@@ -14,8 +14,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use fedledger_federation::{VersionId, command::FileRef, tensors::HashingWriter};
+use fedledger_federation::{VersionId, command::FileRef};
 use fedledger_ledger::{Digest, checkpoint::Checkpoint, codec, note::NOTE_SIZE_BYTES_MAX};
+use fedledger_proto::blobs::{BlobStore, Marks};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -52,6 +53,7 @@ const OUTCOME_SIZE_BYTES_MAX: u64 = 4096;
 #[derive(Debug)]
 pub struct NodeFiles {
     directory: PathBuf,
+    blobs: BlobStore,
     /// Held while blobs are written or deleted.
     writing: Mutex<()>,
     /// The operating system releases the lock when this is dropped, or when the process dies.
@@ -118,11 +120,11 @@ impl NodeFiles {
             Err(TryLockError::WouldBlock) => return Err(ParticipantError::InUse(directory.to_owned())),
             Err(TryLockError::Error(source)) => return Err(ParticipantError::Io { path, source }),
         }
-        for folder in [BLOBS_FOLDER, WORK_FOLDER] {
-            let path = directory.join(folder);
-            at(&path, fs::create_dir_all(&path))?;
-        }
-        Ok(Self { directory: directory.to_owned(), writing: Mutex::new(()), _lock: lock })
+        let work = directory.join(WORK_FOLDER);
+        at(&work, fs::create_dir_all(&work))?;
+        let folder = directory.join(BLOBS_FOLDER);
+        let blobs = at(&folder, BlobStore::open(&folder))?;
+        Ok(Self { directory: directory.to_owned(), blobs, writing: Mutex::new(()), _lock: lock })
     }
 
     /// The head that was witnessed last; none before the first.
@@ -172,11 +174,14 @@ impl NodeFiles {
         write_durably(&self.directory.join(REPLICAS_FILE), &codec::encode(known))
     }
 
+    /// Weights and updates by digest.
+    pub const fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
     /// Where a blob lies, or would lie.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        let (folder, rest) = name.split_at(2);
-        self.directory.join(BLOBS_FOLDER).join(folder).join(rest)
+        self.blobs.path(digest)
     }
 
     /// A blob, if it is there and undamaged.
@@ -185,7 +190,7 @@ impl NodeFiles {
     ///
     /// What the system says.
     pub fn read_blob(&self, file: &FileRef) -> io::Result<Option<Vec<u8>>> {
-        let bytes = read_bounded(&self.blob_path(&file.digest), file.size)?;
+        let bytes = read_bounded(&self.blobs.path(&file.digest), file.size)?;
         Ok(bytes.filter(|bytes| Digest::of(bytes) == file.digest))
     }
 
@@ -195,10 +200,9 @@ impl NodeFiles {
     ///
     /// What the system says.
     pub fn has_blob(&self, file: &FileRef) -> io::Result<bool> {
-        let Some(blob) = unless_absent(File::open(self.blob_path(&file.digest)))? else { return Ok(false) };
-        let mut hasher = HashingWriter::new(io::sink());
-        io::copy(&mut blob.take(file.size.saturating_add(1)), &mut hasher)?;
-        Ok(hasher.finish()?.digest == file.digest)
+        let Some(blob) = self.blobs.open_file(&file.digest)? else { return Ok(false) };
+        let (_, digest, _) = Marks::of(blob.take(file.size.saturating_add(1)))?;
+        Ok(digest == file.digest)
     }
 
     /// Deletes a blob that is damaged.
@@ -208,7 +212,7 @@ impl NodeFiles {
     /// What the system says.
     pub fn discard_blob(&self, digest: &Digest) -> io::Result<()> {
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        unless_absent(fs::remove_file(self.blob_path(digest))).map(drop)
+        unless_absent(self.blobs.discard(digest)).map(drop)
     }
 
     /// Makes a blob durable.
@@ -266,13 +270,8 @@ impl NodeFiles {
                 .map(|saved| saved.update.digest)
         });
         let digests = kept.updates.iter().chain(&kept.weights).copied().chain(outcomes);
-        let blobs: BTreeSet<PathBuf> = digests.map(|digest| self.blob_path(&digest)).collect();
-        for folder in entries(&self.directory.join(BLOBS_FOLDER))?.filter(|path| path.is_dir()) {
-            for path in entries(&folder)?.filter(|path| !blobs.contains(path)) {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
+        let blobs: BTreeSet<Digest> = digests.collect();
+        self.blobs.keep_only(|digest| blobs.contains(digest))
     }
 
     fn work_path(&self, plan: &Digest, round: u64) -> PathBuf {

@@ -159,9 +159,9 @@ fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -
 }
 
 async fn put(context: &Context, peer: &fedledger_ledger::PublicKey, file: FileRef) -> Result<(), BlobError> {
-    let path = context.files.blob_path(&file.digest);
-    let mut reader = tokio::fs::File::open(path).await.map_err(BlobError::Local)?;
-    context.endpoint.put_blob(*peer, file.digest, file.size, &mut reader).await.map(drop)
+    let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
+    let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;
+    context.endpoint.put_blob(*peer, file.digest, source).await.map(drop)
 }
 
 fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a> {

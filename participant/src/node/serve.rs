@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fedledger_proto::{
     endpoint::{BlobError, BlobGetResponder, InboundRequest, RequestKind},
-    wire::{FrameError, Refusal, RefusalCode},
+    wire::{Refusal, RefusalCode},
 };
 
 use super::context::Context;
@@ -31,15 +31,12 @@ pub async fn answer(context: Arc<Context>, request: InboundRequest) {
 
 async fn send_update(context: &Context, responder: BlobGetResponder) -> Result<(), BlobError> {
     let digest = responder.digest();
-    let opened = match context.serves(&digest) {
-        true => tokio::fs::File::open(context.files.blob_path(&digest)).await.ok(),
+    let source = match context.serves(&digest) {
+        true => context.files.blobs().source(&digest).await.map_err(BlobError::Local)?,
         false => None,
     };
-    let Some(mut file) = opened else { return not_found(responder).await.map_err(BlobError::from) };
-    let size = file.metadata().await.map_err(BlobError::Local)?.len();
-    responder.send(size, &mut file).await
-}
-
-async fn not_found(responder: BlobGetResponder) -> Result<(), FrameError> {
-    responder.not_found().await
+    match source {
+        Some(source) => responder.send(source).await,
+        None => Ok(responder.not_found().await?),
+    }
 }

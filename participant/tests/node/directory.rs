@@ -84,9 +84,11 @@ fn a_damaged_blob_counts_as_absent() {
     let files = NodeFiles::open(directory.path()).unwrap();
     let file = files.write_blob(b"weights").unwrap();
     assert_eq!(files.read_blob(&file).unwrap().as_deref(), Some(&b"weights"[..]));
+    assert!(files.has_blob(&file).unwrap());
     for damage in [&b"weightz"[..], b"", b"weights and more"] {
         fs::write(files.blob_path(&file.digest), damage).unwrap();
         assert_eq!(files.read_blob(&file).unwrap(), None);
+        assert!(!files.has_blob(&file).unwrap());
     }
     let unknown = FileRef { digest: Digest::of(b"unknown"), size: 3 };
     assert_eq!(files.read_blob(&unknown).unwrap(), None);

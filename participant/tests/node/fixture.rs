@@ -107,7 +107,11 @@ pub fn plan() -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
-        aggregation: Aggregation { rule: Rule::FedAvg { server_learning_rate: decimal("1") }, example_scale: 1024, update_dtype: UpdateDtype::F32 },
+        aggregation: Aggregation {
+            rule: Rule::FedAvg { server_learning_rate: decimal("1") },
+            example_scale: 1024,
+            update_dtype: UpdateDtype::F32,
+        },
         seed: 7,
         rounds: 3,
         participation: Participation {

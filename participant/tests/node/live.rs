@@ -4,12 +4,13 @@ use std::path::Path;
 
 use fedledger_federation::{
     Federation,
+    architecture::Architecture,
     command::RoundKey,
     records::{Participation, PlanRecord},
 };
 use fedledger_ledger::{Digest, SecretKey, log::Log};
 use fedledger_participant::node::{HistoryError, NodeEvent, NodeFiles, NodeOptions, ParticipantError, ParticipantNode};
-use fedledger_proto::endpoint::Transports;
+use fedledger_proto::{endpoint::Transports, wire::CHUNK_BYTES};
 use tempfile::TempDir;
 
 use crate::{
@@ -153,6 +154,26 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
         assert!(!checkpoint.exists(), "a local checkpoint is of no use after the training");
     }
     assert_eq!(updates[0], updates[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weights_that_are_cut_off_are_fetched_on_and_not_anew() {
+    let mut plan = lone_plan();
+    plan.architecture = Architecture::MultilayerPerceptron { features: 2, hidden: vec![512, 512] };
+    plan.training.steps = 1;
+    let mut ledger = Ledger::new();
+    let id = ledger.start_plan(plan, &["alpha"]);
+    let key = ledger.open_round(id);
+    let weights = ledger.blobs.values().map(Vec::len).max().unwrap() as u64;
+    assert!(weights > 3 * CHUNK_BYTES as u64);
+    let replica = Replica::start("alpha", ledger);
+    replica.cut(1);
+    let directory = directory(&[("alpha", &replica)]);
+    let node = start(directory.path()).await;
+    replica.until(|state| contribution_of(state, &key).is_some()).await;
+    // The first chunk came before the cut, and only once.
+    assert_eq!(replica.read_bytes(), weights);
+    node.shutdown().await.unwrap();
 }
 
 /// The members replace the transport key of the only replica that the node reaches.

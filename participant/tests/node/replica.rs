@@ -2,14 +2,22 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use fedledger_federation::{Federation, VersionId, command::RoundKey};
 use fedledger_ledger::{Digest, SecretKey};
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports, WebSocketConfig},
+    blobs::{BlobSource, Marks, MemoryBlob, MemorySink},
+    endpoint::{
+        Endpoint, EndpointConfig, EventsResponder, InboundRequest, Incoming, RequestKind, Transports, WantedBlob,
+        WebSocketConfig,
+    },
     wire::{CheckpointRequest, CheckpointResponse, EventFrame, SubmitResponse},
 };
 use tokio::sync::watch;
@@ -21,6 +29,35 @@ struct Shared {
     name: &'static str,
     ledger: Mutex<Ledger>,
     size: watch::Sender<u64>,
+    /// How often the next files are cut off after their first chunk.
+    cuts: AtomicUsize,
+    /// Bytes of files that were read to be sent.
+    read: Arc<AtomicU64>,
+}
+
+/// A file that may be cut off.
+struct Cut {
+    blob: MemoryBlob,
+    is_cut: bool,
+    read: Arc<AtomicU64>,
+}
+
+impl BlobSource for Cut {
+    fn size(&self) -> u64 {
+        self.blob.size()
+    }
+
+    fn marks(&self) -> &Marks {
+        self.blob.marks()
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.is_cut && offset > 0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        self.read.fetch_add(buffer.len() as u64, Ordering::SeqCst);
+        self.blob.read_at(offset, buffer)
+    }
 }
 
 /// A running replica.
@@ -50,7 +87,8 @@ impl Replica {
         })
         .unwrap();
         let size = watch::Sender::new(ledger.log.size());
-        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size });
+        let (cuts, read) = Default::default();
+        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size, cuts, read });
         tokio::spawn(serve(Arc::clone(&shared), incoming));
         let address = endpoint.listen_addresses()[0];
         Self { shared, endpoint, address }
@@ -76,9 +114,19 @@ impl Replica {
     /// Fetches a file from a participant.
     pub async fn fetch(&self, participant: &str, digest: Digest) -> Option<Vec<u8>> {
         let peer = key(participant, Purpose::ParticipantTransport).public();
-        let mut bytes = Vec::new();
-        self.endpoint.get_blob(peer, digest, 1 << 20, &mut bytes).await.ok()?;
-        Some(bytes)
+        let wanted = WantedBlob { digest, size_max: 1 << 20 };
+        let fetched = self.endpoint.get_blob(peer, wanted, MemorySink::default()).await.ok()?;
+        Some(fetched.into_bytes())
+    }
+
+    /// Cuts the next files off after their first chunk, as a lost connection does.
+    pub fn cut(&self, times: usize) {
+        self.shared.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// Bytes of files that were read to be sent.
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.read.load(Ordering::SeqCst)
     }
 
     /// Waits until a participant is connected.
@@ -142,14 +190,19 @@ async fn answer(shared: Arc<Shared>, kind: RequestKind) {
         RequestKind::BlobGet(responder) => {
             let found = shared.ledger.lock().unwrap().blobs.get(&responder.digest()).cloned();
             match found {
-                Some(bytes) => responder.send(bytes.len() as u64, &mut &bytes[..]).await.unwrap(),
+                Some(bytes) => {
+                    let fewer = |cuts: usize| cuts.checked_sub(1);
+                    let is_cut = shared.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok();
+                    let cut = Cut { blob: MemoryBlob::new(bytes), is_cut, read: Arc::clone(&shared.read) };
+                    assert_eq!(responder.send(cut).await.is_err(), is_cut);
+                }
                 None => responder.not_found().await.unwrap(),
             }
         }
         RequestKind::BlobPut(responder) => {
-            let (digest, mut bytes) = (responder.digest(), Vec::new());
-            let receipt = responder.receive(&mut bytes).await.unwrap();
-            shared.change(|ledger| ledger.blobs.insert(digest, bytes));
+            let digest = responder.digest();
+            let (receipt, sink) = responder.receive(MemorySink::default()).await.unwrap();
+            shared.change(|ledger| ledger.blobs.insert(digest, sink.into_bytes()));
             receipt.stored().await.unwrap();
         }
     }

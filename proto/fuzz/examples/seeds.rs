@@ -10,8 +10,9 @@ use fedledger_proto::kit::{
     ROTATION_REQUEST_SCHEMA, RequestedNode, RotatedKey, RotationRequest, ScryptCost, encrypt_key, provision,
 };
 use fedledger_proto::wire::{
-    Answer, BlobGet, BlobHeader, BlobPut, BlobRequest, BlobStored, CheckpointRequest, CheckpointResponse, EventFrame,
-    EventsAccepted, EventsRequest, PutDecision, Refusal, RefusalCode, SubmitRequest, SubmitResponse,
+    Answer, BlobGet, BlobHeader, BlobPrefix, BlobPut, BlobRequest, BlobStart, BlobStored, CHUNK_BYTES,
+    CheckpointRequest, CheckpointResponse, EventFrame, EventsAccepted, EventsRequest, PutDecision, Refusal,
+    RefusalCode, SubmitRequest, SubmitResponse,
 };
 use fedledger_proto_fuzz::key_file;
 use prost::Message as _;
@@ -36,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let note = Some("log\n1\nAAAA\n".to_owned());
     let outcome = SubmitResponse::Outcome { index: 7, leaf: vec![4; 3] };
     let refused = SubmitResponse::Refused { code: "expired".into(), message: "too late".into() };
+    let held = Some(BlobPrefix { size: CHUNK_BYTES as u64, digest });
     let busy = Answer::<SubmitResponse>::Busy;
     let messages = [
         ("submit", codec::encode(&SubmitRequest { envelope: vec![1, 2, 3] })),
@@ -57,11 +59,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("follow", codec::encode(&EventsRequest { from: 3 })),
         ("accepted", codec::encode(&Answer::Granted(EventsAccepted { next: 3 }))),
         ("event", codec::encode(&EventFrame { index: 3, leaf: vec![5; 9] })),
-        ("get", codec::encode(&BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, offset: 0 }))),
-        ("put", codec::encode(&BlobRequest::Put(BlobPut { digest, size: 5, offset: 0 }))),
+        ("get", codec::encode(&BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held }))),
+        ("put", codec::encode(&BlobRequest::Put(BlobPut { digest, size: 5 }))),
+        ("start", codec::encode(&BlobStart { offset: 262_144 })),
         ("found", codec::encode(&Answer::Granted(BlobHeader::Found { size: 5 }))),
         ("too-large", codec::encode(&Answer::Granted(BlobHeader::TooLarge { size: 6 }))),
-        ("send", codec::encode(&Answer::Granted(PutDecision::Send { offset: 0 }))),
+        ("send", codec::encode(&Answer::Granted(PutDecision::Send { held }))),
         ("stored", codec::encode(&Answer::Granted(BlobStored { size: 5 }))),
     ];
     for (name, bytes) in &messages {

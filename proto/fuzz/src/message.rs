@@ -2,8 +2,8 @@
 
 use fedledger_ledger::codec;
 use fedledger_proto::wire::{
-    Answer, BlobHeader, BlobRequest, BlobStored, CheckpointRequest, CheckpointResponse, EventFrame, EventsAccepted,
-    EventsRequest, Protocol, PutDecision, SubmitRequest, SubmitResponse,
+    Answer, BlobHeader, BlobRequest, BlobStart, BlobStored, CheckpointRequest, CheckpointResponse, EventFrame,
+    EventsAccepted, EventsRequest, Protocol, PutDecision, SubmitRequest, SubmitResponse,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,6 +13,7 @@ pub fn run(data: &[u8]) {
     request::<CheckpointRequest>(data, Protocol::Checkpoint);
     request::<EventsRequest>(data, Protocol::Events);
     request::<BlobRequest>(data, Protocol::Blob);
+    request::<BlobStart>(data, Protocol::Blob);
     answer::<Answer<SubmitResponse>>(data, Protocol::Transaction);
     answer::<Answer<CheckpointResponse>>(data, Protocol::Checkpoint);
     answer::<Answer<EventsAccepted>>(data, Protocol::Events);

@@ -323,9 +323,8 @@ mod tests {
     fn quic_comes_before_tcp_on_the_same_port() {
         let address: NodeAddress = "[::1]:7000".parse().unwrap();
         let found: [SocketAddr; 1] = ["[::1]:7000".parse().unwrap()];
-        let text = |transports| {
-            address.multiaddrs(&found, transports).iter().map(Multiaddr::to_string).collect::<Vec<_>>()
-        };
+        let text =
+            |transports| address.multiaddrs(&found, transports).iter().map(Multiaddr::to_string).collect::<Vec<_>>();
         assert_eq!(text(Transports::QuicAndTcp), ["/ip6/::1/udp/7000/quic-v1", "/ip6/::1/tcp/7000"]);
         assert_eq!(text(Transports::QuicOnly), ["/ip6/::1/udp/7000/quic-v1"]);
         assert_eq!(text(Transports::TcpOnly), ["/ip6/::1/tcp/7000"]);

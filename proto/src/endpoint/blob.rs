@@ -3,30 +3,33 @@
 //! Bodies travel in one direction per stream, and the receiving side never waits for its own writing to the peer, so no
 //! number of transfers in both directions can block each other.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use fedledger_ledger::{Digest, PublicKey};
 use futures::{AsyncReadExt as _, future::Either};
 use libp2p::Stream;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{
     CallError,
+    bandwidth::Bandwidth,
     call::{ask, read_answer},
     inbound::{RequestKind, Served},
     open::Opener,
 };
-use crate::wire::{
-    BlobGet, BlobHeader, BlobPut, BlobRequest, BlobStored, FrameError, Protocol, PutDecision, Refusal, RefusalCode,
+use crate::{
+    blobs::{BlobSink, BlobSource},
+    wire::{
+        BlobGet, BlobHeader, BlobPut, BlobRequest, BlobStart, BlobStored, CHUNK_BYTES, FrameError, Protocol,
+        PutDecision, Refusal, RefusalCode, frame,
+    },
 };
 
 mod responder;
 mod transfer;
 
 pub use responder::{BlobGetResponder, BlobPutResponder, BlobReceipt};
+use transfer::Transfer;
 
 /// How long the peer may take to say whether it has or wants a blob.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,7 +40,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long to wait for the reason after the peer stopped reading a body.
 const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A transfer that failed. What the local writer received must be discarded.
+/// A transfer that failed. What the local sink holds then has been verified chunk by chunk, and another transfer may go on
+/// from there.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The peer does not have the blob.
@@ -53,7 +57,22 @@ pub enum BlobError {
         /// Largest size allowed, in bytes.
         limit: u64,
     },
-    /// The bytes are not those of the blob.
+    /// The peer has the blob, but it does not begin with what is held of it here: one of the two is damaged, or was made up
+    /// by whoever sent it.
+    #[error("blob {0} does not begin at the peer with what is held of it here")]
+    Differs(Digest),
+    /// A chunk is not what the peer itself has recorded of it. The chunks before it stay.
+    #[error("received a chunk at offset {offset} with mark {found}, announced as {expected}")]
+    WrongChunk {
+        /// Where it begins.
+        offset: u64,
+        /// The mark that was announced.
+        expected: Digest,
+        /// The mark of what came.
+        found: Digest,
+    },
+    /// The bytes are not those of the blob, although every chunk was what had been announced. Nothing that only this peer
+    /// has sent is kept.
     #[error("received bytes with digest {found}, expected {expected}")]
     WrongContent {
         /// The digest that was asked for or announced.
@@ -69,6 +88,17 @@ pub enum BlobError {
         /// Bytes that were announced.
         size: u64,
     },
+    /// The peer went on so slowly that it was given up.
+    #[error("the transfer was given up after {done} of {size} bytes: it is too slow")]
+    TooSlow {
+        /// Bytes that are behind it.
+        done: u64,
+        /// Size of the whole blob, in bytes.
+        size: u64,
+    },
+    /// The peer began to send elsewhere than where it was asked to.
+    #[error("the peer began to send at offset {0}, where it was not asked to")]
+    WrongStart(u64),
     /// The local file ended before the size that was announced for it.
     #[error("the local blob ended after {read} of {size} bytes")]
     SourceTooShort {
@@ -91,6 +121,22 @@ impl From<FrameError> for BlobError {
     }
 }
 
+impl BlobError {
+    /// Whether the peer's copy is damaged or made up, so that another peer is to be asked.
+    pub const fn blames_peer(&self) -> bool {
+        matches!(self, Self::WrongChunk { .. } | Self::WrongContent { .. } | Self::TooLarge { .. })
+    }
+}
+
+/// A blob that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedBlob {
+    /// The SHA-256 digest of the whole blob.
+    pub digest: Digest,
+    /// Largest size that is taken, in bytes.
+    pub size_max: u64,
+}
+
 /// How a blob came to be at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -101,20 +147,25 @@ pub enum PutOutcome {
 }
 
 /// See [`Endpoint::get_blob`](super::Endpoint::get_blob).
-pub(super) async fn get<W: AsyncWrite + Unpin>(
+pub(super) async fn get<S: BlobSink>(
     opener: &Opener,
+    bandwidth: &Bandwidth,
     peer: PublicKey,
-    digest: Digest,
-    size_max: u64,
-    writer: &mut W,
-) -> Result<u64, BlobError> {
+    wanted: WantedBlob,
+    mut sink: S,
+) -> Result<S, BlobError> {
+    let WantedBlob { digest, size_max } = wanted;
     let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
-    let request = BlobRequest::Get(BlobGet { digest, size_max, offset: 0 });
+    let held = sink.progress().prefix();
+    let request = BlobRequest::Get(BlobGet { digest, size_max, held });
     match decision(&mut stream, &request).await? {
         BlobHeader::NotFound => Err(BlobError::NotFound(digest)),
+        BlobHeader::Differs => Err(BlobError::Differs(digest)),
         BlobHeader::Found { size } if size <= size_max => {
-            transfer::receive(&mut stream, writer, size, digest).await?;
-            Ok(size)
+            if held.is_some_and(|held| held.size > size) {
+                return Err(CallError::Protocol("found a file smaller than its beginning").into());
+            }
+            transfer::receive(Transfer { bandwidth, digest, size }, &mut stream, sink).await
         }
         BlobHeader::Found { size } | BlobHeader::TooLarge { size } => {
             Err(BlobError::TooLarge { digest, size, limit: size_max })
@@ -123,20 +174,22 @@ pub(super) async fn get<W: AsyncWrite + Unpin>(
 }
 
 /// See [`Endpoint::put_blob`](super::Endpoint::put_blob).
-pub(super) async fn put<R: AsyncRead + Unpin>(
+pub(super) async fn put<S: BlobSource>(
     opener: &Opener,
+    bandwidth: &Bandwidth,
     peer: PublicKey,
     digest: Digest,
-    size: u64,
-    reader: &mut R,
+    source: S,
 ) -> Result<PutOutcome, BlobError> {
+    let size = source.size();
     let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
-    let request = BlobRequest::Put(BlobPut { digest, size, offset: 0 });
-    match decision(&mut stream, &request).await? {
+    match decision(&mut stream, &BlobRequest::Put(BlobPut { digest, size })).await? {
         PutDecision::Have => Ok(PutOutcome::AlreadyThere),
-        PutDecision::Send { offset: 0 } => send_body(stream, reader, size).await.map(|()| PutOutcome::Stored),
-        PutDecision::Send { .. } => {
-            Err(CallError::Protocol("asked for a part of a blob that was offered whole").into())
+        PutDecision::Send { held } => {
+            // What the peer holds may be the beginning of something else; then it gets everything.
+            let offset = held.filter(|held| source.marks().begin_with(held)).map_or(0, |held| held.size);
+            let body = Body { transfer: Transfer { bandwidth, digest, size }, source, offset };
+            send_body(stream, body).await.map(|()| PutOutcome::Stored)
         }
     }
 }
@@ -148,10 +201,23 @@ where
     timeout(DECISION_TIMEOUT, ask(stream, Protocol::Blob, request)).await.map_err(|_| CallError::TimedOut)?
 }
 
+/// What is sent of a blob.
+struct Body<'a, S> {
+    transfer: Transfer<'a>,
+    source: S,
+    offset: u64,
+}
+
 /// Sends the body while listening for the peer's verdict, which may come early if it is a refusal.
-async fn send_body<R: AsyncRead + Unpin>(stream: Stream, reader: &mut R, size: u64) -> Result<(), BlobError> {
-    let (mut answers, mut body) = stream.split();
-    let sending = pin!(transfer::send(reader, &mut body, size));
+async fn send_body<S: BlobSource>(stream: Stream, body: Body<'_, S>) -> Result<(), BlobError> {
+    let Body { transfer, source, offset } = body;
+    let size = transfer.size;
+    let (mut answers, mut writer) = stream.split();
+    let sending = pin!(async {
+        let limit = Protocol::Blob.request_size_bytes_max();
+        frame::write_message(&mut writer, &BlobStart { offset }, limit).await?;
+        transfer::send(transfer, &mut writer, source, offset).await
+    });
     let verdict = pin!(read_answer::<BlobStored, _>(&mut answers, Protocol::Blob));
     let stored = match futures::future::select(sending, verdict).await {
         Either::Left((Ok(()), verdict)) => timeout(STORE_TIMEOUT, verdict).await.map_err(|_| CallError::TimedOut)??,
@@ -171,16 +237,17 @@ async fn send_body<R: AsyncRead + Unpin>(stream: Stream, reader: &mut R, size: u
     if stored.size == size { Ok(()) } else { Err(CallError::Protocol("stored another size than was sent").into()) }
 }
 
-/// Why this version does not serve a request, if it does not.
+/// Why a request is not served, whoever asks.
 pub(super) fn refusal_of(request: &BlobRequest) -> Option<Refusal> {
-    let (BlobRequest::Get(BlobGet { offset, .. }) | BlobRequest::Put(BlobPut { offset, .. })) = request;
-    (*offset != 0).then(|| Refusal::new(RefusalCode::NotSupported, "transfers start at offset 0"))
+    let BlobRequest::Get(BlobGet { held: Some(held), .. }) = request else { return None };
+    let is_whole = held.size > 0 && held.size.is_multiple_of(CHUNK_BYTES as u64);
+    (!is_whole).then(|| Refusal::new(RefusalCode::Malformed, "what is held of a blob ends within a chunk"))
 }
 
 /// What a peer asks for, with the means to serve it.
-pub(super) const fn request_kind(request: BlobRequest, served: Served) -> RequestKind {
+pub(super) fn request_kind(request: BlobRequest, served: Served, bandwidth: Arc<Bandwidth>) -> RequestKind {
     match request {
-        BlobRequest::Get(get) => RequestKind::BlobGet(BlobGetResponder::new(served, get)),
-        BlobRequest::Put(put) => RequestKind::BlobPut(BlobPutResponder::new(served, put)),
+        BlobRequest::Get(get) => RequestKind::BlobGet(BlobGetResponder::new(served, bandwidth, get)),
+        BlobRequest::Put(put) => RequestKind::BlobPut(BlobPutResponder::new(served, bandwidth, put)),
     }
 }

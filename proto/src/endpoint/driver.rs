@@ -239,8 +239,7 @@ impl Driver {
     /// there long before this one, as a node does that is started again. Streams would stay on them until they are found dead.
     fn close_forgotten(&mut self, id: ConnectionId) {
         let Some(new) = self.connections.get(&id) else { return };
-        let is_forgotten =
-            |old: &Connection| old.peer == new.peer && old.established + DIALS_OVERLAP < new.established;
+        let is_forgotten = |old: &Connection| old.peer == new.peer && old.established + DIALS_OVERLAP < new.established;
         let forgotten: Vec<_> =
             self.connections.iter().filter(|(_, old)| is_forgotten(old)).map(|(id, _)| *id).collect();
         for old in forgotten {

@@ -133,7 +133,9 @@ impl Prober {
         let mut stack = transport::stack(&identity::keypair(&self.key)?, &self.websocket)?;
         let options = DialOpts { role: Side::Dialer, port_use: PortUse::New };
         let dial = stack.dial(address, options).map_err(|error| match error {
-            TransportError::MultiaddrNotSupported(_) => ProbeError::Handshake("the address cannot be dialed".to_owned()),
+            TransportError::MultiaddrNotSupported(_) => {
+                ProbeError::Handshake("the address cannot be dialed".to_owned())
+            }
             TransportError::Other(error) => ProbeError::Handshake(error.to_string()),
         })?;
         let (peer, _connection) = dial.await.map_err(|error| match error.kind() {

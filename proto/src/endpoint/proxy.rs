@@ -76,7 +76,9 @@ impl Proxy {
         let answer = read_head(&mut stream).await?;
         match status(&answer) {
             Some(200..=299) => Ok(stream),
-            Some(status) => Err(io::Error::other(format!("the proxy {self} answers {status} to CONNECT {host}:{port}"))),
+            Some(status) => {
+                Err(io::Error::other(format!("the proxy {self} answers {status} to CONNECT {host}:{port}")))
+            }
             None => Err(io::Error::other(format!("the proxy {self} does not speak HTTP"))),
         }
     }
@@ -171,7 +173,8 @@ mod tests {
             assert_eq!(proxy.to_string(), shown);
             assert!(!format!("{proxy:?}").contains("cret"));
         }
-        for text in ["", "https://proxy:1", "socks5://proxy:1", "http://", "http://a%0d%0a:b@proxy:1", "http://%4@p:1"] {
+        for text in ["", "https://proxy:1", "socks5://proxy:1", "http://", "http://a%0d%0a:b@proxy:1", "http://%4@p:1"]
+        {
             assert_eq!(text.parse::<Proxy>(), Err(ParseProxyError), "{text}");
         }
     }

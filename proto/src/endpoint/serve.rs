@@ -1,6 +1,6 @@
 //! Serving one stream that a peer opened: reading its request and handing it to the shell.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fedledger_ledger::PublicKey;
 use libp2p::Stream;
@@ -12,6 +12,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    bandwidth::Bandwidth,
     blob,
     inbound::{self, EventsResponder, InboundRequest, PeerFrame, RequestKind, Responder, Served, refusal_of},
     limits::Permit,
@@ -28,6 +29,8 @@ pub(super) struct Inbox {
     pub requests: mpsc::Sender<InboundRequest>,
     pub raft: mpsc::Sender<PeerFrame>,
     pub heads: mpsc::Sender<PeerFrame>,
+    /// Shared by all transfers of blobs.
+    pub bandwidth: Arc<Bandwidth>,
 }
 
 /// Serves a stream to its end, or until its request is in the shell's hands.
@@ -48,7 +51,10 @@ pub(super) async fn serve(inbox: Inbox, peer: PublicKey, protocol: Protocol, str
             let kind = |request, served| RequestKind::Events(request, EventsResponder(served));
             take(&inbox, peer, served, |_| None, kind).await
         }
-        Protocol::Blob => take(&inbox, peer, served, blob::refusal_of, blob::request_kind).await,
+        Protocol::Blob => {
+            let kind = |request, served| blob::request_kind(request, served, Arc::clone(&inbox.bandwidth));
+            take(&inbox, peer, served, blob::refusal_of, kind).await
+        }
     };
     if let Err(error) = result {
         debug!(%peer, %protocol, %error, "a stream failed");

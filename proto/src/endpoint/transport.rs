@@ -19,12 +19,12 @@ use libp2p::{
     swarm::{self, NetworkBehaviour},
 };
 
+use self::race::Race;
 pub(super) use self::{
     listen::{listen, listen_websocket, released},
     race::Memory,
     stack::stack,
 };
-use self::race::Race;
 use super::{EndpointConfig, EndpointError, identity, streams};
 
 /// Connections of one peer. More than one happens when both sides dial at once, or when an old one is not yet known to

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::addresses;
+use super::{TransferConfig, addresses};
 use crate::endpoint::{NodeAddress, WebSocketListen};
 
 /// The configuration of a node, by what the genesis file says that it is.
@@ -36,6 +36,9 @@ pub struct ReplicaConfig {
     /// Timing and switches.
     #[serde(default)]
     pub settings: ReplicaSettings,
+    /// What files may take of its connection.
+    #[serde(default, skip_serializing_if = "TransferConfig::is_unlimited")]
+    pub transfers: TransferConfig,
     /// Every replica with the addresses at which this node reaches it; this node itself may be among them.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
@@ -52,6 +55,9 @@ pub struct ParticipantConfig {
     /// Timing.
     #[serde(default)]
     pub settings: ParticipantSettings,
+    /// What files may take of its connection.
+    #[serde(default, skip_serializing_if = "TransferConfig::is_unlimited")]
+    pub transfers: TransferConfig,
     /// Every replica with the addresses at which this node reaches it. A participant dials out only.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,

@@ -20,6 +20,7 @@ use super::{
     places::Place,
     record::RECORD_FILE,
     tls::{API_CERTIFICATE, AUTHORITY_CERTIFICATE},
+    transfers::TransferConfig,
 };
 
 /// Where a participant's records lie by default, in its directory.
@@ -53,6 +54,7 @@ impl MemberFiles<'_> {
             api: place.api,
             http: Some(place.http),
             settings: place.settings.clone(),
+            transfers: TransferConfig::default(),
             peers: self.peers.iter().filter(|peer| peer.name != name).cloned().collect(),
             name: name.clone(),
         };
@@ -71,6 +73,7 @@ impl MemberFiles<'_> {
             name: node_name(self.member, PARTICIPANT_FOLDER),
             data: data(&described),
             settings: ParticipantSettings::default(),
+            transfers: TransferConfig::default(),
             peers: self.peers.to_vec(),
         };
         let folder = Path::new(PARTICIPANT_FOLDER);

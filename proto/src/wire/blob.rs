@@ -1,14 +1,22 @@
-//! `/fedledger/blob/1`: files named by their SHA-256 digest.
+//! `/fedledger/blob/1`: files named by their SHA-256 digest, resumable at every chunk.
 //!
-//! - **get**: [`BlobGet`]; [`Answer`](super::Answer) of [`BlobHeader`]; if found, exactly `size - offset` raw bytes.
+//! - **get**: [`BlobGet`]; [`Answer`](super::Answer) of [`BlobHeader`]; if found, the chunks that follow what the asker
+//!   holds.
 //! - **put**: [`BlobPut`]; [`Answer`](super::Answer) of [`PutDecision`], so that a body that is not wanted is never
-//!   sent; the raw bytes from the offset on; [`Answer`](super::Answer) of [`BlobStored`] once they are verified and
-//!   stored.
+//!   sent; [`BlobStart`]; the chunks from there on; [`Answer`](super::Answer) of [`BlobStored`] once they are verified
+//!   and stored.
 //!
-//! The offsets leave room for resuming a transfer. This version sends 0 and refuses anything else.
+//! A body is a run of chunks of [`CHUNK_BYTES`], the last of which may be shorter. Each is preceded by its **mark**: the
+//! SHA-256 of the whole blob up to and including this chunk, as the sender recorded it when it took the blob in. So the
+//! receiver keeps one running hash, finds damage within a chunk of where it is, and both sides can compare what they hold
+//! of a blob by one digest before anything is sent. The last mark is the blob's own digest: it decides in the end.
 
 use fedledger_ledger::Digest;
 use serde::{Deserialize, Serialize};
+
+/// Bytes of a chunk. It is verified before it is kept, so it is what a transfer holds in memory, and what an interruption
+/// costs at most.
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What the opener of a stream wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +27,15 @@ pub enum BlobRequest {
     Put(BlobPut),
 }
 
+/// The first bytes of a blob, as somebody holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobPrefix {
+    /// How many bytes: a multiple of [`CHUNK_BYTES`], and not 0.
+    pub size: u64,
+    /// Their SHA-256 digest.
+    pub digest: Digest,
+}
+
 /// Asks for a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobGet {
@@ -26,14 +43,14 @@ pub struct BlobGet {
     pub digest: Digest,
     /// Largest size that is of use to the asker, in bytes.
     pub size_max: u64,
-    /// How many of its first bytes are not needed.
-    pub offset: u64,
+    /// What the asker holds already, if anything.
+    pub held: Option<BlobPrefix>,
 }
 
 /// The answer to a [`BlobGet`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobHeader {
-    /// The blob follows.
+    /// The rest of the blob follows.
     Found {
         /// Size of the whole blob, in bytes.
         size: u64,
@@ -45,6 +62,8 @@ pub enum BlobHeader {
         /// Size of the whole blob, in bytes.
         size: u64,
     },
+    /// The blob is here, but it does not begin with what the asker holds. Nothing follows.
+    Differs,
 }
 
 /// Announces a blob.
@@ -54,8 +73,6 @@ pub struct BlobPut {
     pub digest: Digest,
     /// Size of the whole blob, in bytes.
     pub size: u64,
-    /// How many of its first bytes the sender would leave out.
-    pub offset: u64,
 }
 
 /// The answer to a [`BlobPut`], before the body is sent.
@@ -63,11 +80,18 @@ pub struct BlobPut {
 pub enum PutDecision {
     /// Send the body.
     Send {
-        /// Number of bytes to leave out at the start.
-        offset: u64,
+        /// What of it is here already, from an earlier transfer.
+        held: Option<BlobPrefix>,
     },
     /// The blob is here already; the transfer is complete.
     Have,
+}
+
+/// Stands before the body of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobStart {
+    /// Where the body begins: at the end of what the receiver holds, or at 0 if the blob does not begin with that.
+    pub offset: u64,
 }
 
 /// The body arrived, its digest is right, and it will survive a crash.

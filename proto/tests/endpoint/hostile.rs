@@ -4,7 +4,8 @@ use fedledger_ledger::{Digest, codec};
 use fedledger_proto::{
     endpoint::RequestKind,
     wire::{
-        Answer, BlobGet, BlobHeader, BlobRequest, EventsAccepted, Protocol, RefusalCode, SubmitRequest, SubmitResponse,
+        Answer, BlobGet, BlobHeader, BlobPrefix, BlobRequest, CHUNK_BYTES, EventsAccepted, Protocol, RefusalCode,
+        SubmitRequest, SubmitResponse,
         frame::{read_message, write_message},
     },
 };
@@ -62,9 +63,12 @@ async fn malformed_and_oversized_frames_are_refused_and_the_connection_goes_on()
             let huge = answer_to(&mut raw, protocol, &u32::MAX.to_be_bytes()).await;
             assert_eq!(refused_with(huge), RefusalCode::TooLarge, "{protocol}");
         }
-        let resumed = codec::encode(&BlobRequest::Get(BlobGet { digest: Digest::of(b""), size_max: 1, offset: 1 }));
-        let resumed = answer_to(&mut raw, Protocol::Blob, &framed(&resumed)).await;
-        assert_eq!(refused_with(resumed), RefusalCode::NotSupported);
+        for size in [0, 1, CHUNK_BYTES as u64 + 1] {
+            let held = Some(BlobPrefix { size, digest: Digest::of(b"") });
+            let get = codec::encode(&BlobRequest::Get(BlobGet { digest: Digest::of(b""), size_max: 1, held }));
+            let resumed = answer_to(&mut raw, Protocol::Blob, &framed(&get)).await;
+            assert_eq!(refused_with(resumed), RefusalCode::Malformed);
+        }
 
         let answer = answer_to(&mut raw, Protocol::Transaction, &framed(&good)).await;
         assert_eq!(answer, Answer::Granted(SubmitResponse::Outcome { index: 7, leaf: vec![7] }));
@@ -201,7 +205,7 @@ async fn messages_of_another_protocol_are_no_answers() {
     let mut raw = RawPeer::dial(2, &server.endpoint, transports);
     within(raw.connected()).await;
     let mut stream = within(raw.open(Protocol::Blob)).await.unwrap();
-    let get = BlobRequest::Get(BlobGet { digest: Digest::of(b"nothing"), size_max: 1, offset: 0 });
+    let get = BlobRequest::Get(BlobGet { digest: Digest::of(b"nothing"), size_max: 1, held: None });
     write_message(&mut stream, &get, 1024).await.unwrap();
     let body = within(fedledger_proto::wire::frame::read_frame(&mut stream, 1024)).await.unwrap().unwrap();
     assert_eq!(codec::decode(&body, 1024), Ok(Answer::Granted(BlobHeader::NotFound)));

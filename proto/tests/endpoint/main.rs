@@ -10,4 +10,5 @@ mod node;
 mod protocols;
 mod raft;
 mod raw_peer;
+mod resuming;
 mod running;

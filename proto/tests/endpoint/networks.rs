@@ -143,7 +143,8 @@ async fn a_proxy_forwards_what_it_alone_can_reach() {
     let server = web_server(true, &[2]);
     let behind = server.endpoint.websocket_address().unwrap().at;
     let (at, mut asked) = proxy(behind).await;
-    let through = |user: &str| WebSocketConfig { proxy: Some(format!("http://{user}@{at}").parse().unwrap()), ..trusting() };
+    let through =
+        |user: &str| WebSocketConfig { proxy: Some(format!("http://{user}@{at}").parse().unwrap()), ..trusting() };
     let address = web_address(&server.endpoint, NAME);
 
     let stranger = Prober { key: secret(9), websocket: through("nobody:x"), timeout: TIMEOUT };

@@ -7,6 +7,7 @@ use std::{
 
 use fedledger_ledger::Digest;
 use fedledger_proto::{
+    blobs::{MemoryBlob, MemorySink},
     endpoint::{InboundRequest, RequestKind},
     wire::{CheckpointRequest, CheckpointResponse, EventFrame, EventsRequest, Refusal, RefusalCode, SubmitResponse},
 };
@@ -59,7 +60,7 @@ async fn answer(request: InboundRequest, blobs: Blobs) {
             sender.finish().await.ok();
         }
         RequestKind::BlobGet(get) => match blobs.get(&get.digest()) {
-            Some(bytes) => drop(get.send(bytes.len() as u64, &mut bytes.as_slice()).await),
+            Some(bytes) => drop(get.send(MemoryBlob::new(bytes)).await),
             None => drop(get.not_found().await),
         },
         RequestKind::BlobPut(put) => {
@@ -69,9 +70,8 @@ async fn answer(request: InboundRequest, blobs: Blobs) {
             } else if put.size() > 64 * 1024 * 1024 {
                 put.refuse(Refusal::new(RefusalCode::TooLarge, "at most 64 MiB")).await.ok();
             } else {
-                let mut bytes = Vec::new();
-                if let Ok(receipt) = put.receive(&mut bytes).await {
-                    blobs.insert(digest, bytes);
+                if let Ok((receipt, sink)) = put.receive(MemorySink::default()).await {
+                    blobs.insert(digest, sink.into_bytes());
                     receipt.stored().await.ok();
                 }
             }

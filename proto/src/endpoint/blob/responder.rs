@@ -1,24 +1,37 @@
 //! The serving side of blob transfers.
 
+use std::sync::Arc;
+
 use fedledger_ledger::Digest;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::{
-    super::inbound::{Served, close},
-    BlobError, transfer,
+    super::{
+        bandwidth::Bandwidth,
+        inbound::{Served, close},
+    },
+    BlobError,
+    transfer::{self, Transfer},
 };
-use crate::wire::{Answer, BlobGet, BlobHeader, BlobPut, BlobStored, FrameError, PutDecision, Refusal, RefusalCode};
+use crate::{
+    blobs::{BlobSink, BlobSource, Progress},
+    wire::{
+        Answer, BlobGet, BlobHeader, BlobPut, BlobStart, BlobStored, FrameError, PutDecision, Refusal, RefusalCode,
+        frame::{self, STALL_TIMEOUT},
+    },
+};
 
 /// The means to serve a blob to a peer.
 #[derive(Debug)]
 pub struct BlobGetResponder {
     served: Served,
+    bandwidth: Arc<Bandwidth>,
     request: BlobGet,
 }
 
 impl BlobGetResponder {
-    pub(in crate::endpoint) const fn new(served: Served, request: BlobGet) -> Self {
-        Self { served, request }
+    pub(in crate::endpoint) const fn new(served: Served, bandwidth: Arc<Bandwidth>, request: BlobGet) -> Self {
+        Self { served, bandwidth, request }
     }
 
     /// The blob that is wanted.
@@ -26,19 +39,26 @@ impl BlobGetResponder {
         self.request.digest
     }
 
-    /// Sends the blob, of which `reader` gives the `size` bytes. A blob that is larger than the peer allows is only
-    /// announced.
+    /// Sends what the peer does not hold of the blob. One that is larger than the peer allows is only announced, and so is
+    /// one that does not begin with what the peer holds.
     ///
     /// # Errors
     ///
-    /// [`BlobError`] if the peer is gone or too slow, or the reader fails or ends early; the peer then sees a transfer
+    /// [`BlobError`] if the peer is gone or too slow, or the source fails or ends early; the peer then sees a transfer
     /// that ended early.
-    pub async fn send<R: AsyncRead + Unpin>(mut self, size: u64, reader: &mut R) -> Result<(), BlobError> {
+    pub async fn send<S: BlobSource>(mut self, source: S) -> Result<(), BlobError> {
+        let size = source.size();
         if size > self.request.size_max {
             return Ok(self.served.finish(&Answer::Granted(BlobHeader::TooLarge { size })).await?);
         }
+        let held = self.request.held;
+        if held.is_some_and(|held| !source.marks().begin_with(&held)) {
+            return Ok(self.served.finish(&Answer::Granted(BlobHeader::Differs)).await?);
+        }
         self.served.answer(&Answer::Granted(BlobHeader::Found { size })).await?;
-        transfer::send(reader, &mut self.served.stream, size).await?;
+        let offset = held.map_or(0, |held| held.size);
+        let transfer = Transfer { bandwidth: &self.bandwidth, digest: self.request.digest, size };
+        transfer::send(transfer, &mut self.served.stream, source, offset).await?;
         Ok(close(&mut self.served.stream).await?)
     }
 
@@ -65,12 +85,13 @@ impl BlobGetResponder {
 #[derive(Debug)]
 pub struct BlobPutResponder {
     served: Served,
+    bandwidth: Arc<Bandwidth>,
     request: BlobPut,
 }
 
 impl BlobPutResponder {
-    pub(in crate::endpoint) const fn new(served: Served, request: BlobPut) -> Self {
-        Self { served, request }
+    pub(in crate::endpoint) const fn new(served: Served, bandwidth: Arc<Bandwidth>, request: BlobPut) -> Self {
+        Self { served, bandwidth, request }
     }
 
     /// The blob that is offered.
@@ -101,27 +122,47 @@ impl BlobPutResponder {
         self.served.refuse(refusal).await
     }
 
-    /// Takes the body into `writer`, verifying it on the way. The peer waits for the receipt to be used.
+    /// Takes what `sink` does not hold of the body, verifying it on the way. The peer waits for the receipt to be used.
     ///
     /// # Errors
     ///
-    /// [`BlobError`]; the peer was told, and what was written must be discarded.
-    pub async fn receive<W: AsyncWrite + Unpin>(mut self, writer: &mut W) -> Result<BlobReceipt, BlobError> {
-        self.served.answer(&Answer::Granted(PutDecision::Send { offset: 0 })).await?;
-        let BlobPut { digest, size, .. } = self.request;
-        let Err(error) = transfer::receive(&mut self.served.stream, writer, size, digest).await else {
-            return Ok(BlobReceipt { served: self.served, size });
-        };
-        let code = match error {
-            BlobError::WrongContent { .. } => Some(RefusalCode::WrongContent),
-            BlobError::Local(_) => Some(RefusalCode::Storage),
-            _ => None,
-        };
-        if let Some(code) = code {
-            // What went wrong here matters more than that the peer cannot be told.
-            self.served.refuse(Refusal::new(code, &error)).await.ok();
+    /// [`BlobError`]; the peer was told. What the sink holds then has been verified, as far as that is possible before
+    /// the last chunk.
+    pub async fn receive<S: BlobSink>(mut self, mut sink: S) -> Result<(BlobReceipt, S), BlobError> {
+        let held = sink.progress().prefix();
+        self.served.answer(&Answer::Granted(PutDecision::Send { held })).await?;
+        match self.take_body(sink).await {
+            Ok(sink) => Ok((BlobReceipt { served: self.served, size: self.request.size }, sink)),
+            Err(error) => {
+                let code = match error {
+                    BlobError::WrongContent { .. } | BlobError::WrongChunk { .. } => Some(RefusalCode::WrongContent),
+                    BlobError::Local(_) => Some(RefusalCode::Storage),
+                    BlobError::WrongStart(_) => Some(RefusalCode::Malformed),
+                    _ => None,
+                };
+                if let Some(code) = code {
+                    // What went wrong here matters more than that the peer cannot be told.
+                    self.served.refuse(Refusal::new(code, &error)).await.ok();
+                }
+                Err(error)
+            }
         }
-        Err(error)
+    }
+
+    async fn take_body<S: BlobSink>(&mut self, mut sink: S) -> Result<S, BlobError> {
+        let (stream, limit) = (&mut self.served.stream, self.served.protocol.request_size_bytes_max());
+        let start = timeout(STALL_TIMEOUT, frame::read_message::<BlobStart, _>(stream, limit)).await;
+        let start = start.map_err(|_| FrameError::Stalled)??;
+        let BlobStart { offset } = start.ok_or(BlobError::Truncated { received: 0, size: self.request.size })?;
+        let held = sink.progress().bytes();
+        if offset == 0 && held > 0 {
+            sink.clear().map_err(BlobError::Local)?;
+            *sink.progress() = Progress::default();
+        } else if offset != held {
+            return Err(BlobError::WrongStart(offset));
+        }
+        let transfer = Transfer { bandwidth: &self.bandwidth, digest: self.request.digest, size: self.request.size };
+        transfer::receive(transfer, stream, sink).await
     }
 }
 

@@ -1,66 +1,240 @@
-//! Copying a blob's bytes to or from a stream, chunk by chunk.
+//! Copying a blob's chunks to or from a stream.
+//!
+//! Disks and hashing block, so they have threads of their own; a chunk that is being written when a transfer is given up
+//! is still written, and only then is the file left to the next one.
+
+use std::{io, time::Duration};
 
 use fedledger_ledger::Digest;
-use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
 
 use super::BlobError;
-use crate::wire::frame;
+use crate::{
+    blobs::{BlobSink, BlobSource, Progress},
+    endpoint::bandwidth::{Bandwidth, Direction},
+    wire::{CHUNK_BYTES, FrameError, frame},
+};
 
-/// Bytes that are held of one transfer at a time. Large enough that a file is written in few calls.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Size of the mark before each chunk.
+const MARK_BYTES: usize = 32;
 
-/// Copies exactly `size` bytes from the stream to the writer and checks that they are those of `digest`.
-pub(super) async fn receive<S, W>(stream: &mut S, writer: &mut W, size: u64, digest: Digest) -> Result<(), BlobError>
-where
-    S: futures::AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; chunk_bytes(size)];
-    let mut received = 0;
-    while received < size {
-        let wanted = chunk_bytes(size - received);
-        let mut filled = 0;
-        while filled < wanted {
-            let room = chunk.get_mut(filled..wanted).unwrap_or_default();
-            let read = frame::read_some(stream, room).await?;
-            if read == 0 {
-                return Err(BlobError::Truncated { received: received + filled as u64, size });
-            }
-            filled += read;
-        }
-        let filled = chunk.get(..wanted).unwrap_or_default();
-        hasher.update(filled);
-        writer.write_all(filled).await.map_err(BlobError::Local)?;
-        received += filled.len() as u64;
-    }
-    writer.flush().await.map_err(BlobError::Local)?;
-    let found = Digest::from_bytes(hasher.finalize().into());
-    if found == digest { Ok(()) } else { Err(BlobError::WrongContent { expected: digest, found }) }
+/// How long a chunk may take. Whoever is slower than this, but never quite stops, is given up.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often a long transfer tells how far it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One blob that travels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transfer<'a> {
+    pub bandwidth: &'a Bandwidth,
+    pub digest: Digest,
+    /// Size of the whole blob, in bytes.
+    pub size: u64,
 }
 
-/// Copies exactly `size` bytes from the reader to the stream.
-pub(super) async fn send<R, S>(reader: &mut R, stream: &mut S, size: u64) -> Result<(), BlobError>
-where
-    R: AsyncRead + Unpin,
-    S: futures::AsyncWrite + Unpin,
-{
-    let mut chunk = vec![0; chunk_bytes(size)];
-    let mut sent = 0;
-    while sent < size {
-        let room = chunk.get_mut(..chunk_bytes(size - sent)).unwrap_or_default();
-        let read = reader.read(room).await.map_err(BlobError::Local)?;
-        if read == 0 {
-            return Err(BlobError::SourceTooShort { read: sent, size });
+/// The part of a transfer that is behind it.
+struct Course {
+    digest: Digest,
+    size: u64,
+    done: u64,
+    tell_at: Instant,
+    verb: &'static str,
+}
+
+impl Course {
+    fn new(transfer: &Transfer<'_>, offset: u64, verb: &'static str) -> Self {
+        if offset > 0 {
+            transfer.bandwidth.count_resumed();
+            tracing::info!(digest = %transfer.digest, offset, size = transfer.size, "{verb} the rest of a file");
         }
-        frame::write_all(stream, chunk.get(..read).unwrap_or_default()).await?;
-        sent += read as u64;
+        let tell_at = Instant::now() + TELL_INTERVAL;
+        Self { digest: transfer.digest, size: transfer.size, done: offset, tell_at, verb }
     }
-    frame::flush(stream).await?;
+
+    /// Bytes of the next chunk; 0 at the end.
+    fn chunk_bytes(&self) -> usize {
+        usize::try_from(self.size.saturating_sub(self.done)).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.done = self.done.saturating_add(bytes as u64);
+        let now = Instant::now();
+        if now >= self.tell_at {
+            self.tell_at = now + TELL_INTERVAL;
+            let percent = self.done.saturating_mul(100).checked_div(self.size).unwrap_or(100);
+            tracing::info!(digest = %self.digest, done = self.done, size = self.size, percent, "{} a file", self.verb);
+        }
+    }
+}
+
+/// Takes the chunks that are missing from the stream, and verifies them one by one.
+pub(super) async fn receive<R, S>(transfer: Transfer<'_>, stream: &mut R, mut sink: S) -> Result<S, BlobError>
+where
+    R: futures::AsyncRead + Unpin,
+    S: BlobSink,
+{
+    let offset = sink.progress().bytes();
+    let mut course = Course::new(&transfer, offset, "receiving");
+    let mut chunk = Vec::new();
+    while course.chunk_bytes() > 0 {
+        let bytes = course.chunk_bytes();
+        chunk.resize(bytes, 0);
+        let read = read_chunk(transfer.bandwidth, stream, &mut chunk);
+        let truncated = |rest| BlobError::Truncated { received: course.done.saturating_add(rest), size: transfer.size };
+        let mark = match timeout(CHUNK_TIMEOUT, read).await {
+            Ok(Ok(Read::Whole(mark))) => mark,
+            Ok(Ok(Read::Part(read))) => return Err(truncated(read)),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(BlobError::TooSlow { done: course.done, size: transfer.size }),
+        };
+        let is_last = bytes as u64 == transfer.size.saturating_sub(course.done);
+        let announced = Announced { mark, digest: is_last.then_some(transfer.digest), is_alone: offset == 0 };
+        let stored = blocking(move || {
+            let stored = store(&mut sink, &chunk, announced);
+            (sink, chunk, stored)
+        });
+        let stored = stored.await?;
+        (sink, chunk) = (stored.0, stored.1);
+        stored.2?;
+        course.advance(bytes);
+    }
+    if transfer.size == 0 && transfer.digest != Digest::of(b"") {
+        return Err(BlobError::WrongContent { expected: transfer.digest, found: Digest::of(b"") });
+    }
+    Ok(sink)
+}
+
+/// What came of a chunk.
+enum Read {
+    Whole(Digest),
+    /// The stream ended after so many of its bytes.
+    Part(u64),
+}
+
+async fn read_chunk<R>(bandwidth: &Bandwidth, stream: &mut R, chunk: &mut [u8]) -> Result<Read, FrameError>
+where
+    R: futures::AsyncRead + Unpin,
+{
+    let mut mark = [0; MARK_BYTES];
+    let direction = &bandwidth.download;
+    if fill(direction, stream, &mut mark).await? < MARK_BYTES {
+        return Ok(Read::Part(0));
+    }
+    let filled = fill(direction, stream, chunk).await?;
+    let is_whole = filled == chunk.len();
+    Ok(if is_whole { Read::Whole(Digest::from_bytes(mark)) } else { Read::Part(filled as u64) })
+}
+
+/// Reads until the buffer is full or the stream has ended.
+async fn fill<R>(direction: &Direction, stream: &mut R, buffer: &mut [u8]) -> Result<usize, FrameError>
+where
+    R: futures::AsyncRead + Unpin,
+{
+    let mut filled = 0usize;
+    while filled < buffer.len() {
+        let end = filled.saturating_add(direction.piece(buffer.len().saturating_sub(filled)));
+        let read = frame::read_some(stream, buffer.get_mut(filled..end).unwrap_or_default()).await?;
+        if read == 0 {
+            break;
+        }
+        filled = filled.saturating_add(read);
+        direction.take(read).await;
+    }
+    Ok(filled)
+}
+
+/// What is known of a chunk before it is verified.
+struct Announced {
+    /// What the peer has recorded of it.
+    mark: Digest,
+    /// The digest of the whole blob, if this is the last chunk.
+    digest: Option<Digest>,
+    /// Whether all the chunks before it came from the same peer.
+    is_alone: bool,
+}
+
+/// Verifies a chunk, then keeps it. The last one must lead to the digest of the whole blob.
+fn store<S: BlobSink>(sink: &mut S, chunk: &[u8], announced: Announced) -> Result<(), BlobError> {
+    let Announced { mark, digest, is_alone } = announced;
+    let step = sink.progress().step(chunk);
+    if step.mark() != mark {
+        return Err(BlobError::WrongChunk { offset: sink.progress().bytes(), expected: mark, found: step.mark() });
+    }
+    if let Some(expected) = digest.filter(|digest| *digest != mark) {
+        // Every chunk was what the peer had announced: these are the chunks of another file. Those before it may still be
+        // right if another peer sent them; whoever has the file will say.
+        if is_alone {
+            *sink.progress() = Progress::default();
+            sink.clear().map_err(BlobError::Local)?;
+        }
+        return Err(BlobError::WrongContent { expected, found: mark });
+    }
+    sink.write(chunk).map_err(BlobError::Local)?;
+    sink.progress().take(step);
     Ok(())
 }
 
-fn chunk_bytes(rest: u64) -> usize {
-    usize::try_from(rest).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)
+/// Sends the chunks from `offset` on, each with its mark.
+pub(super) async fn send<W, S>(
+    transfer: Transfer<'_>,
+    stream: &mut W,
+    mut source: S,
+    offset: u64,
+) -> Result<(), BlobError>
+where
+    W: futures::AsyncWrite + Unpin,
+    S: BlobSource,
+{
+    let mut course = Course::new(&transfer, offset, "sending");
+    let mut framed = Vec::new();
+    while course.chunk_bytes() > 0 {
+        let (bytes, offset) = (course.chunk_bytes(), course.done);
+        framed.resize(MARK_BYTES.saturating_add(bytes), 0);
+        let read = blocking(move || {
+            let read = read_marked(&mut source, offset, &mut framed);
+            (source, framed, read)
+        });
+        let read = read.await?;
+        (source, framed) = (read.0, read.1);
+        match read.2 {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(BlobError::SourceTooShort { read: course.done, size: transfer.size });
+            }
+            Err(error) => return Err(BlobError::Local(error)),
+        }
+        let write = write_pieces(&transfer.bandwidth.upload, stream, &framed);
+        let written = timeout(CHUNK_TIMEOUT, write).await;
+        written.map_err(|_| BlobError::TooSlow { done: course.done, size: transfer.size })??;
+        course.advance(bytes);
+    }
+    Ok(frame::flush(stream).await?)
+}
+
+/// A mark and the chunk after it.
+fn read_marked<S: BlobSource>(source: &mut S, offset: u64, framed: &mut [u8]) -> io::Result<()> {
+    let no_mark = || io::Error::new(io::ErrorKind::InvalidInput, "the blob has no mark for this chunk");
+    let mark = source.marks().at(offset).ok_or_else(no_mark)?;
+    let Some((head, chunk)) = framed.split_first_chunk_mut::<MARK_BYTES>() else { return Err(no_mark()) };
+    head.copy_from_slice(mark.as_bytes());
+    source.read_at(offset, chunk)
+}
+
+async fn write_pieces<W>(direction: &Direction, stream: &mut W, bytes: &[u8]) -> Result<(), FrameError>
+where
+    W: futures::AsyncWrite + Unpin,
+{
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (piece, later) = rest.split_at_checked(direction.piece(rest.len())).unwrap_or((rest, &[]));
+        direction.take(piece.len()).await;
+        frame::write_all(stream, piece).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BlobError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| BlobError::Local(io::Error::other(error)))
 }

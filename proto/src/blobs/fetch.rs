@@ -1,0 +1,103 @@
+//! Getting one file into the store from whichever peer has it.
+
+use std::{collections::BTreeSet, io};
+
+use fedledger_ledger::PublicKey;
+
+use super::BlobStore;
+use crate::endpoint::{BlobError, Endpoint, WantedBlob};
+
+/// A file that is looked for at one peer after the other. What was verified stays, so that each goes on where the last one
+/// ended; who was found to have another file under this name is not asked again.
+#[derive(Debug)]
+pub struct Fetch {
+    endpoint: Endpoint,
+    store: BlobStore,
+    wanted: WantedBlob,
+    /// Peers whose copy is damaged or made up.
+    blamed: BTreeSet<PublicKey>,
+    /// Whether a peer has the file, but not with the beginning that is here.
+    differs: bool,
+}
+
+/// Why a peer did not give the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Another transfer of the same file is under way.
+    #[error("another transfer of this file is under way")]
+    UnderWay,
+    /// The peer was not asked.
+    #[error("the peer gave a damaged copy before")]
+    Blamed,
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] BlobError),
+    /// The local disk failed.
+    #[error("the file cannot be kept: {0}")]
+    Store(#[from] io::Error),
+}
+
+impl Fetch {
+    /// Looks for a file, of at most so many bytes.
+    pub const fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
+        Self { endpoint, store, wanted, blamed: BTreeSet::new(), differs: false }
+    }
+
+    /// Whether the file is there.
+    pub fn is_done(&self) -> bool {
+        self.store.has(&self.wanted.digest)
+    }
+
+    /// Waits until no other transfer of the file is under way, so that all who want it share one.
+    pub async fn until_idle(&self) {
+        self.store.until_idle(&self.wanted.digest).await;
+    }
+
+    /// Tries one peer. The file is in the store when this succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`].
+    pub async fn from(&mut self, peer: PublicKey) -> Result<(), FetchError> {
+        if self.blamed.contains(&peer) {
+            return Err(FetchError::Blamed);
+        }
+        let (store, wanted) = (self.store.clone(), self.wanted);
+        let partial = blocking(move || store.begin(&wanted.digest, wanted.size_max)).await?;
+        let partial = partial.ok_or(FetchError::UnderWay)?;
+        match self.endpoint.get_blob(peer, wanted, partial).await {
+            Ok(partial) => {
+                let store = self.store.clone();
+                Ok(blocking(move || store.finish(partial)).await?)
+            }
+            Err(error) => {
+                if error.blames_peer() {
+                    tracing::warn!(%peer, %error, digest = %wanted.digest, "a peer's copy of a file is damaged or made up");
+                    self.blamed.insert(peer);
+                }
+                self.differs |= matches!(error, BlobError::Differs(_));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// To be called when every peer was tried in vain. If a peer's file begins otherwise than what is here, and nobody else
+    /// could go on with that, it is given up. Peers whose copy was damaged are asked again: they may have repaired it.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Store`].
+    pub async fn reconsider(&mut self) -> Result<(), FetchError> {
+        self.blamed.clear();
+        if std::mem::take(&mut self.differs) {
+            let (store, wanted) = (self.store.clone(), self.wanted);
+            let discard = move || store.begin(&wanted.digest, wanted.size_max)?.map_or(Ok(()), super::Partial::discard);
+            blocking(discard).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

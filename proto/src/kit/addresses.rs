@@ -90,9 +90,10 @@ pub(super) mod websocket_text {
 
     /// Reads `wss://IP:PORT` or `ws://IP:PORT`.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WebSocketListen>, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Some).map_err(|_| {
-            D::Error::custom("expected wss://IP:PORT, or ws://IP:PORT behind a server that speaks TLS")
-        })
+        String::deserialize(deserializer)?
+            .parse()
+            .map(Some)
+            .map_err(|_| D::Error::custom("expected wss://IP:PORT, or ws://IP:PORT behind a server that speaks TLS"))
     }
 }
 

@@ -63,10 +63,11 @@ fn client(addresses: Vec<NodeAddress>, websocket: WebSocketConfig) -> Node {
 }
 
 async fn is_served(client: &Endpoint) {
-    // Longer than a frame of any layer below.
-    let envelope = b"envelope".repeat(20_000);
-    let outcome = client.call(key(1), &SubmitRequest { envelope: envelope.clone() }, TIMEOUT).await.unwrap();
-    assert_eq!(outcome, SubmitResponse::Outcome { index: 7, leaf: envelope });
+    for _ in 0..20 {
+        let envelope = b"envelope".repeat(6_000);
+        let outcome = client.call(key(1), &SubmitRequest { envelope: envelope.clone() }, TIMEOUT).await.unwrap();
+        assert_eq!(outcome, SubmitResponse::Outcome { index: 7, leaf: envelope });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +144,8 @@ async fn a_proxy_forwards_what_it_alone_can_reach() {
     let server = web_server(true, &[2]);
     let behind = server.endpoint.websocket_address().unwrap().at;
     let (at, mut asked) = proxy(behind).await;
-    let through = |user: &str| WebSocketConfig { proxy: Some(format!("http://{user}@{at}").parse().unwrap()), ..trusting() };
+    let through =
+        |user: &str| WebSocketConfig { proxy: Some(format!("http://{user}@{at}").parse().unwrap()), ..trusting() };
     let address = web_address(&server.endpoint, NAME);
 
     let stranger = Prober { key: secret(9), websocket: through("nobody:x"), timeout: TIMEOUT };

@@ -12,7 +12,8 @@ fn a_replica_starts_from_its_kit() {
     let kit = ReplicaKit::load(&folder.path().join("cleveland/replica")).unwrap();
     assert_eq!((kit.member.as_str(), kit.number), ("cleveland", 1));
     assert_eq!(kit.config.settings, ReplicaSettings::default());
-    let peers: Vec<_> = kit.config.peers.iter().map(|peer| (peer.name.as_str(), peer.addresses[0].to_string())).collect();
+    let peers: Vec<_> =
+        kit.config.peers.iter().map(|peer| (peer.name.as_str(), peer.addresses[0].to_string())).collect();
     assert_eq!(peers, [("budapest/replica", "ledger.example.org:9000".to_owned())], "without itself");
     assert_eq!(kit.genesis.chain, Digest::of(&kit.genesis.bytes));
     let (_, node) = kit.genesis.genesis.nodes().find(|(_, node)| node.name == "cleveland/replica").unwrap();

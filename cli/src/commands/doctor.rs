@@ -31,7 +31,7 @@ pub(crate) struct DoctorArgs {
     /// The directory of a participant or a replica
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// How long each way to a replica may take to answer, in seconds
+    /// How long replicas may take to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=60))]
     patience: u64,
 }
@@ -124,10 +124,11 @@ fn examine(context: &Context, args: &DoctorArgs) -> Result<Report, Failure> {
     }
     drop(progress);
     let progress = context.output.progress("asking the ledger");
-    let members = ledger::examine(context, &node, table.as_ref(), &mut checks)?;
+    let patience = Duration::from_secs(args.patience);
+    let members = ledger::examine(context, &node, table.as_ref(), patience, &mut checks)?;
     drop(progress);
     let progress = context.output.progress("trying every way to every replica");
-    network::examine(context, &node, members.as_ref(), Duration::from_secs(args.patience), &mut checks)?;
+    network::examine(context, &node, members.as_ref(), patience, &mut checks)?;
     drop(progress);
     let works = checks.iter().all(|check| check.state != State::Fail);
     let Examined { config, running, .. } = node;

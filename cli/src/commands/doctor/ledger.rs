@@ -20,6 +20,7 @@ use fedledger_proto::{
     api::{ApiClient, ApiError},
     kit::{CliDefaults, IDENTITY_FILE, Identity, KitError, Selection},
 };
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::{
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::{context::Context, error::Failure, remote::RemoteSource, source::Source};
 
-/// How long a replica's API may take to answer.
-const API_PATIENCE: Duration = Duration::from_secs(10);
+/// What to do about an API that cannot be used.
+const API_ADVICE: &str = "people's commands need it, nodes do not: run them elsewhere, or name another replica";
 
 /// How long reading the whole ledger may take.
 const READING_MAX: Duration = Duration::from_secs(60);
@@ -46,9 +47,10 @@ pub(super) fn examine(
     context: &Context,
     node: &Examined,
     table: Option<&DataManifest>,
+    patience: Duration,
     checks: &mut Vec<Check>,
 ) -> Result<Option<Members>, Failure> {
-    let client = api(context, node, checks)?;
+    let client = api(context, node, patience, checks)?;
     let (directory, runtime, threads) = (node.directory.clone(), context.runtime(), context.threads());
     let read = within(READING_MAX, move || {
         let source = match client {
@@ -100,8 +102,13 @@ pub(super) fn examine(
     Ok(Some(history.state().members().clone()))
 }
 
-/// Tries every API that is configured, and compares clocks; returns the first that answers.
-fn api(context: &Context, node: &Examined, checks: &mut Vec<Check>) -> Result<Option<ApiClient>, Failure> {
+/// Tries every API that is configured, all at once, and compares clocks; returns the first that answers.
+fn api(
+    context: &Context,
+    node: &Examined,
+    patience: Duration,
+    checks: &mut Vec<Check>,
+) -> Result<Option<ApiClient>, Failure> {
     let places = context.places()?;
     let mut urls = places.connect;
     if urls.is_empty() {
@@ -132,19 +139,18 @@ fn api(context: &Context, node: &Examined, checks: &mut Vec<Check>) -> Result<Op
             return Ok(None);
         }
     };
+    let ask = async |url: &String| timeout(patience, asked(url, &identity)).await;
+    let answers = context.block_on(join_all(urls.iter().map(ask)));
     let mut first = None;
-    for url in &urls {
-        match context.block_on(async { timeout(API_PATIENCE, asked(url, &identity)).await }) {
+    for (url, answer) in urls.iter().zip(answers) {
+        match answer {
             Ok(Ok((client, clock))) => {
                 checks.push(Check::ok("api", url, "it answers, and the certificates of both sides are in order"));
                 checks.push(clock_check(url, clock));
                 first = first.or(Some(client));
             }
-            Ok(Err(error)) => checks.push(
-                Check::warn("api", url, error.to_string())
-                    .advise("commands for people need it, nodes do not; try another replica with --connect"),
-            ),
-            Err(_) => checks.push(Check::warn("api", url, format!("no answer within {API_PATIENCE:?}"))),
+            Ok(Err(error)) => checks.push(Check::warn("api", url, error.to_string()).advise(API_ADVICE)),
+            Err(_) => checks.push(Check::warn("api", url, format!("no answer within {patience:?}")).advise(API_ADVICE)),
         }
     }
     Ok(first)

@@ -168,7 +168,8 @@ fn legs(prober: &Prober, tried: &[(Way, Result<Duration, ProbeError>)]) -> Vec<C
             Err(error) => error,
         };
         let mut check = Check::warn(way.leg.as_str(), subject, error.to_string()).advise(advice(error));
-        if is_blocked(error) && !asked.contains(&(way.replica.as_str(), &way.address)) {
+        let leaves = !matches!(way.address.at, Address::Socket(address) if address.ip().is_loopback());
+        if leaves && is_blocked(error) && !asked.contains(&(way.replica.as_str(), &way.address)) {
             asked.push((&way.replica, &way.address));
             let same = |(other, _): &&(Way, _)| other.replica == way.replica && other.address == way.address;
             let blocked = tried.iter().filter(same).filter(|(_, outcome)| outcome.as_ref().is_err_and(is_blocked));

@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Coordinator(commands::coordinator::CoordinatorArgs),
     /// Run a hospital's participant
     Participant(commands::participant::ParticipantArgs),
+    /// What keeps a node from working, and what to do about it
+    Doctor(commands::doctor::DoctorArgs),
     /// Where replicas, log and rounds stand
     Status(commands::status::StatusArgs),
     /// Members of the consortium

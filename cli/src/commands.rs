@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod export;
@@ -38,6 +39,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Identity(command) => identity::run(context, command),
         Command::Coordinator(args) => coordinator::run(context, &args),
         Command::Participant(args) => participant::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
         Command::Status(args) => status::run(context, &args),
         Command::Member(command) => member::run(context, command),
         Command::Proposal(command) => proposal::run(context, command),

@@ -7,7 +7,7 @@ use fedledger_proto::{
     api::{ApiClient, Level, SeenHead, Vouched},
     kit::{Identity, KitError, Passphrase},
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     args::GlobalArgs,
@@ -51,6 +51,16 @@ impl Context {
     /// Threads to compute with.
     pub fn threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// Where ledger, replicas and identity are to be found.
+    pub fn places(&self) -> Result<Places, Failure> {
+        Places::find(&self.global)
+    }
+
+    /// The runtime, for threads that wait on their own.
+    pub fn runtime(&self) -> Handle {
+        self.runtime.handle().clone()
     }
 
     /// The identity that was named.

@@ -55,6 +55,7 @@ pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
 pub use files::{Losses, NodeFiles, OutcomeOf, PartialUpdate};
 pub use intent::Intent;
+pub use peers::last_known as last_known_replicas;
 
 use self::{
     context::Context,

@@ -70,7 +70,7 @@ pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestErro
 pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};
 pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
-pub use tls::TlsIdentity;
+pub use tls::{TlsIdentity, authority_of_node};
 pub use transfers::{ByteRate, ParseByteRateError, TransferConfig};
 pub use write::{WriteError, write_kits, write_new};
 

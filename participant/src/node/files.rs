@@ -162,7 +162,7 @@ impl NodeFiles {
     /// The replicas as the log had them last; none before the first change, or if the file is damaged: then those of the
     /// genesis file must do.
     pub fn known_replicas(&self) -> Option<KnownReplicas> {
-        read_saved(&self.directory.join(REPLICAS_FILE), REPLICAS_SIZE_BYTES_MAX)
+        saved_replicas(&self.directory)
     }
 
     /// Remembers the replicas.
@@ -302,6 +302,11 @@ fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
+}
+
+/// The replicas that the node in a directory remembers.
+pub(super) fn saved_replicas(directory: &Path) -> Option<KnownReplicas> {
+    read_saved(&directory.join(REPLICAS_FILE), REPLICAS_SIZE_BYTES_MAX)
 }
 
 fn read_saved<T: Serialize + serde::de::DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {

@@ -1,11 +1,17 @@
 //! Which replica to ask: the own member's first, then the others in the order of the genesis file.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use fedledger_federation::member::{MemberId, Members};
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{endpoint::PeerAddress, kit::PeerConfig};
 use serde::{Deserialize, Serialize};
+
+use super::files;
 
 /// Wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -40,6 +46,13 @@ pub struct KnownReplicas {
     pub size: u64,
     /// The replicas in the order of preference.
     pub replicas: Vec<Replica>,
+}
+
+/// The transport keys of the replicas by name, as the node in `directory` knew them last; none before it has run. The node may
+/// be running.
+pub fn last_known(directory: &Path) -> Option<BTreeMap<String, PublicKey>> {
+    let known = files::saved_replicas(directory)?;
+    Some(known.replicas.into_iter().map(|replica| (replica.name, replica.key)).collect())
 }
 
 /// Where those of `replicas` are dialed of which an address is configured.

@@ -1,6 +1,9 @@
 //! The client of a replica's API.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use fedledger_ledger::{Digest, PublicKey, map::StateProof, note::SignedNote};
@@ -175,6 +178,18 @@ impl ApiClient {
         let status =
             self.call(v1::StatusRequest {}, READ_TIMEOUT, |request| async move { ledger.status(request).await });
         self.known_status(status.await?)
+    }
+
+    /// What the replica's clock shows, to the second (RFC 9110, section 6.6.1); none if it does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn clock(&self) -> Result<Option<SystemTime>, ApiError> {
+        let request = self.request(v1::StatusRequest {}, READ_TIMEOUT);
+        let response = self.ledger().status(request).await.map_err(|status| self.failed(&status, READ_TIMEOUT))?;
+        let date = response.metadata().get("date").and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
     }
 
     /// A status of this consortium.

@@ -11,6 +11,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
 
 use super::{
+    KEYS_FOLDER,
     certificates::{CertificateError, certified_key_of_pem, der_of_pem},
     error::KitError,
     files::read_text,
@@ -123,6 +124,15 @@ impl TlsIdentity {
             .ca_certificate(Certificate::from_pem(&self.authority_pem))
             .timeout(HANDSHAKE_TIMEOUT)
     }
+}
+
+/// The certificate of the authority that a node's directory holds, in DER, if it holds one.
+///
+/// # Errors
+///
+/// [`KitError`], which names the file.
+pub fn authority_of_node(directory: &Path) -> Result<Option<Vec<u8>>, KitError> {
+    load_authority(&directory.join(KEYS_FOLDER))
 }
 
 /// The certificate of the authority in a participant's folder of keys, in DER, if there is one.

@@ -5,6 +5,7 @@
 mod admission;
 mod blobs;
 mod hostile;
+mod nat;
 mod networks;
 mod node;
 mod protocols;

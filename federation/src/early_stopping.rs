@@ -181,6 +181,8 @@ pub fn verdict(state: &Federation, plan: &Digest) -> Option<EarlyStop> {
         .ancestry(&head)
         .map_while(|id| Some((id, state.versions().get(&id)?)))
         .take_while(|(_, version)| is_of_round(plan, version))
+        // A target is held against the head alone.
+        .take(if condition.patience.is_some() { usize::MAX } else { 1 })
         .filter_map(|(id, version)| Some((id, mean(state, &id, version, &condition.metric)?)))
         .collect();
     // The head itself must be worth something: an older version has been judged before.

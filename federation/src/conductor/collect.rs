@@ -1,6 +1,6 @@
 //! Rounds in progress: checking what is contributed, closing or giving up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Duty, View};
 use crate::{
@@ -19,7 +19,7 @@ struct Collected<'a> {
     /// Members whose contribution is on record, with what its check gave; none while it is not known.
     contributed: BTreeMap<&'a MemberId, Option<Result<(), String>>>,
     /// Members of whom nothing will come.
-    out: Vec<&'a MemberId>,
+    out: BTreeSet<&'a MemberId>,
 }
 
 impl Collected<'_> {
@@ -37,6 +37,11 @@ impl Collected<'_> {
             None => over.then(|| ((*member).clone(), BLOB_LOST.to_owned())),
         });
         excluded.collect()
+    }
+
+    /// Whether somebody's contribution is lost to the round for good.
+    fn lacks_any(&self) -> bool {
+        !self.out.is_empty() || self.contributed.values().any(|verdict| matches!(verdict, Some(Err(_))))
     }
 
     /// Whether a member's contribution is there and can be aggregated.
@@ -90,14 +95,15 @@ impl Conductor {
         }
         let deadline = *self.deadlines.entry(*key).or_insert(view.now_ms + round.duration_ms);
         let participation = &record.plan.participation;
-        let quorum = Quorum::of(view.state, participation, key, round, |member| collected.counts(member));
+        let met =
+            |counts: &dyn Fn(&MemberId) -> bool| Quorum::of(view.state, participation, key, round, counts).is_met();
         let over = view.now_ms >= deadline || collected.is_complete(round);
-        if over && quorum.is_met() {
+        if over && met(&|member| collected.counts(member)) {
             let close = CloseRound { key: *key, excluded: collected.excluded(over) };
             return self.submit(view, Command::CloseRound(close), duties);
         }
-        let reachable = Quorum::of(view.state, participation, key, round, |member| collected.may_count(member));
-        if over || !reachable.is_met() {
+        // As long as nobody is out, everybody may come.
+        if over || (collected.lacks_any() && !met(&|member| collected.may_count(member))) {
             let (reason, excluded) = (BELOW_QUORUM.to_owned(), collected.excluded(over));
             self.submit(view, Command::AbandonRound(AbandonRound { key: *key, reason, excluded }), duties);
         }
@@ -109,7 +115,7 @@ impl Conductor {
         for (member, participation) in view.state.participations(key) {
             match participation {
                 Participation::Joined { .. } => {}
-                Participation::Declined { .. } | Participation::Revoked { .. } => collected.out.push(member),
+                Participation::Declined { .. } | Participation::Revoked { .. } => drop(collected.out.insert(member)),
                 Participation::Contributed { contribution, .. } => {
                     self.check(key, Update::of(member, contribution), duties);
                     let verdict = match self.checks.get(&(*key, member.clone())) {

@@ -17,7 +17,7 @@ use tokio::{
     runtime::Runtime,
 };
 
-const BLOB_BYTES: usize = 100_000_000;
+const BLOB_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes read at a time from the bare connection, as the endpoint does.
 const CHUNK_BYTES: usize = 256 * 1024;

@@ -7,6 +7,7 @@ mod audit;
 mod bundle;
 mod conductor;
 mod consortium;
+mod element_types;
 mod epochs;
 mod governance;
 mod proofs;

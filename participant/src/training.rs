@@ -321,7 +321,7 @@ impl<'a> Run<'a> {
         let diverged = || TrainingError::Diverged { step: self.step };
         let mut pieces = base.read()?;
         let (mut tensor, mut element, mut delta) = (0, 0, Vec::new());
-        while let Some((position, base)) = pieces.next()? {
+        while let Some((position, base)) = pieces.next_piece()? {
             if position != tensor {
                 (tensor, element) = (position, 0);
             }

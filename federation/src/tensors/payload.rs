@@ -208,7 +208,7 @@ impl<R: Read> TensorReader<R> {
     /// # Errors
     ///
     /// A [`FileError`]; what was read before is of no use then.
-    pub fn next(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
+    pub fn next_piece(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         while let (Some(spec), Some(extent)) =
             (self.layout.tensors().get(self.tensor), self.layout.extents().get(self.tensor))
@@ -244,7 +244,7 @@ pub fn read_tensors<R: Read>(input: Input<R>, layout: &TensorLayout) -> Result<V
         Tensor { name: spec.name.clone(), shape: spec.shape.clone(), values }
     };
     let mut tensors: Vec<Tensor> = layout.tensors().iter().zip(layout.extents()).map(empty).collect();
-    while let Some((tensor, values)) = reader.next()? {
+    while let Some((tensor, values)) = reader.next_piece()? {
         if let Some(tensor) = tensors.get_mut(tensor) {
             tensor.values.extend_from_slice(values);
         }

@@ -9,6 +9,7 @@ mod certificate;
 mod conductor;
 mod consortium;
 mod early_stopping;
+mod element_types;
 mod epochs;
 mod flow;
 mod governance;

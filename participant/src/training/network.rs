@@ -127,7 +127,7 @@ impl Network {
             let count = shape.iter().product::<u64>();
             values.push(Vec::with_capacity(usize::try_from(count).unwrap_or_default()));
         }
-        while let Some((position, piece)) = pieces.next()? {
+        while let Some((position, piece)) = pieces.next_piece()? {
             let (Some((name, _)), Some(values)) = (parameters.get(position), values.get_mut(position)) else {
                 let found = position.saturating_add(1);
                 return Err(WeightsError::Count { expected: parameters.len(), found }.into());

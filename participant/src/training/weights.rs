@@ -34,7 +34,7 @@ pub trait WeightPieces {
     /// # Errors
     ///
     /// A [`FileError`]; then nothing that was read before is to be used.
-    fn next(&mut self) -> Result<Option<(usize, &[f32])>, FileError>;
+    fn next_piece(&mut self) -> Result<Option<(usize, &[f32])>, FileError>;
 }
 
 /// Base weights in a file.
@@ -65,8 +65,8 @@ impl BaseWeights for WeightsFile {
 }
 
 impl<R: io::Read> WeightPieces for TensorReader<R> {
-    fn next(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
-        Self::next(self)
+    fn next_piece(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
+        Self::next_piece(self)
     }
 }
 
@@ -91,7 +91,7 @@ struct Shown<'a> {
 }
 
 impl WeightPieces for Shown<'_> {
-    fn next(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
+    fn next_piece(&mut self) -> Result<Option<(usize, &[f32])>, FileError> {
         Ok(self.tensors.next().map(|(position, tensor)| (position, tensor.values.as_slice())))
     }
 }

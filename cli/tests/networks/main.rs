@@ -77,12 +77,16 @@ fn a_hospital_takes_part_through_whatever_its_firewall_leaves_open() {
     assert_eq!(report["running"], true);
     assert_eq!(legs(&report), states("warn", "ok", "warn"), "{report}");
 
-    // The replica that is followed is cut off: it is the first one, as the clinic has none of its own.
+    // The first replica is cut off, then all but the first: the one that is followed is among them once at least.
     world.cut_off(&address(REPLICAS[0]));
-    consortium.carry_out_plan("without-one");
+    consortium.carry_out_plan("without-the-first");
     let report = consortium.doctor(&["--dir", "clinic/participant"], 0);
     assert_eq!(check(&report, "replicas")["state"], "warn", "{report}");
     assert!(check(&report, "replicas")["advice"].as_str().unwrap().contains(REPLICAS[0]), "{report}");
+    world.close();
+    world.allow_tcp(NODE_PORT);
+    REPLICAS[1..].iter().for_each(|replica| world.cut_off(&address(replica)));
+    consortium.carry_out_plan("with-the-first-only");
     consortium.stop_participant();
 
     // Only the web is let out.

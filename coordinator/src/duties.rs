@@ -110,7 +110,9 @@ impl Workers {
                 self.tasks.spawn(async move { inner.check(key, plan, cohort, update).await });
             }
             Duty::Obtain { number, files } => {
-                self.tasks.spawn(async move { inner.obtain(number, files).await });
+                let plan =
+                    state.numbers().get(&number).and_then(|version| Some(state.versions().get(version)?.key.plan));
+                self.tasks.spawn(async move { inner.obtain(plan.unwrap_or_default(), number, files).await });
             }
             Duty::Compute(recipe) => {
                 self.tasks.spawn(async move { inner.compute(*recipe).await });
@@ -163,10 +165,10 @@ impl Inner {
         Ok(reason)
     }
 
-    async fn obtain(&self, number: u64, files: Vec<(FileRef, Option<String>)>) {
+    async fn obtain(&self, plan: Digest, number: u64, files: Vec<(FileRef, Option<String>)>) {
         let mut complete = true;
         for (file, member) in files {
-            complete &= self.fetch(&file, member.as_ref()).await;
+            complete &= self.fetch(&plan, &file, member.as_ref()).await;
         }
         if !complete {
             tracing::warn!(version = number, "no live node has all files of this version");
@@ -175,7 +177,7 @@ impl Inner {
     }
 
     /// Has the file here when this returns true.
-    async fn fetch(&self, file: &FileRef, member: Option<&String>) -> bool {
-        self.fetching.fetch(file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
+    async fn fetch(&self, plan: &Digest, file: &FileRef, member: Option<&String>) -> bool {
+        self.fetching.fetch(plan, file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
     }
 }

@@ -1,9 +1,13 @@
 //! Getting files that this replica lacks: from the participant that made them, or from any other replica.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use fedledger_federation::command::FileRef;
-use fedledger_ledger::PublicKey;
+use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
     blobs::{BlobStore, Fetch},
     endpoint::{Endpoint, WantedBlob},
@@ -15,8 +19,8 @@ use crate::shared::SharedView;
 #[cfg(test)]
 mod tests;
 
-/// Peers that are asked for files at the same time.
-const FETCHES_MAX: usize = 8;
+/// Peers that are asked at the same time for files of one plan.
+const FETCHES_PER_PLAN_MAX: usize = 8;
 
 /// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
 const FETCH_RETRY: Duration = Duration::from_millis(100);
@@ -29,25 +33,27 @@ const FETCH_ATTEMPTS: usize = 600;
 pub struct Fetching {
     endpoint: Endpoint,
     blobs: BlobStore,
-    /// Held for one peer at a time, so that a file which nobody has never keeps others waiting for long.
-    permits: Semaphore,
+    /// By plan, as long as somebody fetches for it: however slow the transfers of one plan are, no other waits for them.
+    permits: Mutex<BTreeMap<Digest, Weak<Semaphore>>>,
 }
 
 impl Fetching {
     /// Fetches with these means.
     pub fn new(endpoint: Endpoint, blobs: BlobStore) -> Self {
-        Self { endpoint, blobs, permits: Semaphore::new(FETCHES_MAX) }
+        Self { endpoint, blobs, permits: Mutex::default() }
     }
 
-    /// Has the file here when this returns true. `sources` gives the peers to be asked, in their order at this turn.
-    pub async fn fetch(&self, file: &FileRef, sources: impl Fn(usize) -> Vec<PublicKey>) -> bool {
+    /// Has the file, which is of this plan, here when this returns true. `sources` gives the peers to be asked, in their
+    /// order at this turn.
+    pub async fn fetch(&self, plan: &Digest, file: &FileRef, sources: impl Fn(usize) -> Vec<PublicKey>) -> bool {
+        let permits = self.permits_of(plan);
         let wanted = WantedBlob { digest: file.digest, size_max: file.size };
         let mut fetch = Fetch::new(self.endpoint.clone(), self.blobs.clone(), wanted);
         let mut added = self.blobs.added();
         for turn in 0..FETCH_ATTEMPTS {
             added.mark_unchanged();
             fetch.until_idle().await;
-            if fetch.is_done() || self.search(&mut fetch, sources(turn)).await {
+            if fetch.is_done() || search(&mut fetch, &permits, sources(turn)).await {
                 return true;
             }
             // A participant may be storing it here right now.
@@ -56,19 +62,32 @@ impl Fetching {
         fetch.is_done()
     }
 
-    async fn search(&self, fetch: &mut Fetch, sources: Vec<PublicKey>) -> bool {
-        for peer in sources {
-            let Ok(_permit) = self.permits.acquire().await else { return false };
-            match fetch.from(peer).await {
-                Ok(()) => return true,
-                Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
-            }
+    fn permits_of(&self, plan: &Digest) -> Arc<Semaphore> {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = permits.get(plan).and_then(Weak::upgrade) {
+            return shared;
         }
-        if let Err(error) = fetch.reconsider().await {
-            tracing::warn!(%error, "what was received of a file cannot be removed");
-        }
-        false
+        permits.retain(|_, unused| unused.strong_count() > 0);
+        let new = Arc::new(Semaphore::new(FETCHES_PER_PLAN_MAX));
+        permits.insert(*plan, Arc::downgrade(&new));
+        new
     }
+}
+
+/// Asks each peer in turn. A permit is held for one peer at a time, so that a file which nobody has never keeps others
+/// waiting for long.
+async fn search(fetch: &mut Fetch, permits: &Semaphore, sources: Vec<PublicKey>) -> bool {
+    for peer in sources {
+        let Ok(_permit) = permits.acquire().await else { return false };
+        match fetch.from(peer).await {
+            Ok(()) => return true,
+            Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
+        }
+    }
+    if let Err(error) = fetch.reconsider().await {
+        tracing::warn!(%error, "what was received of a file cannot be removed");
+    }
+    false
 }
 
 /// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the other

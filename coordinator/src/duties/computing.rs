@@ -58,7 +58,7 @@ impl Inner {
         sum: Option<Arc<RoundSum>>,
     ) -> Result<Result<(), String>, String> {
         let (member, digest) = (update.member.clone(), update.file.digest);
-        if !self.fetch(&update.file, Some(&member)).await {
+        if !self.fetch(&plan.id(), &update.file, Some(&member)).await {
             return Err(format!("no live node has file {digest}"));
         }
         let path = self.blobs.path(&digest);
@@ -100,7 +100,7 @@ impl Inner {
     async fn computed(&self, recipe: Recipe) -> Result<OutputFiles, Failure> {
         for file in recipe.files() {
             let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
-            if !self.fetch(&file, member.as_ref()).await {
+            if !self.fetch(&recipe.key.plan, &file, member.as_ref()).await {
                 return Err(Failure::passing(format!("no live node has file {}", file.digest)));
             }
         }

@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+/// The plan that files are fetched for.
+const PLAN: Digest = Digest::from_bytes([7; 32]);
+
 /// Longest time that a condition may take; only a failing test waits that long.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -86,22 +89,34 @@ async fn files_that_nobody_has_keep_no_other_waiting() {
     let (server, asked) = peer(1, vec![there]);
     let fetching = fetching(folder.path(), &[&server]).await;
     let mut missing = JoinSet::new();
-    for number in 0..3 * FETCHES_MAX as u64 {
+    for number in 0..3 * FETCHES_PER_PLAN_MAX as u64 {
         let (fetching, source) = (Arc::clone(&fetching), server.key());
         missing.spawn(async move {
             let lost = FileRef { digest: Digest::of(&number.to_be_bytes()), size: 100 };
-            fetching.fetch(&lost, |_| vec![source]).await
+            fetching.fetch(&PLAN, &lost, |_| vec![source]).await
         });
     }
     // Every one of them has been looked for, and is looked for again and again.
     let all_asked = async {
-        while asked.load(Ordering::SeqCst) < 6 * FETCHES_MAX {
+        while asked.load(Ordering::SeqCst) < 6 * FETCHES_PER_PLAN_MAX {
             tokio::task::yield_now().await;
         }
     };
     timeout(LONG, all_asked).await.unwrap();
-    assert!(timeout(LONG, fetching.fetch(&file, |_| vec![server.key()])).await.unwrap());
+    assert!(timeout(LONG, fetching.fetch(&PLAN, &file, |_| vec![server.key()])).await.unwrap());
     assert!(missing.try_join_next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_transfers_are_slow_keeps_no_other_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, file) = blob(3 * CHUNK_BYTES, 3);
+    let (server, _) = peer(1, vec![there]);
+    let fetching = fetching(folder.path(), &[&server]).await;
+    let permits = fetching.permits_of(&PLAN);
+    let _taken = permits.acquire_many(FETCHES_PER_PLAN_MAX as u32).await.unwrap();
+    let other = Digest::of(b"another plan");
+    assert!(timeout(LONG, fetching.fetch(&other, &file, |_| vec![server.key()])).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +128,7 @@ async fn all_who_want_a_file_share_one_transfer() {
     let mut fetches = JoinSet::new();
     for _ in 0..20 {
         let (fetching, source) = (Arc::clone(&fetching), server.key());
-        fetches.spawn(async move { fetching.fetch(&file, |_| vec![source]).await });
+        fetches.spawn(async move { fetching.fetch(&PLAN, &file, |_| vec![source]).await });
     }
     assert!(timeout(LONG, fetches.join_all()).await.unwrap().into_iter().all(|fetched| fetched));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -146,7 +161,7 @@ async fn a_liar_and_a_peer_without_the_file_are_passed_over() {
     let (honest, _) = peer(3, vec![there]);
     let fetching = fetching(folder.path(), &[&empty, &lying, &honest]).await;
     let order = |_| vec![empty.key(), lying.key(), honest.key()];
-    assert!(timeout(LONG, fetching.fetch(&file, order)).await.unwrap());
+    assert!(timeout(LONG, fetching.fetch(&PLAN, &file, order)).await.unwrap());
     assert_eq!(lied.load(Ordering::SeqCst), 1);
     assert_eq!(std::fs::metadata(fetching.blobs.path(&file.digest)).unwrap().len(), file.size);
 }

@@ -52,10 +52,6 @@ enum JobError {
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
 pub async fn train(context: Arc<Context>, task: TrainingTask, stop: CancellationToken) -> Option<Input> {
     let key = task.key;
-    let _permit = tokio::select! {
-        () = stop.cancelled() => return None,
-        permit = context.compute.acquire() => permit.ok()?,
-    };
     let found = {
         let (context, task) = (Arc::clone(&context), task.clone());
         tokio::task::spawn_blocking(move || context.files.outcome(&outcome_of(&task, &context))).await.ok()?
@@ -64,8 +60,12 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         return Some(Input::Trained(key, update));
     }
     loop {
-        // From here on the file is read from the disk, which may have damaged it since.
-        drop(context.fetch(task.weights, &stop).await?);
+        // Others may train while this waits for its base.
+        context.obtain(task.weights, &stop).await?;
+        let _permit = tokio::select! {
+            () = stop.cancelled() => return None,
+            permit = context.compute.acquire() => permit.ok()?,
+        };
         let (trainer, work, cancelled) = (Arc::clone(&context), task.clone(), stop.clone());
         let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &cancelled)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
@@ -110,7 +110,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
     loop {
-        drop(context.fetch(task.weights, &stop).await?);
+        context.obtain(task.weights, &stop).await?;
         let _permit = tokio::select! {
             () = stop.cancelled() => return None,
             permit = context.compute.acquire() => permit.ok()?,

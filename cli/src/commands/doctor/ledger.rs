@@ -10,7 +10,6 @@ use fedledger_federation::{
     history::{History, Keep},
     member::Members,
     plan::Plan,
-    records::PlanStatus,
 };
 use fedledger_participant::{
     node::{core::Site, environment, policy::objection_to_consent},
@@ -208,7 +207,7 @@ fn own_keys(node: &Examined, state: &Federation) -> Option<Check> {
 
 /// Which plans that go on the site takes part in.
 fn consents(site: &Site, state: &Federation) -> Vec<Check> {
-    let plans = state.plans().iter().filter(|(_, record)| record.status != PlanStatus::Finished);
+    let plans = state.plans().iter().filter(|(_, record)| !record.status.is_over());
     plans
         .map(|(id, record)| {
             let subject = format!("{} ({})", record.plan.name, record.status.name());

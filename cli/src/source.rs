@@ -10,7 +10,8 @@ use std::{
 use fedledger_federation::{
     Federation,
     history::{
-        self, BundleSource, CHECKPOINT_FILE, EncodedNote, Leaves, SourceError, StorageSource, TileSource, TrustParts,
+        self, BundleSource, CHECKPOINT_FILE, EncodedNote, Leaves, Scratch, SourceError, StorageSource, TileSource,
+        TrustParts,
     },
     verify::Problem,
 };
@@ -240,6 +241,11 @@ impl history::Source for Source {
 
     fn check_records(&self, log: &Log<Federation>) -> Result<Vec<Problem>, SourceError> {
         self.get().check_records(log)
+    }
+
+    /// A file without a name in the folder for temporary files.
+    fn scratch(&self) -> Result<Box<dyn Scratch>, SourceError> {
+        Ok(Box::new(tempfile::tempfile()?))
     }
 }
 

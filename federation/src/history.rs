@@ -20,7 +20,7 @@ mod times;
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read},
+    io::{self, Read, Seek, Write},
 };
 
 use fedledger_ledger::{
@@ -117,7 +117,21 @@ pub trait Source {
     fn check_records(&self, _log: &Log<Federation>) -> Result<Vec<Problem>, SourceError> {
         Ok(Vec::new())
     }
+
+    /// An empty place to write to and read from, for what should not be held in memory where there is a disk.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    fn scratch(&self) -> Result<Box<dyn Scratch>, SourceError> {
+        Ok(Box::new(io::Cursor::new(Vec::new())))
+    }
 }
+
+/// See [`Source::scratch`].
+pub trait Scratch: Read + Write + Seek + Send {}
+
+impl<T: Read + Write + Seek + Send> Scratch for T {}
 
 /// Leaves as they come.
 pub type Leaves<'a> = Box<dyn Iterator<Item = Result<Vec<u8>, SourceError>> + 'a>;

@@ -368,7 +368,7 @@ fn the_stopped_ledger_is_still_read(consortium: &Consortium) {
         (&["plan", "list"], "heart-again"),
         (&["plan", "show", "heart"], "learning_rate"),
         (&["round", "list"], "completed"),
-        (&["round", "show", "1"], "cohort"),
+        (&["round", "show", "1"], "enrolled"),
         (&["member", "show", "cleveland"], "operator"),
         (&["branch"], "main"),
         (&["tag"], "best"),

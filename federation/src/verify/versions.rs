@@ -57,12 +57,8 @@ pub fn recompute<S: Source + ?Sized>(
             Err(io::ErrorKind::Other.into())
         }
     };
-    // Of the files, only the digests matter. Moments go through a nameless temporary file, because they are written in another
-    // order than they are hashed in.
-    let optimizer_state = match recipe.keeps_optimizer_state() {
-        true => Some(tempfile::tempfile().map_err(SourceError::Io)?),
-        false => None,
-    };
+    // Of the files, only the digests matter. Moments are written in another order than they are hashed in.
+    let optimizer_state = recipe.keeps_optimizer_state().then(|| source.scratch()).transpose()?;
     let destination = Destination { weights: io::sink(), optimizer_state };
     let computed = recipe.compute_into(open, destination, None, threads);
     if let Some(error) = failure {

@@ -29,6 +29,7 @@ pub mod policy;
 mod serve;
 mod settings;
 mod submitter;
+mod turn;
 pub mod witness;
 
 use std::{
@@ -144,7 +145,7 @@ impl ParticipantNode {
             size: size_out,
             replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
             heads: Arc::new(heads),
-            compute: Semaphore::new(1),
+            compute: Arc::new(Semaphore::new(1)),
             served: Mutex::default(),
         });
         let follow = Follow { replicas, known_size, configured: kit.config.peers };

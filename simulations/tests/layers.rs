@@ -155,10 +155,12 @@ fn manifest(name: &str) -> Table {
     read(&format!("{name}/Cargo.toml"))
 }
 
+/// Names in a section, those for some platforms only included.
 fn names(manifest: &Table, section: &str) -> Vec<String> {
-    assert!(!manifest.contains_key("target"), "dependencies for one platform only are not expected here");
-    let section = manifest.get(section).and_then(|section| section.as_table());
-    section.map(|section| section.keys().cloned().collect()).unwrap_or_default()
+    let platforms = manifest.get("target").and_then(|target| target.as_table());
+    let platforms = platforms.into_iter().flat_map(|target| target.values().filter_map(|platform| platform.as_table()));
+    let sections = std::iter::once(manifest).chain(platforms).filter_map(|table| table.get(section)?.as_table());
+    sections.flat_map(|section| section.keys().cloned()).collect()
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<(String, String)>) {

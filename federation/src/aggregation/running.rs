@@ -56,6 +56,8 @@ struct Terms {
     under_way: BTreeSet<String>,
     /// Part of some update is in the sum and cannot be taken back.
     spoilt: bool,
+    /// A version is computed from it: nothing is added or removed any more.
+    closed: bool,
 }
 
 /// An update on its way into the sum, or out of it. Dropped before it is complete, it spoils the sum.
@@ -116,8 +118,19 @@ impl RunningSum {
         at_rest.then(|| terms.included.values().cloned().collect())
     }
 
-    /// Begins to add an update; none if the sum has no place for it: it is spoilt, the cohort is complete, or it has one of
-    /// this contributor.
+    /// Closes the sum for good, if it holds exactly these updates; otherwise it stays as it is, and false.
+    pub fn close(&self, wanted: &BTreeSet<Term>) -> bool {
+        let mut terms = self.lock_terms();
+        let at_rest = terms.under_way.is_empty() && !terms.spoilt;
+        let closed = at_rest
+            && terms.included.len() == wanted.len()
+            && terms.included.values().all(|term| wanted.contains(term));
+        terms.closed |= closed;
+        closed
+    }
+
+    /// Begins to add an update; none if the sum has no place for it: it is spoilt or closed, the cohort is complete, or it
+    /// has one of this contributor.
     ///
     /// # Errors
     ///
@@ -126,7 +139,7 @@ impl RunningSum {
         let encoder = self.aggregation.fixed_point().encoder(term.example_count)?;
         let mut terms = self.lock_terms();
         let room = terms.included.len() + terms.under_way.len() < self.aggregation.fixed_point().cohort();
-        if terms.spoilt || !room || terms.included.contains_key(&term.contributor) {
+        if terms.spoilt || terms.closed || !room || terms.included.contains_key(&term.contributor) {
             return Ok(None);
         }
         if !terms.under_way.insert(term.contributor.clone()) {
@@ -135,11 +148,11 @@ impl RunningSum {
         Ok(Some(self.addition(term, Direction::Add, encoder)))
     }
 
-    /// Begins to remove an update; none if it is not in the sum.
+    /// Begins to remove an update; none if it is not in the sum, or the sum is closed.
     pub fn begin_removal(&self, term: &Term) -> Option<Addition<'_>> {
         let encoder = self.aggregation.fixed_point().encoder(term.example_count).ok()?;
         let mut terms = self.lock_terms();
-        if terms.spoilt || terms.included.get(&term.contributor) != Some(term) {
+        if terms.spoilt || terms.closed || terms.included.get(&term.contributor) != Some(term) {
             return None;
         }
         terms.included.remove(&term.contributor);

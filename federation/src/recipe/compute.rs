@@ -109,7 +109,8 @@ impl Recipe {
         self.updates.iter().map(|update| Ok((update.examples, input(&update.file, open)?))).collect()
     }
 
-    /// Whether the sum holds exactly the recipe's updates, after a few are added or removed if need be.
+    /// Whether the sum holds exactly the recipe's updates, and none will ever be added, after a few are added or removed if
+    /// need be.
     fn bring_up_to_date<R: Read>(
         &self,
         sum: &RunningSum,
@@ -141,7 +142,8 @@ impl Recipe {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // A file that comes late, of a contribution that does not count, must not get into what is being read.
+        Ok(sum.close(&wanted))
     }
 
     /// The sum of all updates, of which as many are read at a time as there are threads.

@@ -48,7 +48,7 @@ pub struct Context {
     /// Heads of the log.
     pub heads: Arc<Heads>,
     /// One training or evaluation at a time.
-    pub compute: Semaphore,
+    pub compute: Arc<Semaphore>,
     /// Updates that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
 }

@@ -22,6 +22,7 @@ use super::{
     context::Context,
     core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
     files::{Losses, OutcomeOf, PartialUpdate},
+    turn::Turn,
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
@@ -62,12 +63,9 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     loop {
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
-        let _permit = tokio::select! {
-            () = stop.cancelled() => return None,
-            permit = context.compute.acquire() => permit.ok()?,
-        };
-        let (trainer, work, cancelled) = (Arc::clone(&context), task.clone(), stop.clone());
-        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &cancelled)).await;
+        let turn = Turn::begin(&context.compute, &stop).await?;
+        let (trainer, work) = (Arc::clone(&context), task.clone());
+        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
             Ok(update) => Some(Input::Trained(key, update)),
             Err(_) if stop.is_cancelled() => None,
@@ -111,10 +109,7 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
     let version = task.version;
     loop {
         context.obtain(task.weights, &stop).await?;
-        let _permit = tokio::select! {
-            () = stop.cancelled() => return None,
-            permit = context.compute.acquire() => permit.ok()?,
-        };
+        let _turn = Turn::begin(&context.compute, &stop).await?;
         let (evaluator, work) = (Arc::clone(&context), task.clone());
         let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
         let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
@@ -168,13 +163,13 @@ fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a>
     OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &context.data_manifest }
 }
 
-fn train_blocking(context: &Context, task: &TrainingTask, stop: &CancellationToken) -> Result<TrainedUpdate, JobError> {
+fn train_blocking(context: &Context, task: &TrainingTask, mut turn: Turn) -> Result<TrainedUpdate, JobError> {
     fail_point!("training", |_| std::process::abort());
     let base = weights_file(context, task.weights, &task.settings.architecture)?;
     let layout = task.settings.architecture.update_layout(task.update_dtype)?;
-    let attempt = || -> Result<_, JobError> {
+    let mut attempt = || -> Result<_, JobError> {
         let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-        let (summary, file) = run(context, task, &base, (&layout, &mut update), stop)?;
+        let (summary, file) = run(context, task, &base, (&layout, &mut update), &mut turn)?;
         Ok((update, summary, file))
     };
     let (update, summary, file) = match attempt() {
@@ -199,18 +194,22 @@ fn run(
     task: &TrainingTask,
     base: &WeightsFile,
     (layout, update): (&TensorLayout, &mut PartialUpdate),
-    stop: &CancellationToken,
+    turn: &mut Turn,
 ) -> Result<(TrainingSummary, FileRef), TrainingError> {
     let (plan, round) = (&task.key.plan, task.key.round);
     let mut saving = Saving::begin(Instant::now());
     let mut report = |progress: &Progress<'_>| {
         let now = Instant::now();
-        if stop.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
-            context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file))?;
+        if turn.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
+            // Training goes on in memory: a full disk that is emptied meanwhile costs nothing.
+            match context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file)) {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(round, %error, "a local checkpoint cannot be saved: training goes on"),
+            }
             fail_point!("checkpointed", |_| std::process::abort());
             saving = saving.saved(now, Instant::now());
         }
-        if stop.is_cancelled() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        turn.share()
     };
     let resume_from = context.files.local_checkpoint(plan, round);
     let resume_from = resume_from.map(|file| -> Box<dyn io::Read + Send> { Box::new(io::BufReader::new(file)) });

@@ -38,6 +38,25 @@ fn nobody_is_in_a_sum_twice() {
 }
 
 #[test]
+fn nothing_gets_into_a_sum_that_is_being_read() {
+    let sum = RunningSum::new(aggregation()).unwrap();
+    let file = file(&update(1));
+    add(&sum, term(1, 1, &file), &file, 5000).unwrap();
+    let late = sum.begin(term(2, 3, &file)).unwrap().unwrap();
+    let wanted = std::collections::BTreeSet::from([term(1, 1, &file)]);
+    assert!(!sum.close(&wanted), "one is on its way");
+    drop(late);
+    assert!(
+        !sum.close(&std::collections::BTreeSet::from([term(1, 2, &file)])),
+        "with another weight it is another sum"
+    );
+    assert!(sum.close(&wanted) && sum.close(&wanted));
+    assert!(sum.begin(term(2, 3, &file)).unwrap().is_none());
+    assert!(sum.begin_removal(&term(1, 1, &file)).is_none());
+    assert_eq!(sum.terms(), Some(vec![term(1, 1, &file)]));
+}
+
+#[test]
 fn an_update_that_breaks_off_spoils_the_sum_unless_it_is_taken_back() {
     let file = file(&update(1));
     let half = &file[..file.len() / 2];

@@ -1,7 +1,7 @@
 //! What the node's tasks share: connections, files, data and keys.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,11 +13,12 @@ use fedledger_proto::{
     blobs::Fetch,
     endpoint::{Endpoint, WantedBlob},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     core::Kept,
+    event::NodeEvent,
     files::NodeFiles,
     heads::Heads,
     peers::{self, Replica},
@@ -51,6 +52,10 @@ pub struct Context {
     pub compute: Semaphore,
     /// Updates that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
+    /// Tells whoever listens what happens.
+    pub events: broadcast::Sender<NodeEvent>,
+    /// Rounds whose training begins later, and by how much.
+    pub delays: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
 
 impl Context {
@@ -68,6 +73,22 @@ impl Context {
     /// Remembers what replicas may fetch.
     pub fn serve(&self, kept: &Kept) {
         *self.served.lock().unwrap_or_else(PoisonError::into_inner) = kept.updates.clone();
+    }
+
+    /// Tells people and programs what happens.
+    pub fn tell(&self, event: NodeEvent) {
+        match &event {
+            NodeEvent::Distrusted { replica, reason } => tracing::error!(replica, reason, "a replica is not trusted"),
+            NodeEvent::Rejected { intent, code } => tracing::warn!(intent, code, "the ledger refused a transaction"),
+            event => tracing::info!(?event),
+        }
+        // Nobody needs to listen.
+        self.events.send(event).ok();
+    }
+
+    /// By how much the training of a round begins later than it could.
+    pub fn delay(&self, round: u64) -> Option<Duration> {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner).get(&round).copied()
     }
 
     /// Whether replicas may fetch this file.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     context::Context,
     core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    event::NodeEvent,
     files::{Losses, OutcomeOf, PartialUpdate},
 };
 use crate::{
@@ -62,6 +63,9 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     };
     if let Some(update) = found {
         return Some(Input::Trained(key, update));
+    }
+    if let Some(delay) = context.delay(key.round) {
+        stop.run_until_cancelled(tokio::time::sleep(delay)).await?;
     }
     loop {
         // From here on the file is read from the disk, which may have damaged it since.
@@ -205,7 +209,9 @@ fn run(
     let mut saving = Saving::begin(Instant::now());
     let mut report = |progress: &Progress<'_>| {
         let now = Instant::now();
-        if stop.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
+        if progress.resumes() {
+            context.tell(NodeEvent::Resumed { key: task.key, step: progress.step() });
+        } else if stop.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
             context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file))?;
             fail_point!("checkpointed", |_| std::process::abort());
             saving = saving.saved(now, Instant::now());
@@ -218,7 +224,8 @@ fn run(
     train_to_file(&task.settings, &context.table.train, base, resumption, layout.clone(), update)
 }
 
-/// When local checkpoints are saved: so often that little work is lost, and so seldom that little time is spent on the disk.
+/// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so
+/// often that little work is lost, and so seldom that little time is spent on the disk.
 #[derive(Debug, Clone, Copy)]
 struct Saving {
     last: Instant,

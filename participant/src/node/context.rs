@@ -25,6 +25,9 @@ use super::{
 };
 use crate::table::Table;
 
+/// How long a replica may take to answer before another one is asked, the first time.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+
 /// What the node's tasks share.
 #[derive(Debug)]
 pub struct Context {
@@ -106,6 +109,12 @@ impl Context {
             // While the endpoint is there, its sender is.
             Ok(()) = connected.changed() => true,
         }
+    }
+
+    /// How long a replica may take to answer after so many failures in a row: not long at first, since the connection of one
+    /// that was killed seems to be there for seconds, and another can be asked.
+    pub fn patience(&self, failures: u32) -> Duration {
+        peers::doubled(PATIENCE_FIRST, failures).min(self.replica_timeout)
     }
 
     /// The signed head that a replica gives, unverified.

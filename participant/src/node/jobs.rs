@@ -15,7 +15,11 @@ use fedledger_federation::{
     command::{FileRef, RoundKey},
     tensors::{FileError, LayoutError, TensorLayout},
 };
-use fedledger_proto::endpoint::BlobError;
+use fedledger_ledger::PublicKey;
+use fedledger_proto::{
+    endpoint::{BlobError, CallError},
+    wire::CheckpointRequest,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -48,6 +52,15 @@ enum JobError {
     Evaluation(#[from] EvaluationError),
     #[error("the task ended unexpectedly")]
     Task,
+}
+
+/// Why a replica has not got an update.
+#[derive(Debug, thiserror::Error)]
+enum PutError {
+    #[error("the replica does not answer: {0}")]
+    Silent(#[from] CallError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
 }
 
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
@@ -90,7 +103,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     loop {
         for replica in context.available(failures as usize) {
             fail_point!("uploading", |_| std::process::abort());
-            let sending = put(&context, &replica.key, file);
+            let sending = put(&context, &replica.key, file, context.patience(failures));
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
                 result = sending => result,
@@ -162,10 +175,13 @@ fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -
     Ok(WeightsFile::new(&context.files.blob_path(&file.digest), file, architecture.layout()?))
 }
 
-async fn put(context: &Context, peer: &fedledger_ledger::PublicKey, file: FileRef) -> Result<(), BlobError> {
+/// Gives a file to a replica. Files may take long, so whether it is there at all is asked before.
+async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Duration) -> Result<(), PutError> {
+    context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, patience).await?;
     let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
     let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;
-    context.endpoint.put_blob(*peer, file.digest, source).await.map(drop)
+    context.endpoint.put_blob(*peer, file.digest, source).await?;
+    Ok(())
 }
 
 fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a> {

@@ -6,7 +6,8 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{
     blobs::{BlobStore, Fetch},
-    endpoint::{Endpoint, WantedBlob},
+    endpoint::{CallError, Endpoint, WantedBlob},
+    wire::CheckpointRequest,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -23,6 +24,13 @@ const FETCH_RETRY: Duration = Duration::from_millis(100);
 
 /// Searches of all peers for one file before the duty is given up for now; the conductor asks for it again.
 const FETCH_ATTEMPTS: usize = 600;
+
+/// How long a peer may take to show that it is there, at the first search; twice as long at each of the next ones. The
+/// connection of one that was killed seems to be there for seconds.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+
+/// Searches after which the patience does not grow any more.
+const PATIENCE_EXPONENT_MAX: usize = 4;
 
 /// Fetches files.
 #[derive(Debug)]
@@ -47,7 +55,7 @@ impl Fetching {
         for turn in 0..FETCH_ATTEMPTS {
             added.mark_unchanged();
             fetch.until_idle().await;
-            if fetch.is_done() || self.search(&mut fetch, sources(turn)).await {
+            if fetch.is_done() || self.search(&mut fetch, sources(turn), patience(turn)).await {
                 return true;
             }
             // A participant may be storing it here right now.
@@ -56,9 +64,20 @@ impl Fetching {
         fetch.is_done()
     }
 
-    async fn search(&self, fetch: &mut Fetch, sources: Vec<PublicKey>) -> bool {
+    /// Whether a peer answers at all. Files may take long, so this cannot be told from their transfer.
+    async fn is_there(&self, peer: PublicKey, patience: Duration) -> bool {
+        // Participants refuse this, which is an answer as well.
+        let answered = self.endpoint.call(peer, &CheckpointRequest::Latest { known: None }, patience).await;
+        !matches!(answered, Err(CallError::TimedOut))
+    }
+
+    async fn search(&self, fetch: &mut Fetch, sources: Vec<PublicKey>, patience: Duration) -> bool {
         for peer in sources {
             let Ok(_permit) = self.permits.acquire().await else { return false };
+            if !self.is_there(peer, patience).await {
+                tracing::debug!(%peer, "it does not answer and is not asked for files");
+                continue;
+            }
             match fetch.from(peer).await {
                 Ok(()) => return true,
                 Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
@@ -69,6 +88,11 @@ impl Fetching {
         }
         false
     }
+}
+
+/// How long a peer may take to show that it is there, after so many searches in vain.
+fn patience(turn: usize) -> Duration {
+    PATIENCE_FIRST * (1 << turn.min(PATIENCE_EXPONENT_MAX))
 }
 
 /// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the other

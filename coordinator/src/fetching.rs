@@ -10,7 +10,8 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
     blobs::{BlobStore, Fetch},
-    endpoint::{Endpoint, WantedBlob},
+    endpoint::{CallError, Endpoint, WantedBlob},
+    wire::CheckpointRequest,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -27,6 +28,13 @@ const FETCH_RETRY: Duration = Duration::from_millis(100);
 
 /// Searches of all peers for one file before the duty is given up for now; the conductor asks for it again.
 const FETCH_ATTEMPTS: usize = 600;
+
+/// How long a peer may take to show that it is there, at the first search; twice as long at each of the next ones. The
+/// connection of one that was killed seems to be there for seconds.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+
+/// Searches after which the patience does not grow any more.
+const PATIENCE_EXPONENT_MAX: usize = 4;
 
 /// Fetches files.
 #[derive(Debug)]
@@ -53,7 +61,7 @@ impl Fetching {
         for turn in 0..FETCH_ATTEMPTS {
             added.mark_unchanged();
             fetch.until_idle().await;
-            if fetch.is_done() || search(&mut fetch, &permits, sources(turn)).await {
+            if fetch.is_done() || self.search(&mut fetch, &permits, sources(turn), patience(turn)).await {
                 return true;
             }
             // A participant may be storing it here right now.
@@ -74,20 +82,43 @@ impl Fetching {
     }
 }
 
-/// Asks each peer in turn. A permit is held for one peer at a time, so that a file which nobody has never keeps others
-/// waiting for long.
-async fn search(fetch: &mut Fetch, permits: &Semaphore, sources: Vec<PublicKey>) -> bool {
-    for peer in sources {
-        let Ok(_permit) = permits.acquire().await else { return false };
-        match fetch.from(peer).await {
-            Ok(()) => return true,
-            Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
+    /// Whether a peer answers at all. Files may take long, so this cannot be told from their transfer.
+    async fn is_there(&self, peer: PublicKey, patience: Duration) -> bool {
+        // Participants refuse this, which is an answer as well.
+        let answered = self.endpoint.call(peer, &CheckpointRequest::Latest { known: None }, patience).await;
+        !matches!(answered, Err(CallError::TimedOut))
+    }
+
+    /// Asks each peer in turn. A permit is held for one peer at a time, so that a file which nobody has never keeps others
+    /// waiting for long.
+    async fn search(
+        &self,
+        fetch: &mut Fetch,
+        permits: &Semaphore,
+        sources: Vec<PublicKey>,
+        patience: Duration,
+    ) -> bool {
+        for peer in sources {
+            if !self.is_there(peer, patience).await {
+                tracing::debug!(%peer, "it does not answer and is not asked for files");
+                continue;
+            }
+            let Ok(_permit) = permits.acquire().await else { return false };
+            match fetch.from(peer).await {
+                Ok(()) => return true,
+                Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
+            }
         }
+        if let Err(error) = fetch.reconsider().await {
+            tracing::warn!(%error, "what was received of a file cannot be removed");
+        }
+        false
     }
-    if let Err(error) = fetch.reconsider().await {
-        tracing::warn!(%error, "what was received of a file cannot be removed");
-    }
-    false
+}
+
+/// How long a peer may take to show that it is there, after so many searches in vain.
+fn patience(turn: usize) -> Duration {
+    PATIENCE_FIRST * (1 << turn.min(PATIENCE_EXPONENT_MAX))
 }
 
 /// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the other

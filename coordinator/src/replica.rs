@@ -399,6 +399,12 @@ impl Handle {
         }
     }
 
+    /// Waits until this replica knows of no leader, or of another one.
+    async fn leads_no_more(&self, leader: ReplicaId) {
+        // When the sender is gone, the node stops.
+        let _ = self.status.clone().wait_for(|status| status.leader != Some(leader)).await;
+    }
+
     /// Sends the transaction to the leader and waits until it is applied here.
     async fn through(
         &self,
@@ -409,6 +415,8 @@ impl Handle {
         let until = Instant::now() + ATTEMPT_TIMEOUT;
         tokio::select! {
             answered = &mut *answer => return Some(answered),
+            // It may be dead, of which its connection tells only later.
+            () = self.leads_no_more(leader) => return None,
             forwarded = timeout_at(until, self.forwarder.forward(leader, envelope.to_vec())) => match forwarded {
                 Ok(Ok(())) => {}
                 Ok(Err(reason)) => {

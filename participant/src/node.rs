@@ -33,6 +33,7 @@ mod turn;
 pub mod witness;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -85,6 +86,8 @@ pub struct ParticipantNode {
     stop: CancellationToken,
     status: watch::Receiver<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
+    delays: Arc<Mutex<BTreeMap<u64, Duration>>>,
+    online: watch::Sender<bool>,
     /// The first listener, who misses nothing.
     first_listener: Mutex<Option<broadcast::Receiver<NodeEvent>>>,
     task: Option<JoinHandle<Result<(), ParticipantError>>>,
@@ -126,7 +129,8 @@ impl ParticipantNode {
         let (size, size_out) = watch::channel(core.size());
         let (status, status_out) = watch::channel(core.status());
         let (events, first_listener) = broadcast::channel(EVENTS_WAITING_MAX);
-        let stop = CancellationToken::new();
+        let (online, online_out) = watch::channel(true);
+        let (delays, stop) = (Arc::default(), CancellationToken::new());
         let heads = Heads {
             origin: origin(&kit.genesis.genesis),
             node: kit.config.name.clone(),
@@ -147,9 +151,11 @@ impl ParticipantNode {
             heads: Arc::new(heads),
             compute: Arc::new(Semaphore::new(1)),
             served: Mutex::default(),
+            events: events.clone(),
+            delays: Arc::clone(&delays),
         });
         let follow = Follow { replicas, known_size, configured: kit.config.peers };
-        let channels = Channels { follow, size, status, events: events.clone(), stop: stop.clone() };
+        let channels = Channels { follow, size, status, online: online_out, stop: stop.clone() };
         let (driver, sources) = Driver::new(core, context, channels, incoming.requests);
         Ok(Self {
             name: kit.config.name,
@@ -157,6 +163,8 @@ impl ParticipantNode {
             stop,
             status: status_out,
             events,
+            delays,
+            online,
             first_listener: Mutex::new(Some(first_listener)),
             task: Some(tokio::spawn(driver.run(sources))),
         })
@@ -182,6 +190,18 @@ impl ParticipantNode {
     /// Where the node stands.
     pub fn status(&self) -> watch::Receiver<NodeStatus> {
         self.status.clone()
+    }
+
+    /// Cuts the node off from every replica, as a lost network does, or lets it connect again. What it can do without them
+    /// goes on. For tests and demonstrations.
+    pub fn set_online(&self, online: bool) {
+        self.online.send_replace(online);
+    }
+
+    /// Lets the training of some rounds, given by their numbers, begin so much later than it could, as on a slow machine. For
+    /// tests and demonstrations.
+    pub fn delay_training(&self, delays: BTreeMap<u64, Duration>) {
+        *self.delays.lock().unwrap_or_else(PoisonError::into_inner) = delays;
     }
 
     /// Waits until the node has stopped by itself or was told to.

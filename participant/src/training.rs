@@ -64,8 +64,8 @@ pub struct Resumption<'a> {
     pub resume_from: Option<Box<dyn Read + Send + 'a>>,
     /// Steps from one report to the next; 0 for one per pass through the rows.
     pub every_steps: u64,
-    /// Is told of the progress, and may save it. An error stops the training and is returned as [`TrainingError::Stopped`],
-    /// so this is also the way to cancel a run.
+    /// Is told of the progress, and may save it; of a run that goes on from a local checkpoint also before its first step.
+    /// An error stops the training and is returned as [`TrainingError::Stopped`], so this is also the way to cancel a run.
     pub report: &'a mut (dyn FnMut(&Progress<'_>) -> io::Result<()> + Send),
 }
 
@@ -215,11 +215,17 @@ fn train_from<B: BaseWeights + ?Sized>(
             None => Run::begin(settings, data, base)?,
         };
         let every = if every_steps == 0 { run.batches.per_epoch() } else { every_steps };
+        let mut tell = |run: &Run<'_>| {
+            let step = run.step;
+            report(&Progress::new(run, identity)).map_err(|source| TrainingError::Stopped { step, source })
+        };
+        if run.resumed_at.is_some() {
+            tell(&run)?;
+        }
         while run.step < settings.steps {
             run.step()?;
             if run.step % every == 0 && run.step < settings.steps {
-                let step = run.step;
-                report(&Progress::new(&run, identity)).map_err(|source| TrainingError::Stopped { step, source })?;
+                tell(&run)?;
             }
         }
         run.finish(base, give)
@@ -259,6 +265,8 @@ struct Run<'a> {
     batches: Batches<'a>,
     losses: LossSums,
     step: u64,
+    /// Steps that an earlier run had done; none if this run began at the base weights.
+    resumed_at: Option<u64>,
 }
 
 impl<'a> Run<'a> {
@@ -270,7 +278,7 @@ impl<'a> Run<'a> {
         let network = Network::load(&settings.architecture, base)?;
         let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
         let batches = Batches::new(data, settings);
-        Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0 })
+        Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0, resumed_at: None })
     }
 
     fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
@@ -278,7 +286,7 @@ impl<'a> Run<'a> {
         let mut batches = Batches::new(data, settings);
         batches.skip(step);
         optimizer.skip(step);
-        Self { settings, network, optimizer, batches, losses, step }
+        Self { settings, network, optimizer, batches, losses, step, resumed_at: Some(step) }
     }
 
     /// One optimiser step over the next batch.

@@ -134,10 +134,10 @@ fn a_run_from_a_file_is_resumed_from_a_file() {
     let whole = to_file(&settings, &base, UpdateDtype::F32, None, &mut |_| Ok(())).unwrap();
     let mut steps = Vec::new();
     let resumed = to_file(&settings, &base, UpdateDtype::F32, Some(&checkpoint), &mut |progress| {
-        steps.push(progress.step());
+        steps.push((progress.step(), progress.resumes()));
         Ok(())
     });
-    assert_eq!((resumed.unwrap(), steps), (whole, vec![4, 5]));
+    assert_eq!((resumed.unwrap(), steps), (whole, vec![(3, true), (4, false), (5, false)]));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use fedledger_simulations::demo::{self, DemoOptions, DemoRule};
+use fedledger_simulations::demo::{self, DemoOptions, DemoRule, ROUND_DURATION};
 use tokio::runtime::Runtime;
 
 async fn run(rounds: u64) -> Duration {
@@ -19,6 +19,7 @@ async fn run(rounds: u64) -> Duration {
         rounds,
         seed: 42,
         rule: DemoRule::FedAvg,
+        round_duration: ROUND_DURATION,
         chaos: Vec::new(),
         serve: false,
     };

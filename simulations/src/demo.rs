@@ -12,7 +12,7 @@ mod summary;
 
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fedledger_coordinator::NodeError;
@@ -22,8 +22,8 @@ use fedledger_proto::{
     kit::{KitError, ProvisionError, WriteError},
 };
 
-pub use chaos::{Chaos, ChaosError, ChaosEvent};
-pub use plan::DemoRule;
+pub use chaos::{Chaos, ChaosError, ChaosEvent, SLOWED_BY};
+pub use plan::{DemoRule, ROUND_DURATION};
 pub use summary::{Missing, RoundSummary, Summary, Verified};
 
 use crate::heart::HeartError;
@@ -42,6 +42,8 @@ pub struct DemoOptions {
     pub seed: u64,
     /// How updates become versions.
     pub rule: DemoRule,
+    /// When a round closes without those that are missing; [`ROUND_DURATION`] for people.
+    pub round_duration: Duration,
     /// What goes wrong, and when.
     pub chaos: Vec<Chaos>,
     /// Whether the nodes keep running afterwards.

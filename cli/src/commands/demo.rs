@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fedledger_proto::kit::{GENESIS_FILE, WriteError};
 use fedledger_simulations::{
-    demo::{self, Chaos, Demo, DemoError, DemoOptions, DemoRule, Progress, RoundSummary, Summary},
+    demo::{self, Chaos, Demo, DemoError, DemoOptions, DemoRule, Progress, ROUND_DURATION, RoundSummary, Summary},
     heart::SITES,
 };
 
@@ -40,7 +40,8 @@ pub(crate) struct DemoArgs {
     /// Keep the nodes running when training is done, until Ctrl-C
     #[arg(long)]
     serve: bool,
-    /// Make something go wrong in a round: kill-leader@5, kill-replica:va@5, kill-participant:va@5
+    /// Make something go wrong in a round: kill-leader@5, kill-replica:va@5, kill-participant:va@5, partition:va@5,
+    /// slow:va@5; who is killed or cut off is back two rounds later
     #[arg(long, value_name = "EVENT@ROUND")]
     chaos: Vec<Chaos>,
 }
@@ -54,6 +55,7 @@ pub(crate) fn run(context: &Context, args: DemoArgs) -> Result<(), Failure> {
         rounds: args.rounds,
         seed: args.seed,
         rule: args.rule,
+        round_duration: ROUND_DURATION,
         chaos: args.chaos,
         serve,
     };

@@ -57,6 +57,15 @@ fn a_participant_killed_at_any_step_of_a_round_contributes_the_same_and_once() {
     }
 }
 
+/// Every training that was killed after it had saved a local checkpoint goes on from there.
+fn nothing_is_trained_again(consortium: &Consortium, killed: &BTreeSet<String>) {
+    for name in killed {
+        let log = consortium.log_of(name);
+        let resumed = log.lines().filter(|line| line.contains("Resumed") && !line.contains("step: 0"));
+        assert_eq!(resumed.count(), 1, "{name} was killed once:\n{log}");
+    }
+}
+
 /// The versions by number that a plan leads to whose nodes end at these failpoints, and are started again. A version names
 /// its weights, the optimiser's state and the contributions by their digests, and nothing that depends on who led.
 fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, String> {
@@ -75,6 +84,9 @@ fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, Stri
     killed.extend(consortium.revive());
     let expected = !replicas.is_empty() || !participants.is_empty();
     assert_eq!(!killed.is_empty(), expected, "killed: {killed:?}");
+    if participants.starts_with("checkpointed") {
+        nothing_is_trained_again(&consortium, &killed);
+    }
 
     for row in consortium.json(&["round", "list"]).as_array().unwrap() {
         assert_eq!((&row["attempt"], &row["phase"]), (&1.into(), &"completed".into()), "{row}");

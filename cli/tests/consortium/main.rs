@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod failover;
+mod faults;
 mod flow;
 mod nodes;
+mod speed;
 mod traces;
 
 use std::{

@@ -67,14 +67,21 @@ impl Consortium {
 
     /// The same, with keys that all come from provisioning, and with `FAILPOINTS` for every replica and every participant.
     pub fn start_with_failpoints(replicas: &str, participants: &str) -> Self {
+        Self::start_with(|name| if name.ends_with("/replica") { replicas } else { participants }.to_owned())
+    }
+
+    /// The same with `FAILPOINTS` for each node, given as `SITE/replica` or `SITE/participant`.
+    pub fn start_with(failpoints: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut consortium = Self { folder, nodes: Vec::new() };
         fs::write(consortium.path("consortium.toml"), description()).unwrap();
         consortium.ok(&["provision", "../consortium.toml", "--out", "."]);
         consortium.give_records();
         for site in SITES {
-            consortium.start_node("coordinator", &format!("{site}/replica"), replicas);
-            consortium.start_node("participant", &format!("{site}/participant"), participants);
+            for (command, kind) in [("coordinator", "replica"), ("participant", "participant")] {
+                let name = format!("{site}/{kind}");
+                consortium.start_node(command, &name, &failpoints(&name));
+            }
         }
         consortium
     }
@@ -93,6 +100,24 @@ impl Consortium {
             self.start_again(name);
         }
         ended
+    }
+
+    /// Waits until a node has ended at a failpoint, and leaves it so.
+    #[track_caller]
+    pub fn wait_for_abort(&mut self, name: &str) {
+        let position = self.nodes.iter().position(|node| node.name == name).unwrap();
+        let mut node = self.nodes.remove(position);
+        let status = node.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(SIGABRT), "{name} ended with {status}");
+    }
+
+    /// What a node has logged since the consortium was started.
+    pub fn log_of(&self, name: &str) -> String {
+        fs::read_to_string(self.log_path(name)).unwrap()
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.path(&format!("{}.log", name.replace('/', "-")))
     }
 
     /// Starts a node, given as `SITE/replica` or `SITE/participant`.
@@ -165,7 +190,7 @@ impl Consortium {
     }
 
     fn start_node(&mut self, command: &str, name: &str, failpoints: &str) {
-        let log = self.path(&format!("{}.log", name.replace('/', "-")));
+        let log = self.log_path(name);
         let mut process = self::command(&self.kits());
         process.env("FAILPOINTS", failpoints);
         let (site, _) = name.split_once('/').unwrap();

@@ -11,8 +11,10 @@ use std::{
 use fedledger_ledger::{Digest, SecretKey};
 use fedledger_proto::{
     blobs::MemoryBlob,
-    endpoint::{EndpointConfig, PeerAddress, RequestKind, Transports, WebSocketConfig},
-    wire::CHUNK_BYTES,
+    endpoint::{
+        BlobGetResponder, EndpointConfig, InboundRequest, PeerAddress, RequestKind, Transports, WebSocketConfig,
+    },
+    wire::{CHUNK_BYTES, CheckpointResponse},
 };
 use tokio::task::JoinSet;
 
@@ -39,6 +41,18 @@ fn config(number: u8, admitted: BTreeSet<PublicKey>) -> EndpointConfig {
     }
 }
 
+/// The file that a peer is asked for; it is also asked whether it is there.
+async fn file_asked_for(request: InboundRequest) -> Option<BlobGetResponder> {
+    match request.kind {
+        RequestKind::BlobGet(get) => Some(get),
+        RequestKind::Checkpoint(_, responder) => {
+            responder.send(CheckpointResponse::Latest { note: None, consistency: None }).await.ok();
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A peer that has these files, and counts what it is asked for.
 fn peer(number: u8, files: Vec<MemoryBlob>) -> (Endpoint, Arc<AtomicUsize>) {
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -48,7 +62,7 @@ fn peer(number: u8, files: Vec<MemoryBlob>) -> (Endpoint, Arc<AtomicUsize>) {
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
         while let Some(request) = incoming.requests.recv().await {
-            let RequestKind::BlobGet(get) = request.kind else { panic!("{request:?}") };
+            let Some(get) = file_asked_for(request).await else { continue };
             count.fetch_add(1, Ordering::SeqCst);
             let found = files.iter().find(|file| file.digest() == get.digest()).cloned();
             tokio::spawn(async move {
@@ -150,7 +164,7 @@ async fn a_liar_and_a_peer_without_the_file_are_passed_over() {
         let count = Arc::clone(&lied);
         tokio::spawn(async move {
             while let Some(request) = incoming.requests.recv().await {
-                let RequestKind::BlobGet(get) = request.kind else { panic!("{request:?}") };
+                let Some(get) = file_asked_for(request).await else { continue };
                 count.fetch_add(1, Ordering::SeqCst);
                 // The asker has refused by then.
                 get.send(larger.clone()).await.ok();
@@ -164,4 +178,19 @@ async fn a_liar_and_a_peer_without_the_file_are_passed_over() {
     assert!(timeout(LONG, fetching.fetch(&PLAN, &file, order)).await.unwrap());
     assert_eq!(lied.load(Ordering::SeqCst), 1);
     assert_eq!(std::fs::metadata(fetching.blobs.path(&file.digest)).unwrap().len(), file.size);
+}
+
+/// As one that was killed or suspended, whose connection is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_answer_is_passed_over_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, file) = blob(CHUNK_BYTES, 4);
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    // Nobody takes its requests.
+    let (silent, _incoming) =
+        Endpoint::start(EndpointConfig { listen, ..config(1, [key(9).public()].into()) }).unwrap();
+    let (honest, _) = peer(2, vec![there]);
+    let fetching = fetching(folder.path(), &[&silent, &honest]).await;
+    let order = |_| vec![silent.key(), honest.key()];
+    assert!(timeout(LONG / 4, fetching.fetch(&file, order)).await.unwrap());
 }

@@ -11,6 +11,7 @@ mod consortium;
 mod early_stopping;
 mod element_types;
 mod epochs;
+mod faults;
 mod flow;
 mod governance;
 mod progress;

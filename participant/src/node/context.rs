@@ -1,7 +1,7 @@
 //! What the node's tasks share: connections, files, data and keys.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,16 +13,20 @@ use fedledger_proto::{
     blobs::Fetch,
     endpoint::{Endpoint, WantedBlob},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     core::Kept,
+    event::NodeEvent,
     files::NodeFiles,
     heads::Heads,
     peers::{self, Replica},
 };
 use crate::table::Table;
+
+/// How long a replica may take to answer before another one is asked, the first time.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
 
 /// What the node's tasks share.
 #[derive(Debug)]
@@ -51,6 +55,10 @@ pub struct Context {
     pub compute: Arc<Semaphore>,
     /// Updates that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
+    /// Tells whoever listens what happens.
+    pub events: broadcast::Sender<NodeEvent>,
+    /// Rounds whose training begins later, and by how much.
+    pub delays: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
 
 impl Context {
@@ -70,6 +78,22 @@ impl Context {
         *self.served.lock().unwrap_or_else(PoisonError::into_inner) = kept.updates.clone();
     }
 
+    /// Tells people and programs what happens.
+    pub fn tell(&self, event: NodeEvent) {
+        match &event {
+            NodeEvent::Distrusted { replica, reason } => tracing::error!(replica, reason, "a replica is not trusted"),
+            NodeEvent::Rejected { intent, code } => tracing::warn!(intent, code, "the ledger refused a transaction"),
+            event => tracing::info!(?event),
+        }
+        // Nobody needs to listen.
+        self.events.send(event).ok();
+    }
+
+    /// By how much the training of a round begins later than it could.
+    pub fn delay(&self, round: u64) -> Option<Duration> {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner).get(&round).copied()
+    }
+
     /// Whether replicas may fetch this file.
     pub fn serves(&self, digest: &Digest) -> bool {
         self.served.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
@@ -85,6 +109,12 @@ impl Context {
             // While the endpoint is there, its sender is.
             Ok(()) = connected.changed() => true,
         }
+    }
+
+    /// How long a replica may take to answer after so many failures in a row: not long at first, since the connection of one
+    /// that was killed seems to be there for seconds, and another can be asked.
+    pub fn patience(&self, failures: u32) -> Duration {
+        peers::doubled(PATIENCE_FIRST, failures).min(self.replica_timeout)
     }
 
     /// The signed head that a replica gives, unverified.

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use fail::fail_point;
 use fedledger_federation::command::RoundKey;
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{endpoint::InboundRequest, kit::PeerConfig};
 use tokio::{
-    sync::{Semaphore, broadcast, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +20,7 @@ use super::{
     context::Context,
     core::{Core, Input, Output},
     error::{HistoryError, ParticipantError},
-    event::{NodeEvent, NodeStatus},
+    event::NodeStatus,
     follower::{self, Fed},
     intent::Intent,
     jobs,
@@ -49,7 +50,7 @@ pub(super) struct Driver {
     follow: Follow,
     size: watch::Sender<u64>,
     status: watch::Sender<NodeStatus>,
-    events: broadcast::Sender<NodeEvent>,
+    online: watch::Receiver<bool>,
     stop: CancellationToken,
     tasks: TaskTracker,
     inputs: mpsc::Sender<Input>,
@@ -94,7 +95,8 @@ pub(super) struct Channels {
     pub follow: Follow,
     pub size: watch::Sender<u64>,
     pub status: watch::Sender<NodeStatus>,
-    pub events: broadcast::Sender<NodeEvent>,
+    /// Whether replicas may be connected.
+    pub online: watch::Receiver<bool>,
     pub stop: CancellationToken,
 }
 
@@ -108,14 +110,14 @@ impl Driver {
     ) -> (Self, Sources) {
         let (inputs, inputs_out) = mpsc::channel(INPUTS_WAITING_MAX);
         let (feed, feed_out) = mpsc::channel(LEAVES_WAITING_MAX);
-        let Channels { follow, size, status, events, stop } = channels;
+        let Channels { follow, size, status, online, stop } = channels;
         let driver = Self {
             core,
             context,
             follow,
             size,
             status,
-            events,
+            online,
             stop,
             tasks: TaskTracker::new(),
             inputs,
@@ -147,6 +149,7 @@ impl Driver {
         let mut connected = self.context.endpoint.connected();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut online = self.online.clone();
         let stop = self.stop.clone();
         loop {
             self.follow_someone();
@@ -162,8 +165,10 @@ impl Driver {
                 _ = ticks.tick() => {
                     let is_left = self.refresh_replicas().await;
                     self.ask_for_heads();
-                    Some(if is_left { self.leave() } else { Input::Tick })
+                    let replaced = "it is no replica any more, or has another transport key";
+                    Some(if is_left { self.leave(replaced) } else { Input::Tick })
                 }
+                Ok(()) = online.changed() => self.follow_network().await,
                 Ok(()) = connected.changed(), if idle => None,
                 () = sleep_until(self.retry_at), if idle && self.retry_at > Instant::now() => None,
             };
@@ -194,6 +199,8 @@ impl Driver {
                 self.spawn(submitter::submit(Arc::clone(&self.context), intent, command, stop));
             }
             Output::Withdraw(intent) => {
+                // What is on its way cannot be called back.
+                fail_point!("withdrawing", |_| Ok(()));
                 if let Some(stop) = self.submissions.remove(&intent) {
                     stop.cancel();
                 }
@@ -234,7 +241,7 @@ impl Driver {
                 self.tasks.spawn(async move { stop.run_until_cancelled(heads.cosign(endpoint, replicas, note)).await });
             }
             Output::Refollow => self.unfollow(),
-            Output::Report(event) => self.tell(event),
+            Output::Report(event) => self.context.tell(event),
             Output::Fail(error) => return Err(error),
         }
         Ok(())
@@ -266,16 +273,6 @@ impl Driver {
         false
     }
 
-    fn tell(&self, event: NodeEvent) {
-        match &event {
-            NodeEvent::Distrusted { replica, reason } => tracing::error!(replica, reason, "a replica is not trusted"),
-            NodeEvent::Rejected { intent, code } => tracing::warn!(intent, code, "the ledger refused a transaction"),
-            event => tracing::info!(?event),
-        }
-        // Nobody needs to listen.
-        self.events.send(event).ok();
-    }
-
     fn serve(&self, request: InboundRequest) {
         let context = Arc::clone(&self.context);
         let stop = self.stop.clone();
@@ -302,10 +299,17 @@ impl Driver {
         let files = Arc::clone(&self.context.files);
         self.blocking("remembering the replicas", move || files.store_replicas(&known)).await;
         self.follow.known_size = size;
-        let admitted: BTreeSet<PublicKey> = replicas.iter().map(|replica| replica.key).collect();
-        let is_left = self.followed_key.is_some_and(|key| !admitted.contains(&key));
-        let dialed = peers::addresses(&replicas, &self.follow.configured);
+        let is_left = self.followed_key.is_some_and(|key| !replicas.iter().any(|replica| replica.key == key));
         self.follow.replicas.send_replace(replicas);
+        self.connect().await;
+        is_left
+    }
+
+    /// Connects with the replicas as they are known now, or with nobody while the node is cut off.
+    async fn connect(&self) {
+        let replicas = if *self.online.borrow() { self.follow.replicas.borrow().clone() } else { Vec::new() };
+        let admitted: BTreeSet<PublicKey> = replicas.iter().map(|replica| replica.key).collect();
+        let dialed = peers::addresses(&replicas, &self.follow.configured);
         let endpoint = &self.context.endpoint;
         let followed = match endpoint.set_dial(dialed).await {
             Ok(()) => endpoint.set_admitted(admitted).await,
@@ -314,13 +318,19 @@ impl Driver {
         if let Err(error) = followed {
             tracing::debug!(%error, "the endpoint has stopped");
         }
-        is_left
+    }
+
+    /// Cuts the node off, or connects it again.
+    async fn follow_network(&mut self) -> Option<Input> {
+        self.connect().await;
+        let is_left = !*self.online.borrow() && self.following.is_some();
+        is_left.then(|| self.leave("the node was cut off"))
     }
 
     /// Leaves the replica that is followed. Its stream need not end by itself when the connection is closed here.
-    fn leave(&mut self) -> Input {
+    fn leave(&mut self, reason: &str) -> Input {
         self.unfollow();
-        Input::Lost { reason: "it is no replica any more, or has another transport key".to_owned() }
+        Input::Lost { reason: reason.to_owned() }
     }
 }
 

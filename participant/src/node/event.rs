@@ -47,6 +47,13 @@ pub enum NodeEvent {
         /// Why.
         reason: String,
     },
+    /// The round's training was interrupted, and goes on from the last local checkpoint.
+    Resumed {
+        /// The attempt.
+        key: RoundKey,
+        /// Optimiser steps that need not be done again.
+        step: u64,
+    },
     /// The round's training is done.
     Trained {
         /// The attempt.

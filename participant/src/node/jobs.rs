@@ -15,12 +15,17 @@ use fedledger_federation::{
     command::{FileRef, RoundKey},
     tensors::{FileError, LayoutError, TensorLayout},
 };
-use fedledger_proto::endpoint::BlobError;
+use fedledger_ledger::PublicKey;
+use fedledger_proto::{
+    endpoint::{BlobError, CallError},
+    wire::CheckpointRequest,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
     core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    event::NodeEvent,
     files::{Losses, OutcomeOf, PartialUpdate},
     turn::Turn,
 };
@@ -50,6 +55,15 @@ enum JobError {
     Task,
 }
 
+/// Why a replica has not got an update.
+#[derive(Debug, thiserror::Error)]
+enum PutError {
+    #[error("the replica does not answer: {0}")]
+    Silent(#[from] CallError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
 pub async fn train(context: Arc<Context>, task: TrainingTask, stop: CancellationToken) -> Option<Input> {
     let key = task.key;
@@ -59,6 +73,9 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     };
     if let Some(update) = found {
         return Some(Input::Trained(key, update));
+    }
+    if let Some(delay) = context.delay(key.round) {
+        stop.run_until_cancelled(tokio::time::sleep(delay)).await?;
     }
     loop {
         // Others may train while this waits for its base.
@@ -84,7 +101,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     loop {
         for replica in context.available(failures as usize) {
             fail_point!("uploading", |_| std::process::abort());
-            let sending = put(&context, &replica.key, file);
+            let sending = put(&context, &replica.key, file, context.patience(failures));
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
                 result = sending => result,
@@ -153,10 +170,13 @@ fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -
     Ok(WeightsFile::new(&context.files.blob_path(&file.digest), file, architecture.layout()?))
 }
 
-async fn put(context: &Context, peer: &fedledger_ledger::PublicKey, file: FileRef) -> Result<(), BlobError> {
+/// Gives a file to a replica. Files may take long, so whether it is there at all is asked before.
+async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Duration) -> Result<(), PutError> {
+    context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, patience).await?;
     let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
     let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;
-    context.endpoint.put_blob(*peer, file.digest, source).await.map(drop)
+    context.endpoint.put_blob(*peer, file.digest, source).await?;
+    Ok(())
 }
 
 fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a> {
@@ -200,7 +220,9 @@ fn run(
     let mut saving = Saving::begin(Instant::now());
     let mut report = |progress: &Progress<'_>| {
         let now = Instant::now();
-        if turn.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
+        if progress.resumes() {
+            context.tell(NodeEvent::Resumed { key: task.key, step: progress.step() });
+        } else if turn.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
             // Training goes on in memory: a full disk that is emptied meanwhile costs nothing.
             match context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file)) {
                 Ok(()) => {}
@@ -217,7 +239,8 @@ fn run(
     train_to_file(&task.settings, &context.table.train, base, resumption, layout.clone(), update)
 }
 
-/// When local checkpoints are saved: so often that little work is lost, and so seldom that little time is spent on the disk.
+/// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so
+/// often that little work is lost, and so seldom that little time is spent on the disk.
 #[derive(Debug, Clone, Copy)]
 struct Saving {
     last: Instant,

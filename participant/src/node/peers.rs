@@ -78,7 +78,12 @@ pub fn available<'a>(
 
 /// How long to wait after some failures in a row.
 pub fn backoff(failures: u32) -> Duration {
-    BACKOFF_FIRST.saturating_mul(2u32.saturating_pow(failures.min(16))).min(BACKOFF_MAX)
+    doubled(BACKOFF_FIRST, failures).min(BACKOFF_MAX)
+}
+
+/// A time that doubles with every failure.
+pub fn doubled(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(2u32.saturating_pow(failures.min(16)))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! It is signed once and the same bytes are sent until a replica says where they stand, so that however often it is sent,
 //! it takes effect once. Only after the envelope has expired may it be signed anew.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fail::fail_point;
 use fedledger_federation::Command;
@@ -93,14 +93,15 @@ fn sign(context: &Context, command: &Command) -> Result<(SubmitRequest, u64), ge
 async fn ask_all(context: &Context, request: &SubmitRequest, turn: u32) -> Option<Answer> {
     let replicas = context.available(turn as usize);
     let mut named = None;
+    let patience = context.patience(turn);
     for replica in &replicas {
-        match ask(context, replica, request).await {
+        match ask(context, replica, request, patience).await {
             Answer::Redirect(leader) => named = leader.or(named),
             Answer::Failed => {}
             definite => return Some(definite),
         }
         if let Some(leader) = replicas.iter().find(|replica| Some(replica.key) == named) {
-            let answer = ask(context, leader, request).await;
+            let answer = ask(context, leader, request, patience).await;
             if matches!(answer, Answer::Committed(_) | Answer::Expired) {
                 return Some(answer);
             }
@@ -110,8 +111,8 @@ async fn ask_all(context: &Context, request: &SubmitRequest, turn: u32) -> Optio
     None
 }
 
-async fn ask(context: &Context, replica: &Replica, request: &SubmitRequest) -> Answer {
-    match context.endpoint.call(replica.key, request, context.replica_timeout).await {
+async fn ask(context: &Context, replica: &Replica, request: &SubmitRequest, patience: Duration) -> Answer {
+    match context.endpoint.call(replica.key, request, patience).await {
         Ok(SubmitResponse::Outcome { index, .. }) => Answer::Committed(index),
         Ok(SubmitResponse::Refused { code, .. }) if code == EXPIRED => Answer::Expired,
         Ok(SubmitResponse::Refused { code, message }) => {

@@ -110,6 +110,11 @@ impl<'a> Progress<'a> {
         self.run.step
     }
 
+    /// Whether the run goes on from a local checkpoint now, and has done nothing yet.
+    pub fn resumes(&self) -> bool {
+        self.run.resumed_at == Some(self.run.step)
+    }
+
     /// Whether a pass through the rows has just ended.
     pub fn ends_pass(&self) -> bool {
         self.run.step.is_multiple_of(self.run.batches.per_epoch())

@@ -26,12 +26,12 @@ fn lone_plan() -> fedledger_federation::plan::Plan {
     plan
 }
 
-async fn start(directory: &Path) -> ParticipantNode {
+pub async fn start(directory: &Path) -> ParticipantNode {
     let options = NodeOptions { transports: Transports::TcpOnly };
     ParticipantNode::start(directory, options).await.unwrap()
 }
 
-fn directory(replicas: &[(&str, &Replica)]) -> TempDir {
+pub fn directory(replicas: &[(&str, &Replica)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let addresses: Vec<_> = replicas.iter().map(|(name, replica)| (*name, replica.address())).collect();
     write_directory(directory.path(), "alpha", &addresses);
@@ -148,9 +148,18 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
             assert_eq!(replica.change(|ledger| contribution_of(ledger.state(), &key)), None, "it was too fast to stop");
         }
         let node = start(directory.path()).await;
+        let mut events = node.events();
         replica.until(|state| contribution_of(state, &key).is_some()).await;
         updates.push(replica.change(|ledger| contribution_of(ledger.state(), &key)).unwrap().1);
         node.shutdown().await.unwrap();
+        let mut resumed = 0;
+        while let Ok(event) = events.recv().await {
+            if let NodeEvent::Resumed { step, .. } = event {
+                assert!((1..plan.training.steps).contains(&step), "it went on from step {step}");
+                resumed += 1;
+            }
+        }
+        assert_eq!(resumed, u64::from(interrupted), "nothing is done again that was saved");
         assert!(!checkpoint.exists(), "a local checkpoint is of no use after the training");
     }
     assert_eq!(updates[0], updates[1]);

@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod directory;
+mod faults;
 mod fixture;
 mod history;
 mod kit;
 mod live;
+mod outages;
 mod replica;
 mod rounds;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fedledger_federation::{Federation, VersionId, command::RoundKey};
-use fedledger_ledger::{Digest, SecretKey};
+use fedledger_ledger::{Digest, SecretKey, transaction::Envelope};
 use fedledger_proto::{
     blobs::{BlobSource, Marks, MemoryBlob, MemorySink},
     endpoint::{
@@ -24,6 +24,9 @@ use tokio::sync::watch;
 
 use crate::fixture::{Ledger, MEMBERS, Purpose, key};
 
+/// Kind of the transactions that contribute.
+const CONTRIBUTION: &str = "Contribute";
+
 /// What every handle and task of the replica shares.
 struct Shared {
     name: &'static str,
@@ -33,7 +36,12 @@ struct Shared {
     cuts: AtomicUsize,
     /// Bytes of files that were read to be sent.
     read: Arc<AtomicU64>,
+    /// What happens while the next contribution is on its way.
+    overtaking: Mutex<Option<Change>>,
 }
+
+/// A change of the ledger.
+type Change = Box<dyn FnOnce(&mut Ledger) + Send>;
 
 /// A file that may be cut off.
 struct Cut {
@@ -87,8 +95,8 @@ impl Replica {
         })
         .unwrap();
         let size = watch::Sender::new(ledger.log.size());
-        let (cuts, read) = Default::default();
-        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size, cuts, read });
+        let (cuts, read, overtaking) = Default::default();
+        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size, cuts, read, overtaking });
         tokio::spawn(serve(Arc::clone(&shared), incoming));
         let address = endpoint.listen_addresses()[0];
         Self { shared, endpoint, address }
@@ -122,6 +130,11 @@ impl Replica {
     /// Cuts the next files off after their first chunk, as a lost connection does.
     pub fn cut(&self, times: usize) {
         self.shared.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// Changes the ledger after the next contribution was sent and before it is applied.
+    pub fn overtake(&self, change: impl FnOnce(&mut Ledger) + Send + 'static) {
+        *self.shared.overtaking.lock().unwrap() = Some(Box::new(change));
     }
 
     /// Bytes of files that were read to be sent.
@@ -172,7 +185,14 @@ async fn serve(shared: Arc<Shared>, mut incoming: Incoming) {
 async fn answer(shared: Arc<Shared>, kind: RequestKind) {
     match kind {
         RequestKind::Submit(request, responder) => {
-            let (index, leaf) = shared.change(|ledger| ledger.take_envelope(&request.envelope));
+            let is_contribution = Envelope::open_unverified(&request.envelope).unwrap().kind == CONTRIBUTION;
+            let overtaking = is_contribution.then(|| shared.overtaking.lock().unwrap().take()).flatten();
+            let (index, leaf) = shared.change(|ledger| {
+                if let Some(change) = overtaking {
+                    change(ledger);
+                }
+                ledger.take_envelope(&request.envelope)
+            });
             responder.send(SubmitResponse::Outcome { index, leaf }).await.ok();
         }
         RequestKind::Checkpoint(CheckpointRequest::Latest { .. }, responder) => {

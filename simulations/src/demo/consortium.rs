@@ -27,7 +27,10 @@ use fedledger_proto::{
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Chaos, ChaosEvent, DemoError, DemoOptions, chaos::RETURNS_AFTER_ROUNDS};
+use super::{
+    Chaos, ChaosEvent, DemoError, DemoOptions,
+    chaos::{self, RETURNS_AFTER_ROUNDS, SLOWED_BY},
+};
 use crate::heart::{self, SITES};
 
 /// The member that proposes plans.
@@ -48,7 +51,10 @@ pub(super) struct Consortium {
     replicas: BTreeMap<String, ReplicaNode>,
     participants: BTreeMap<String, ParticipantNode>,
     apis: BTreeMap<String, SocketAddr>,
-    /// Nodes that were killed and come back, by the round in which they do.
+    /// Participants that run and were cut off.
+    cut_off: BTreeMap<String, ParticipantNode>,
+    chaos: Vec<Chaos>,
+    /// Nodes that were killed or cut off and come back, by the round in which they do.
     returning: Vec<(u64, Node)>,
     /// Endpoints of killed replicas, whose ports may still be taken.
     killed: BTreeMap<String, Endpoint>,
@@ -58,6 +64,8 @@ pub(super) struct Consortium {
 enum Node {
     Replica(String),
     Participant(String),
+    /// The connections of a participant.
+    Connections(String),
 }
 
 impl Consortium {
@@ -91,6 +99,8 @@ impl Consortium {
             replicas: BTreeMap::new(),
             participants: BTreeMap::new(),
             apis: apis.collect(),
+            cut_off: BTreeMap::new(),
+            chaos: options.chaos.clone(),
             returning: Vec::new(),
             killed: BTreeMap::new(),
         })
@@ -109,7 +119,8 @@ impl Consortium {
 
     /// Stops every node that runs, the participants first.
     pub(super) async fn stop(&mut self) -> Result<(), DemoError> {
-        let participants = std::mem::take(&mut self.participants).into_iter().map(|(name, node)| async {
+        let participants = std::mem::take(&mut self.participants).into_iter().chain(std::mem::take(&mut self.cut_off));
+        let participants = participants.map(|(name, node)| async {
             node.shutdown().await.map_err(|source| DemoError::Participant { name, source })
         });
         let participants = join_all(participants).await;
@@ -166,7 +177,7 @@ impl Consortium {
         self.participants.len()
     }
 
-    /// Hospitals whose participants run.
+    /// Hospitals whose participants run and are connected.
     pub(super) fn training(&self) -> impl Iterator<Item = &String> {
         self.participants.keys()
     }
@@ -187,7 +198,7 @@ impl Consortium {
     }
 
     /// Does what is asked for in this round; returns it in words.
-    pub(super) async fn disturb(&mut self, chaos: &[Chaos], round: u64) -> Result<Vec<String>, DemoError> {
+    pub(super) async fn disturb(&mut self, round: u64) -> Result<Vec<String>, DemoError> {
         let mut done = Vec::new();
         let (back, away): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.returning).into_iter().partition(|(at, _)| *at <= round);
@@ -196,22 +207,29 @@ impl Consortium {
             self.start_node(&node).await?;
             done.push(format!("{node} is back"));
         }
-        for chaos in chaos.iter().filter(|chaos| chaos.round == round) {
-            let node = match &chaos.event {
+        let now: Vec<ChaosEvent> =
+            self.chaos.iter().filter(|chaos| chaos.round == round).map(|chaos| chaos.event.clone()).collect();
+        for event in now {
+            let node = match event {
                 ChaosEvent::KillLeader => self.leader().map(Node::Replica),
-                ChaosEvent::KillReplica(site) => Some(Node::Replica(site.clone())),
-                ChaosEvent::KillParticipant(site) => Some(Node::Participant(site.clone())),
+                ChaosEvent::KillReplica(site) => Some(Node::Replica(site)),
+                ChaosEvent::KillParticipant(site) => Some(Node::Participant(site)),
+                ChaosEvent::Partition(site) => Some(Node::Connections(site)),
+                // Its participant has known so since it was started.
+                ChaosEvent::Slow(site) => {
+                    done.push(format!("{site} trains {} s longer", SLOWED_BY.as_secs()));
+                    None
+                }
             };
             if let Some(node) = node {
-                self.kill(&node).await;
-                done.push(format!("{node} was killed"));
+                done.push(self.take_away(&node).await);
                 self.returning.push((round + RETURNS_AFTER_ROUNDS, node));
             }
         }
         Ok(done)
     }
 
-    /// Starts everything again that was killed and would come back later than the last round.
+    /// Brings everything back that would come back later than the last round.
     pub(super) async fn restore(&mut self) -> Result<(), DemoError> {
         for (_, node) in std::mem::take(&mut self.returning) {
             self.start_node(&node).await?;
@@ -227,7 +245,8 @@ impl Consortium {
         self.replicas.iter().find(|(_, node)| leads(node)).map(|(site, _)| site.clone())
     }
 
-    async fn kill(&mut self, node: &Node) {
+    /// Kills a node or cuts it off; returns what was done in words.
+    async fn take_away(&mut self, node: &Node) -> String {
         match node {
             Node::Replica(site) => {
                 if let Some(replica) = self.replicas.remove(site) {
@@ -241,7 +260,15 @@ impl Consortium {
                     let _ = participant.shutdown().await;
                 }
             }
+            Node::Connections(site) => {
+                if let Some(participant) = self.participants.remove(site) {
+                    participant.set_online(false);
+                    self.cut_off.insert(site.clone(), participant);
+                }
+                return format!("{node} was cut off");
+            }
         }
+        format!("{node} was killed")
     }
 
     async fn start_node(&mut self, node: &Node) -> Result<(), DemoError> {
@@ -259,7 +286,14 @@ impl Consortium {
                 let directory = self.directory.join(site).join("participant");
                 let started = ParticipantNode::start(&directory, NodeOptions::default()).await;
                 let participant = started.map_err(|source| DemoError::Participant { name: site.clone(), source })?;
+                participant.delay_training(chaos::delays(&self.chaos, site));
                 self.participants.insert(site.clone(), participant);
+            }
+            Node::Connections(site) => {
+                if let Some(participant) = self.cut_off.remove(site) {
+                    participant.set_online(true);
+                    self.participants.insert(site.clone(), participant);
+                }
             }
         }
         Ok(())
@@ -295,7 +329,7 @@ impl std::fmt::Display for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Replica(site) => write!(f, "the replica of {site}"),
-            Self::Participant(site) => write!(f, "the participant of {site}"),
+            Self::Participant(site) | Self::Connections(site) => write!(f, "the participant of {site}"),
         }
     }
 }

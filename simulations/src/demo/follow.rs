@@ -19,7 +19,7 @@ use super::{
 };
 use crate::heart::SITES;
 
-/// How long nothing may happen before the demo gives up. A round without a hospital takes 30 s.
+/// How long nothing may happen before the demo gives up. A round without a hospital takes its whole duration.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
 
 /// How long a change of one replica's log is waited for before looking whether that replica still runs.
@@ -82,7 +82,7 @@ impl Follower {
             let open = record.open.map(|key| key.round);
             if let Some(round) = open.filter(|round| *round > disturbed) {
                 disturbed = round;
-                let done = consortium.disturb(&options.chaos, round).await?;
+                let done = consortium.disturb(round).await?;
                 done.into_iter().for_each(|what| progress(Progress::Chaos(what)));
             }
             self.next(consortium, "the next entry of the ledger").await?;

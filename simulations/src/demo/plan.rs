@@ -1,6 +1,6 @@
 //! The demo's plan: FLamby's Fed-Heart-Disease protocol.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use fedledger_federation::{
     architecture::Architecture,
@@ -22,8 +22,8 @@ const BATCH_SIZE: u32 = 4;
 /// At least the patients of the largest hospital's training set (199), a power of two.
 const EXAMPLE_SCALE: u64 = 256;
 
-/// A round closes when all four have contributed, or after this time with three.
-const ROUND_DURATION_MS: u64 = 30_000;
+/// A round closes when all four have contributed, or after this time with three, unless the caller wants another.
+pub const ROUND_DURATION: Duration = Duration::from_secs(30);
 
 /// The aggregation rules of the demo, with the learning rates of FLamby's benchmark.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(super) fn plan(options: &DemoOptions) -> Plan {
             minimum_participants: 3,
             required_members: Vec::new(),
             minimum_example_share: None,
-            round_duration_ms: ROUND_DURATION_MS,
+            round_duration_ms: u64::try_from(options.round_duration.as_millis()).unwrap_or(u64::MAX),
             attempts: 10,
         },
         requirements: Requirements::default(),
@@ -119,6 +119,7 @@ mod tests {
                 rounds: 15,
                 seed: 42,
                 rule,
+                round_duration: ROUND_DURATION,
                 chaos: Vec::new(),
                 serve: false,
             };

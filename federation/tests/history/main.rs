@@ -26,4 +26,5 @@ mod thousand;
 mod tile_source;
 mod tiles;
 mod verify;
+mod withdrawal;
 mod world;

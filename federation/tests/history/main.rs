@@ -6,6 +6,7 @@ mod apply;
 mod audit;
 mod bundle;
 mod certificate;
+mod collection;
 mod conductor;
 mod consortium;
 mod early_stopping;

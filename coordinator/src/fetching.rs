@@ -80,7 +80,6 @@ impl Fetching {
         permits.insert(*plan, Arc::downgrade(&new));
         new
     }
-}
 
     /// Whether a peer answers at all. Files may take long, so this cannot be told from their transfer.
     async fn is_there(&self, peer: PublicKey, patience: Duration) -> bool {

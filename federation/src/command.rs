@@ -229,6 +229,8 @@ pub type Metrics = BTreeMap<String, i64>;
 pub struct CloseRound {
     /// The attempt.
     pub key: RoundKey,
+    /// Ledger index of the newest contribution that was looked at; those that came after it are excluded as `late`.
+    pub through: u64,
     /// Contributions that cannot be aggregated, with the code of the reason (`blob_lost`, ...).
     pub excluded: BTreeMap<MemberId, String>,
 }

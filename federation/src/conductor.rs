@@ -7,6 +7,7 @@
 
 mod collect;
 mod compute;
+mod deadline;
 mod duty;
 mod observe;
 mod obtain;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub(crate) use compute::candidate_of;
+use deadline::Deadline;
 pub use duty::{Duty, Report};
 use obtain::Obtaining;
 use open::WaitFor;
@@ -39,6 +41,9 @@ const COMPUTED_MAX: usize = 64;
 /// The code under which a contribution is excluded whose update no live replica could obtain.
 pub const BLOB_LOST: &str = "blob_lost";
 
+/// The code under which a contribution is excluded whose update was still being fetched or checked when its time was over.
+pub const UNCHECKED: &str = "unchecked";
+
 /// The code under which an attempt is given up whose base is no longer the head of the branch.
 const BASE_MOVED: &str = "base_moved";
 
@@ -47,14 +52,14 @@ const BASE_MOVED: &str = "base_moved";
 pub struct Conductor {
     /// Name of the replica's node.
     node: String,
-    /// Until when each round in progress is collected, while this replica leads, in milliseconds.
-    deadlines: BTreeMap<RoundKey, u64>,
+    /// When the collection of each round in progress ends, while this replica leads.
+    deadlines: BTreeMap<RoundKey, Deadline>,
     /// Until when this replica, while it leads, waits before it opens a round, in milliseconds.
     waits: BTreeMap<WaitFor, u64>,
     /// Where each plan that is carried out stands, and since when, in milliseconds.
     standings: BTreeMap<Digest, (Standing, u64)>,
     /// Updates checked or being checked.
-    checks: BTreeMap<(RoundKey, MemberId), Check>,
+    checks: BTreeMap<RoundKey, BTreeMap<MemberId, Check>>,
     computations: BTreeMap<RoundKey, Computation>,
     /// When each computation that has not succeeded failed for the first time, in milliseconds.
     failing_since: BTreeMap<RoundKey, u64>,
@@ -68,6 +73,10 @@ pub struct Conductor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Check {
     UnderWay,
+    /// It could not be carried out, such as for want of the file.
+    Failed {
+        at_ms: u64,
+    },
     Done(Result<(), String>),
 }
 
@@ -130,10 +139,10 @@ impl Conductor {
     pub fn report(&mut self, report: Report, now_ms: u64) {
         match report {
             Report::Checked { key, member, verdict } => {
-                self.checks.insert((key, member), Check::Done(verdict));
+                self.checks.entry(key).or_default().insert(member, Check::Done(verdict));
             }
             Report::CheckFailed { key, member } => {
-                self.checks.remove(&(key, member));
+                self.checks.entry(key).or_default().insert(member, Check::Failed { at_ms: now_ms });
             }
             Report::Computed { key, outputs } => {
                 self.computations.insert(key, Computation::Done(outputs));
@@ -159,10 +168,15 @@ impl Conductor {
             Computation::Failed { permanent: None, at_ms, .. } => Some(at_ms + RETRY_MS),
             _ => None,
         });
-        // A deadline that has passed has been acted on.
-        let ahead = |deadline: &u64| *deadline > self.stepped_ms;
-        let deadlines = self.deadlines.values().chain(self.waits.values()).copied().filter(ahead);
-        deadlines.chain(retries).chain(failed).chain(self.obtaining.wake_at()).min()
+        let unchecked = self.checks.values().flat_map(BTreeMap::values).filter_map(|check| match check {
+            Check::Failed { at_ms } => Some(at_ms + RETRY_MS),
+            Check::UnderWay | Check::Done(_) => None,
+        });
+        let deadlines = self.deadlines.values().flat_map(Deadline::times);
+        // What has passed has been acted on.
+        let ahead = |at_ms: &u64| *at_ms > self.stepped_ms;
+        let ahead = deadlines.chain(self.waits.values().copied()).chain(unchecked).filter(ahead);
+        ahead.chain(retries).chain(failed).chain(self.obtaining.wake_at()).min()
     }
 
     fn abandon(&mut self, view: &View<'_>, key: &RoundKey, reason: &str, duties: &mut Vec<Duty>) {
@@ -187,7 +201,7 @@ impl Conductor {
 
     fn forget_old(&mut self, state: &Federation, now_ms: u64) {
         let open: BTreeSet<RoundKey> = state.plans().iter().filter_map(|(_, record)| record.open).collect();
-        self.checks.retain(|(key, _), _| open.contains(key));
+        self.checks.retain(|key, _| open.contains(key));
         self.deadlines.retain(|key, _| open.contains(key));
         self.waits.retain(|wait, _| wait.is_pending(state));
         while self.computations.len() > COMPUTED_MAX {

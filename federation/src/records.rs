@@ -244,6 +244,9 @@ pub enum VersionStatus {
     },
     /// A majority for these files is out of reach.
     Rejected,
+    /// Its plan was stopped while the replicas were being asked. Nobody has contradicted it, and since training is
+    /// deterministic, the next attempt may well propose it again.
+    Withdrawn,
 }
 
 impl VersionRecord {
@@ -251,7 +254,7 @@ impl VersionRecord {
     pub const fn number(&self) -> Option<u64> {
         match self.status {
             VersionStatus::Attested { number } => Some(number),
-            VersionStatus::Candidate | VersionStatus::Rejected => None,
+            VersionStatus::Candidate | VersionStatus::Rejected | VersionStatus::Withdrawn => None,
         }
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn stop(state: &mut Federation, context: Context<'_>, command: &StopP
     let drain = command.drain && open.is_some();
     if let Some(key) = open.filter(|_| !drain) {
         if let Some(candidate) = state.candidate(&key) {
-            state.versions.update(&candidate, context.writes, |record| record.status = VersionStatus::Rejected);
+            state.versions.update(&candidate, context.writes, |record| record.status = VersionStatus::Withdrawn);
         }
         let round = state.rounds.get(&key);
         let excluded = round.and_then(|round| round.phase.excluded()).cloned().unwrap_or_default();

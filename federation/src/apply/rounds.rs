@@ -16,6 +16,9 @@ use crate::{
 /// The code under which an attempt is given up whose contributions do not meet the plan's quorum.
 pub(crate) const BELOW_QUORUM: &str = "below_quorum";
 
+/// The code under which a contribution is excluded that came after those that the leader had looked at.
+pub const LATE: &str = "late";
+
 pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRound) -> Result<Event, Rejection> {
     context.require_replica()?;
     let key = command.key;
@@ -151,9 +154,11 @@ pub(super) fn close(state: &mut Federation, context: Context<'_>, command: Close
     let record = known(state, &key.plan)?;
     refuse_paused(record)?;
     check_excluded(state, &key, &command.excluded)?;
-    let certificate = certify(state, record, &key, round, &command.excluded, Some(context.index));
+    let mut excluded = command.excluded;
+    exclude_late(state, &key, command.through, &mut excluded);
+    let certificate = certify(state, record, &key, round, &excluded, Some(context.index));
     certificate.quorum.check()?;
-    let closed = Phase::Closed { index: context.index, excluded: command.excluded, candidate: None };
+    let closed = Phase::Closed { index: context.index, excluded, candidate: None };
     let enrolled = enrolled_beside(state, record, round);
     state.rounds.update(&key, context.writes, |round| (round.phase, round.enrolled) = (closed, enrolled));
     Ok(Event::RoundClosed { key, certificate })
@@ -246,6 +251,15 @@ fn check_excluded(state: &Federation, key: &RoundKey, excluded: &BTreeMap<Member
         }
     }
     Ok(())
+}
+
+/// Leaves out what nobody has checked, since one update that cannot be aggregated would make the whole attempt fail.
+fn exclude_late(state: &Federation, key: &RoundKey, through: u64, excluded: &mut BTreeMap<MemberId, String>) {
+    for (member, participation) in state.participations(key) {
+        if matches!(participation, Participation::Contributed { index, .. } if *index > through) {
+            excluded.entry(member.clone()).or_insert_with(|| LATE.to_owned());
+        }
+    }
 }
 
 /// What the cohort has declared, as far as the plan asks for it.

@@ -70,7 +70,7 @@ pub(super) fn commit(
         return Err(Rejection::WrongVersion { computed, found: command.version });
     }
     match state.versions.get(&computed).map(|record| (record.status, record.revoked.is_some())) {
-        None | Some((VersionStatus::Rejected, _)) => {}
+        None | Some((VersionStatus::Rejected | VersionStatus::Withdrawn, _)) => {}
         Some((VersionStatus::Candidate, _)) => return Err(Rejection::CandidateExists),
         Some((VersionStatus::Attested { .. }, true)) => return Err(Rejection::Revoked(computed)),
         // After a rollback the same recipe may come up again; the version that it leads to is attested already.
@@ -101,7 +101,7 @@ pub(super) fn attest(
     let node = context.require_replica()?.to_owned();
     let version = command.version;
     let record = state.versions.get(&version).ok_or(Rejection::UnknownVersion(version))?;
-    if record.status == VersionStatus::Rejected {
+    if matches!(record.status, VersionStatus::Rejected | VersionStatus::Withdrawn) {
         return Err(Rejection::NotCandidate(version));
     }
     if record.attestations.contains_key(&node) {

@@ -61,6 +61,8 @@ pub enum VersionState {
     Candidate,
     /// A majority of replicas computed other files.
     Rejected,
+    /// Its plan was stopped before a majority had attested it.
+    Withdrawn,
     /// A majority of replicas computed the same files.
     Attested,
     /// The branch `production` points at it.
@@ -114,6 +116,7 @@ impl VersionState {
         match record.status {
             VersionStatus::Candidate => Self::Candidate,
             VersionStatus::Rejected => Self::Rejected,
+            VersionStatus::Withdrawn => Self::Withdrawn,
             VersionStatus::Attested { .. } if state.branches().get(&PRODUCTION_BRANCH.to_owned()) == Some(id) => {
                 Self::Production
             }

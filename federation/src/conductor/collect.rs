@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Duty, View};
+use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, UNCHECKED, View};
 use crate::{
     Command,
     apply::rounds::BELOW_QUORUM,
-    command::{AbandonRound, CloseRound, RoundKey},
+    command::{AbandonRound, CloseRound, Contribute, RoundKey},
     member::MemberId,
     quorum::Quorum,
     recipe::Update,
@@ -16,32 +16,37 @@ use crate::{
 /// What has become of the cohort.
 #[derive(Default)]
 struct Collected<'a> {
-    /// Members whose contribution is on record, with what its check gave; none while it is not known.
+    /// Members whose contribution is on record and was made in time, with what its check gave; none while it is not known.
     contributed: BTreeMap<&'a MemberId, Option<Result<(), String>>>,
     /// Members of whom nothing will come.
     out: BTreeSet<&'a MemberId>,
+    /// Whether the round's time is over, so that nothing will come of anybody.
+    past: bool,
+    /// Ledger index of the newest of these contributions.
+    through: u64,
 }
 
 impl Collected<'_> {
     /// Whether nobody can change anything any more.
     fn is_complete(&self, round: &RoundRecord) -> bool {
-        self.contributed.len() + self.out.len() >= round.cohort.len() && self.contributed.values().all(Option::is_some)
+        let awaited = !self.past && self.contributed.len() + self.out.len() < round.cohort.len();
+        !awaited && self.contributed.values().all(Option::is_some)
     }
 
-    /// Contributions that cannot be aggregated, with the code of the reason. What could not be looked at by the end of the
-    /// round's time is lost; before that, nobody is to blame for it.
+    /// Contributions that cannot be aggregated, with the code of the reason. Before the end nobody is to blame for what
+    /// could not be looked at.
     fn excluded(&self, over: bool) -> BTreeMap<MemberId, String> {
         let excluded = self.contributed.iter().filter_map(|(member, verdict)| match verdict {
             Some(Ok(())) => None,
             Some(Err(code)) => Some(((*member).clone(), code.clone())),
-            None => over.then(|| ((*member).clone(), BLOB_LOST.to_owned())),
+            None => over.then(|| ((*member).clone(), UNCHECKED.to_owned())),
         });
         excluded.collect()
     }
 
     /// Whether somebody's contribution is lost to the round for good.
     fn lacks_any(&self) -> bool {
-        !self.out.is_empty() || self.contributed.values().any(|verdict| matches!(verdict, Some(Err(_))))
+        self.past || !self.out.is_empty() || self.contributed.values().any(|verdict| matches!(verdict, Some(Err(_))))
     }
 
     /// Whether a member's contribution is there and can be aggregated.
@@ -51,7 +56,10 @@ impl Collected<'_> {
 
     /// Whether it still can be there in time.
     fn may_count(&self, member: &MemberId) -> bool {
-        !self.out.contains(&member) && !matches!(self.contributed.get(member), Some(Some(Err(_))))
+        match self.contributed.get(member) {
+            Some(verdict) => !matches!(verdict, Some(Err(_))),
+            None => !self.past && !self.out.contains(&member),
+        }
     }
 }
 
@@ -89,39 +97,42 @@ impl Conductor {
         round: &RoundRecord,
         duties: &mut Vec<Duty>,
     ) {
-        let collected = self.collected(view, key, duties);
-        if !view.leads {
-            return;
+        if view.leads {
+            let deadline = self.deadlines.entry(*key).or_insert_with(|| Deadline::of(round, view.now_ms));
+            deadline.pass(view.state, key, view.now_ms);
         }
-        let deadline = *self.deadlines.entry(*key).or_insert(view.now_ms + round.duration_ms);
+        let collected = self.collected(view, key, duties);
+        let Some(deadline) = self.deadlines.get_mut(key).filter(|_| view.leads) else { return };
         let participation = &record.plan.participation;
         let met =
             |counts: &dyn Fn(&MemberId) -> bool| Quorum::of(view.state, participation, key, round, counts).is_met();
-        let over = view.now_ms >= deadline || collected.is_complete(round);
+        let over = deadline.is_over(view.now_ms) || collected.is_complete(round);
         if over && met(&|member| collected.counts(member)) {
-            let close = CloseRound { key: *key, excluded: collected.excluded(over) };
+            // What comes before this is on the ledger has not been looked at, and is left out.
+            let close = CloseRound { key: *key, through: collected.through, excluded: collected.excluded(over) };
             return self.submit(view, Command::CloseRound(close), duties);
         }
         // As long as nobody is out, everybody may come.
         if over || (collected.lacks_any() && !met(&|member| collected.may_count(member))) {
+            // Another contribution that comes before this is on the ledger may make up the quorum, so it is looked at.
+            deadline.through = None;
             let (reason, excluded) = (BELOW_QUORUM.to_owned(), collected.excluded(over));
             self.submit(view, Command::AbandonRound(AbandonRound { key: *key, reason, excluded }), duties);
         }
     }
 
-    /// Looks at what the cohort has done, and has new contributions checked.
+    /// Looks at what the cohort has done in time, and has new contributions checked.
     fn collected<'a>(&mut self, view: &View<'a>, key: &RoundKey, duties: &mut Vec<Duty>) -> Collected<'a> {
-        let mut collected = Collected::default();
+        let through = self.deadlines.get(key).and_then(|deadline| deadline.through);
+        let mut collected = Collected { past: through.is_some(), ..Collected::default() };
         for (member, participation) in view.state.participations(key) {
             match participation {
                 Participation::Joined { .. } => {}
                 Participation::Declined { .. } | Participation::Revoked { .. } => drop(collected.out.insert(member)),
-                Participation::Contributed { contribution, .. } => {
-                    self.check(key, Update::of(member, contribution), duties);
-                    let verdict = match self.checks.get(&(*key, member.clone())) {
-                        Some(Check::Done(verdict)) => Some(verdict.clone()),
-                        Some(Check::UnderWay) | None => None,
-                    };
+                Participation::Contributed { index, .. } if through.is_some_and(|through| *index > through) => {}
+                Participation::Contributed { index, contribution, .. } => {
+                    collected.through = collected.through.max(*index);
+                    let verdict = self.check(view, key, (member, contribution), collected.past, duties);
                     collected.contributed.insert(member, verdict);
                 }
             }
@@ -129,11 +140,26 @@ impl Conductor {
         collected
     }
 
-    fn check(&mut self, key: &RoundKey, update: Update, duties: &mut Vec<Duty>) {
-        let check = self.checks.entry((*key, update.member.clone()));
-        if let std::collections::btree_map::Entry::Vacant(vacant) = check {
-            vacant.insert(Check::UnderWay);
-            duties.push(Duty::Check { key: *key, update });
+    /// What the check of a contribution gave, if that is known; begins it otherwise, and again where it failed. What nobody
+    /// had when time is `past` is lost.
+    fn check(
+        &mut self,
+        view: &View<'_>,
+        key: &RoundKey,
+        (member, contribution): (&MemberId, &Contribute),
+        past: bool,
+        duties: &mut Vec<Duty>,
+    ) -> Option<Result<(), String>> {
+        let checks = self.checks.entry(*key).or_default();
+        match checks.get(member) {
+            Some(Check::Done(verdict)) => return Some(verdict.clone()),
+            Some(Check::UnderWay) => return None,
+            Some(Check::Failed { .. }) if past => return Some(Err(BLOB_LOST.to_owned())),
+            Some(Check::Failed { at_ms }) if view.now_ms < at_ms + RETRY_MS => return None,
+            Some(Check::Failed { .. }) | None => {}
         }
+        checks.insert(member.clone(), Check::UnderWay);
+        duties.push(Duty::Check { key: *key, update: Update::of(member, contribution) });
+        None
     }
 }

@@ -31,13 +31,12 @@ impl Conductor {
         for (plan, (standing, since_ms)) in &self.standings {
             observed.lasting_ms.insert(*plan, (*standing, now_ms.saturating_sub(*since_ms)));
         }
-        let deadlines = self.deadlines.iter().map(|(key, until)| (key.plan, *until));
+        let deadlines = self.deadlines.iter().map(|(key, deadline)| (key.plan, deadline.next(now_ms)));
         let waits = self.waits.iter().map(|(wait, until)| (*WaitFor::plan(wait), *until));
         observed.left_ms.extend(deadlines.chain(waits).map(|(plan, until)| (plan, until.saturating_sub(now_ms))));
-        for ((key, member), check) in &self.checks {
-            if *check == Check::UnderWay {
-                observed.unchecked.entry(*key).or_default().insert(member.clone());
-            }
+        for (key, checks) in &self.checks {
+            let unchecked = checks.iter().filter(|(_, check)| !matches!(check, Check::Done(_)));
+            observed.unchecked.insert(*key, unchecked.map(|(member, _)| member.clone()).collect());
         }
         observed.computing.extend(self.computations.iter().map(|(key, computation)| {
             let computing = match computation {

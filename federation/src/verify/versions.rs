@@ -37,8 +37,12 @@ pub fn recompute<S: Source + ?Sized>(
     record: &VersionRecord,
     threads: usize,
 ) -> Result<Recomputation, SourceError> {
-    if record.status == VersionStatus::Rejected {
-        return Ok(Recomputation::Skipped("the replicas rejected it".to_owned()));
+    match record.status {
+        VersionStatus::Rejected => return Ok(Recomputation::Skipped("the replicas rejected it".to_owned())),
+        VersionStatus::Withdrawn => {
+            return Ok(Recomputation::Skipped("its plan was stopped before the replicas attested it".to_owned()));
+        }
+        VersionStatus::Candidate | VersionStatus::Attested { .. } => {}
     }
     let recipe = match Recipe::of(state, &record.key) {
         Ok(recipe) => recipe,

@@ -266,7 +266,7 @@ fn stopping_gives_up_the_round_and_draining_finishes_it() {
     let index = consortium.log.size() - 1;
     let reason = "plan_stopped".to_owned();
     assert_eq!(phase(&consortium, &key), Phase::Abandoned { index, reason, excluded: BTreeMap::new() });
-    assert_eq!(consortium.state().versions().get(&version).unwrap().status, VersionStatus::Rejected);
+    assert_eq!(consortium.state().versions().get(&version).unwrap().status, VersionStatus::Withdrawn);
 
     consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
     let key = consortium.open_round(&id);

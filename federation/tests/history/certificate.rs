@@ -70,7 +70,7 @@ fn what_was_refused_and_when_things_were_sealed_is_read_from_the_history() {
     let sealed = consortium.seal();
     let again = consortium.contribution(&key, "basel");
     assert_eq!(consortium.refused("basel/participant", Command::Contribute(again)), "already_contributed");
-    let close = CloseRound { key, excluded: Default::default() };
+    let close = CloseRound { key, through: u64::MAX, excluded: Default::default() };
     consortium.accept(REPLICA, Command::CloseRound(close));
     let late = consortium.contribution(&key, "turin");
     assert_eq!(consortium.refused("turin/participant", Command::Contribute(late)), "round_closed");

@@ -346,7 +346,7 @@ impl Consortium {
 
     pub fn close(&mut self, key: &RoundKey, excluded: &[(&str, &str)]) -> Event {
         let excluded = excluded.iter().map(|(site, code)| ((*site).to_owned(), (*code).to_owned())).collect();
-        self.accept("basel/replica", Command::CloseRound(CloseRound { key: *key, excluded }))
+        self.accept("basel/replica", Command::CloseRound(CloseRound { key: *key, through: u64::MAX, excluded }))
     }
 
     /// Computes what an attempt leads to and keeps the files.

@@ -70,7 +70,7 @@ fn a_paused_plan_is_not_gone_on_with_even_when_all_have_contributed() {
     world.consortium.accept(OFFICE, pause(id));
     world.settle(&mut diligent);
     assert_eq!(world.round(&key).phase, Phase::Collecting);
-    let close = CloseRound { key, excluded: Default::default() };
+    let close = CloseRound { key, through: u64::MAX, excluded: Default::default() };
     assert_eq!(world.consortium.refused(REPLICA, Command::CloseRound(close)), "plan_status");
     let abandon = AbandonRound { key, reason: "deadline".to_owned(), excluded: Default::default() };
     assert_eq!(world.consortium.refused(REPLICA, Command::AbandonRound(abandon)), "plan_status");

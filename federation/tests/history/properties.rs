@@ -174,7 +174,14 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
         11..14 => ("participant", Command::JoinRound(JoinRound { key: guess.round() })),
         14 => ("participant", Command::DeclineRound(DeclineRound { key: guess.round(), reason: reason() })),
         15..19 => ("participant", Command::Contribute(contribution(&guess))),
-        19..22 => ("replica", Command::CloseRound(CloseRound { key: guess.round(), excluded: excluded() })),
+        19..22 => (
+            "replica",
+            Command::CloseRound(CloseRound {
+                key: guess.round(),
+                through: guess.choice.b.into(),
+                excluded: excluded(),
+            }),
+        ),
         22 => {
             let reason = ["deadline", "Not a code!"][usize::from(choice.b) % 2].to_owned();
             ("replica", Command::AbandonRound(AbandonRound { key: guess.round(), reason, excluded: excluded() }))

@@ -47,7 +47,7 @@ fn contribute(consortium: &mut Consortium, key: &RoundKey, site: &str, examples:
 }
 
 fn close(key: RoundKey) -> Command {
-    Command::CloseRound(CloseRound { key, excluded: Default::default() })
+    Command::CloseRound(CloseRound { key, through: u64::MAX, excluded: Default::default() })
 }
 
 fn decline(consortium: &mut Consortium, key: &RoundKey, site: &str) {

@@ -71,7 +71,7 @@ fn decline(key: RoundKey) -> Command {
 
 fn close(key: RoundKey, excluded: &[(&str, &str)]) -> Command {
     let excluded = excluded.iter().map(|(member, code)| ((*member).to_owned(), (*code).to_owned())).collect();
-    Command::CloseRound(CloseRound { key, excluded })
+    Command::CloseRound(CloseRound { key, through: u64::MAX, excluded })
 }
 
 fn abandon(key: RoundKey) -> Command {
@@ -524,6 +524,6 @@ fn an_update_of_the_right_size_is_accepted_whatever_is_in_it() {
     consortium.join_and_send(&key, "basel", contribution);
     consortium.join_and_contribute(&key, "lyon");
     let excluded = BTreeMap::from([("basel".to_owned(), "not_finite".to_owned())]);
-    let close = Command::CloseRound(CloseRound { key, excluded });
+    let close = Command::CloseRound(CloseRound { key, through: u64::MAX, excluded });
     assert_eq!(consortium.refused(REPLICA, close), "below_quorum");
 }

@@ -6,7 +6,7 @@ use fedledger_federation::{
     Command,
     command::{FileRef, OutputFiles, RoundKey},
     conductor::{Conductor, Duty, Report},
-    recipe::{Recipe, check_update},
+    recipe::{Recipe, Update, check_update},
     records::{Phase, PlanStatus, RoundRecord},
 };
 use fedledger_ledger::Digest;
@@ -21,6 +21,8 @@ pub struct World {
     pub now_ms: u64,
     /// Updates that no replica can obtain.
     pub lost: Vec<Digest>,
+    /// Updates whose transfer does not come to an end.
+    pub slow: Vec<Digest>,
     /// Replicas that do nothing.
     pub down: Vec<&'static str>,
     /// A replica that claims other files than it computed.
@@ -38,6 +40,7 @@ impl World {
             leader: SITES[0],
             now_ms: 0,
             lost: Vec::new(),
+            slow: Vec::new(),
             down: Vec::new(),
             liar: None,
             obtained: Vec::new(),
@@ -88,14 +91,10 @@ impl World {
                 Report::Submitted { command, accepted }
             }
             Duty::Check { key, update } => {
-                if self.lost.contains(&update.file.digest) {
+                if self.slow.contains(&update.file.digest) {
                     return;
                 }
-                let state = self.consortium.state();
-                let plan = state.plans().get(&key.plan).unwrap().plan.clone();
-                let file = self.consortium.blobs[&update.file.digest].as_slice();
-                let verdict = check_update(&plan, SITES.len(), &update, file).unwrap().map_err(|(code, _)| code.into());
-                Report::Checked { key, member: update.member, verdict }
+                self.check(key, update)
             }
             Duty::Obtain { number, files } => {
                 let complete = files.iter().all(|(file, _)| self.consortium.blobs.contains_key(&file.digest));
@@ -108,6 +107,16 @@ impl World {
             }
         };
         self.conductors.get_mut(site).unwrap().report(report, self.now_ms);
+    }
+
+    fn check(&self, key: RoundKey, update: Update) -> Report {
+        if self.lost.contains(&update.file.digest) {
+            return Report::CheckFailed { key, member: update.member };
+        }
+        let plan = self.consortium.state().plans().get(&key.plan).unwrap().plan.clone();
+        let file = self.consortium.blobs[&update.file.digest].as_slice();
+        let verdict = check_update(&plan, SITES.len(), &update, file).unwrap().map_err(|(code, _)| code.into());
+        Report::Checked { key, member: update.member, verdict }
     }
 
     fn compute(&mut self, recipe: &Recipe) -> OutputFiles {

@@ -322,7 +322,7 @@ impl Ledger {
 
     /// Closes a round and makes its version.
     pub fn complete_round(&mut self, key_of: RoundKey) -> VersionId {
-        let close = CloseRound { key: key_of, excluded: BTreeMap::new() };
+        let close = CloseRound { key: key_of, through: u64::MAX, excluded: BTreeMap::new() };
         self.apply(&key("gamma", Purpose::Replica), Command::CloseRound(close));
         self.make_version(key_of)
     }

@@ -1,0 +1,132 @@
+//! What counts in a round: contributions that were made in time and looked at, whatever else reaches the ledger.
+
+use fedledger_federation::{
+    Command, Event,
+    command::{CloseRound, RoundKey},
+    records::{Participation, Phase},
+};
+use fedledger_ledger::Digest;
+
+use crate::{
+    consortium::{Consortium, SITES, plan, update_file},
+    world::{World, contribute_once, idle},
+};
+
+/// Ledger index of a member's contribution.
+fn index_of(consortium: &Consortium, key: &RoundKey, site: &str) -> u64 {
+    let mut all = consortium.state().participations(key);
+    match all.find(|(member, _)| *member == site) {
+        Some((_, Participation::Contributed { index, .. })) => *index,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn close(key: RoundKey, through: u64) -> Command {
+    Command::CloseRound(CloseRound { key, through, excluded: Default::default() })
+}
+
+#[test]
+fn a_contribution_that_nobody_has_looked_at_does_not_count() {
+    let (mut consortium, id) = Consortium::ready(4);
+    let key = consortium.open_round(&id);
+    for site in ["basel", "lyon"] {
+        consortium.join_and_contribute(&key, site);
+    }
+    let through = index_of(&consortium, &key, "lyon");
+    // What cannot be aggregated comes while the leader's word is on its way.
+    let file = consortium.store(update_file(f32::NAN));
+    let contribution = consortium.contribution_of(&key, "porto", file);
+    consortium.join_and_send(&key, "porto", contribution);
+    let event = consortium.accept("basel/replica", close(key, through));
+    let Event::RoundClosed { certificate, .. } = event else { panic!("{event:?}") };
+    assert_eq!(certificate.contributed, &SITES[..2]);
+    assert_eq!((certificate.excluded["porto"].as_str(), certificate.quorum.contributed), ("late", 2));
+    let version = consortium.commit_and_attest(&key);
+    let manifest = &consortium.state().versions().get(&version).unwrap().manifest;
+    assert_eq!((manifest.contributions.len(), manifest.excluded["porto"].as_str()), (2, "late"));
+}
+
+#[test]
+fn the_quorum_is_that_of_what_was_looked_at() {
+    let (mut consortium, id) = Consortium::ready(4);
+    let key = consortium.open_round(&id);
+    consortium.join_and_contribute(&key, "basel");
+    let through = index_of(&consortium, &key, "basel");
+    consortium.join_and_contribute(&key, "lyon");
+    assert_eq!(consortium.refused("basel/replica", close(key, through)), "below_quorum");
+    let through = index_of(&consortium, &key, "lyon");
+    consortium.accept("basel/replica", close(key, through));
+}
+
+/// A world whose first round has the contributions of all but Turin, of which Porto's is on a way without an end.
+fn one_is_slow() -> (World, RoundKey) {
+    let mut consortium = Consortium::new(4);
+    let id = consortium.start(plan("study"));
+    let mut world = World::new(consortium);
+    world.settle(&mut idle);
+    let key = world.open(&id).unwrap();
+    for site in ["basel", "lyon", "porto"] {
+        contribute_once(&mut world.consortium, &key, site);
+    }
+    world.slow.push(update_of(&world, &key, "porto"));
+    world.settle(&mut idle);
+    (world, key)
+}
+
+fn update_of(world: &World, key: &RoundKey, site: &str) -> Digest {
+    let mut all = world.consortium.state().participations(key);
+    match all.find(|(member, _)| *member == site) {
+        Some((_, Participation::Contributed { contribution, .. })) => contribution.update,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_transfer_under_way_at_the_deadline_is_waited_for_but_not_for_ever() {
+    let (mut world, key) = one_is_slow();
+    world.wait();
+    assert_eq!(world.now_ms, 30_000);
+    world.settle(&mut idle);
+    assert_eq!(world.round(&key).phase, Phase::Collecting, "Porto was in time");
+    world.wait();
+    assert_eq!(world.now_ms, 60_000);
+    world.settle(&mut idle);
+    let certificate = world.consortium.state().certificate(&key).unwrap();
+    assert_eq!(certificate.excluded["porto"], "unchecked");
+    assert_eq!(certificate.contributed, &SITES[..2]);
+}
+
+#[test]
+fn what_comes_after_the_deadline_is_late_while_checks_are_waited_for() {
+    let (mut world, key) = one_is_slow();
+    world.now_ms = 30_000;
+    world.settle(&mut idle);
+    contribute_once(&mut world.consortium, &key, "turin");
+    world.settle(&mut idle);
+    assert_eq!(world.round(&key).phase, Phase::Collecting);
+    world.now_ms = 60_000;
+    world.settle(&mut idle);
+    let certificate = world.consortium.state().certificate(&key).unwrap();
+    assert_eq!(certificate.excluded["turin"], "late");
+    assert_eq!(certificate.contributed, &SITES[..2]);
+}
+
+#[test]
+fn a_check_that_failed_is_tried_again_before_the_deadline() {
+    let mut consortium = Consortium::new(4);
+    let id = consortium.start(plan("study"));
+    let mut world = World::new(consortium);
+    world.settle(&mut idle);
+    let key = world.open(&id).unwrap();
+    SITES.iter().for_each(|site| contribute_once(&mut world.consortium, &key, site));
+    world.lost.push(update_of(&world, &key, "porto"));
+    world.settle(&mut idle);
+    assert_eq!(world.round(&key).phase, Phase::Collecting);
+    world.lost.clear();
+    world.settle(&mut idle);
+    assert_eq!(world.round(&key).phase, Phase::Collecting, "it is not asked for again at once");
+    world.wait();
+    assert_eq!(world.now_ms, 500);
+    world.settle(&mut idle);
+    assert_eq!(world.consortium.state().certificate(&key).unwrap().contributed, SITES);
+}

@@ -165,3 +165,23 @@ async fn a_liar_and_a_peer_without_the_file_are_passed_over() {
     assert_eq!(lied.load(Ordering::SeqCst), 1);
     assert_eq!(std::fs::metadata(fetching.blobs.path(&file.digest)).unwrap().len(), file.size);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_copy_was_damaged_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, file) = blob(3 * CHUNK_BYTES, 1);
+    let (bad, _) = blob(3 * CHUNK_BYTES, 2);
+    let config = config(1, [key(9).public()].into());
+    let (server, mut incoming) =
+        Endpoint::start(EndpointConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], ..config }).unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = incoming.requests.recv().await {
+            let RequestKind::BlobGet(get) = request.kind else { panic!("{request:?}") };
+            // As a node that looks at its copy only when somebody complains.
+            let copy = if get.is_doubted() { good.clone() } else { bad.clone() };
+            drop(get.send(copy).await);
+        }
+    });
+    let fetching = fetching(folder.path(), &[&server]).await;
+    assert!(timeout(LONG, fetching.fetch(&PLAN, &file, |_| vec![server.key()])).await.unwrap());
+}

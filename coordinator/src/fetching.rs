@@ -55,7 +55,7 @@ impl Fetching {
     /// order at this turn.
     pub async fn fetch(&self, plan: &Digest, file: &FileRef, sources: impl Fn(usize) -> Vec<PublicKey>) -> bool {
         let permits = self.permits_of(plan);
-        let wanted = WantedBlob { digest: file.digest, size_max: file.size };
+        let wanted = WantedBlob { digest: file.digest, size_max: file.size, doubted: false };
         let mut fetch = Fetch::new(self.endpoint.clone(), self.blobs.clone(), wanted);
         let mut added = self.blobs.added();
         for turn in 0..FETCH_ATTEMPTS {

@@ -1,16 +1,19 @@
 //! Answering peers: transactions, checkpoints, events and files asked for over libp2p.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use fail::fail_point;
 use fedledger_federation::member::NodeKind;
 use fedledger_ledger::{
-    PublicKey,
+    Digest, PublicKey,
     log::{Refusal as LogRefusal, read_leaf},
     replica::SubmitError,
 };
 use fedledger_proto::{
-    endpoint::{BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder},
+    blobs::StoredBlob,
+    endpoint::{
+        BlobError, BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder,
+    },
     wire::{
         CheckpointRequest, CheckpointResponse, EventFrame, EventsRequest, Refusal, RefusalCode, SubmitRequest,
         SubmitResponse,
@@ -171,11 +174,27 @@ impl Inner {
             let refusal = Refusal::new(RefusalCode::NotPermitted, "only files of attested versions are for everybody");
             return text(responder.refuse(refusal).await);
         }
-        match self.blobs.source(&digest).await {
-            Ok(Some(source)) => text(responder.send(source).await),
+        let source = match responder.is_doubted() {
+            true => self.doubted_source(&digest).await,
+            false => self.blobs.source(&digest).await,
+        };
+        match source {
+            Ok(Some(source)) => {
+                let sent = responder.send(source).await;
+                if sent.as_ref().is_err_and(BlobError::doubts_own_copy) {
+                    self.blobs.verify(&digest).await.map_err(|error| error.to_string())?;
+                }
+                text(sent)
+            }
             Ok(None) => text(responder.not_found().await),
             Err(error) => text(responder.refuse(Refusal::new(RefusalCode::Storage, error)).await),
         }
+    }
+
+    /// A file of which a copy from here was damaged; none if it is so here as well. The duties fetch it anew then.
+    async fn doubted_source(&self, digest: &Digest) -> io::Result<Option<StoredBlob>> {
+        tracing::warn!(%digest, "a peer was given a damaged copy of a file: it is verified");
+        if self.blobs.verify(digest).await? { self.blobs.source(digest).await } else { Ok(None) }
     }
 
     async fn blob_put(&self, peer: PublicKey, is_replica: bool, responder: BlobPutResponder) -> Result<(), String> {

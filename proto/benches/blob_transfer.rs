@@ -104,7 +104,7 @@ fn blob_transfer(criterion: &mut Criterion) {
         let (server, client) = runtime.block_on(pair(transports, blob));
         group.bench_function(BenchmarkId::new(name, BLOB_BYTES), |bencher| {
             bencher.iter(|| {
-                let wanted = WantedBlob { digest, size_max: BLOB_BYTES as u64 };
+                let wanted = WantedBlob { digest, size_max: BLOB_BYTES as u64, doubted: false };
                 let get = client.get_blob(server.key(), wanted, NoDisk::default());
                 let mut fetched = runtime.block_on(get).expect("the blob");
                 assert_eq!(fetched.progress().bytes(), BLOB_BYTES as u64);

@@ -11,6 +11,7 @@
 //! incoming/.tmp...                           a file that this process writes itself
 //! ```
 
+mod damage;
 mod fetch;
 mod marks;
 mod memory;

@@ -233,8 +233,8 @@ mod tests {
         check(EventsAccepted { next: 3 });
         check(EventFrame { index: 3, leaf: vec![] });
         let held = Some(BlobPrefix { size: CHUNK_BYTES as u64, digest });
-        check(BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held }));
-        check(BlobRequest::Get(BlobGet { digest, size_max: 1, held: None }));
+        check(BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held, doubted: true }));
+        check(BlobRequest::Get(BlobGet { digest, size_max: 1, held: None, doubted: false }));
         check(BlobRequest::Put(BlobPut { digest, size: 5 }));
         check(BlobHeader::Found { size: 5 });
         check(BlobHeader::NotFound);

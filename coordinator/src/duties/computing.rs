@@ -4,7 +4,7 @@
 //! base costs, whatever the number of updates. The sums are all that grows with the model, and they are bounded; a round
 //! without one, after a restart say, is computed from the files of its updates.
 
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, sync::Arc};
 
 use fail::fail_point;
 use fedledger_federation::{
@@ -18,7 +18,7 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::Inner;
-use crate::blobs::{BlobStore, IncomingBlob};
+use crate::blobs::BlobStore;
 
 /// Largest running sums of all rounds in progress together, in bytes: one round of the largest model.
 pub(super) const SUMS_SIZE_BYTES_MAX: u64 = 2 << 30;
@@ -144,15 +144,12 @@ fn compute_into(
     let outputs = recipe.compute_into(open, destination, sum.as_deref().and_then(RoundSum::get), threads)?;
     // The files are closed before they are made durable and named.
     drop((weights, state));
-    keep(blobs, incoming_weights, &outputs.weights).map_err(RecipeError::Output)?;
+    // A file of that name may be damaged, and these bytes have just been hashed.
+    blobs.keep(incoming_weights, &outputs.weights.digest).map_err(RecipeError::Output)?;
     if let Some(file) = &outputs.optimizer_state {
-        keep(blobs, incoming_state, file).map_err(RecipeError::Output)?;
+        blobs.keep(incoming_state, &file.digest).map_err(RecipeError::Output)?;
     }
     Ok(outputs)
-}
-
-fn keep(blobs: &BlobStore, incoming: IncomingBlob, file: &FileRef) -> io::Result<()> {
-    if blobs.has(&file.digest) { Ok(()) } else { blobs.keep(incoming, &file.digest) }
 }
 
 /// Why a version could not be computed.

@@ -192,5 +192,25 @@ async fn a_peer_that_does_not_answer_is_passed_over_soon() {
     let (honest, _) = peer(2, vec![there]);
     let fetching = fetching(folder.path(), &[&silent, &honest]).await;
     let order = |_| vec![silent.key(), honest.key()];
-    assert!(timeout(LONG / 4, fetching.fetch(&file, order)).await.unwrap());
+    assert!(timeout(LONG / 4, fetching.fetch(&PLAN, &file, order)).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_copy_was_damaged_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, file) = blob(3 * CHUNK_BYTES, 1);
+    let (bad, _) = blob(3 * CHUNK_BYTES, 2);
+    let config = config(1, [key(9).public()].into());
+    let (server, mut incoming) =
+        Endpoint::start(EndpointConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], ..config }).unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = incoming.requests.recv().await {
+            let Some(get) = file_asked_for(request).await else { continue };
+            // As a node that looks at its copy only when somebody complains.
+            let copy = if get.is_doubted() { good.clone() } else { bad.clone() };
+            drop(get.send(copy).await);
+        }
+    });
+    let fetching = fetching(folder.path(), &[&server]).await;
+    assert!(timeout(LONG, fetching.fetch(&PLAN, &file, |_| vec![server.key()])).await.unwrap());
 }

@@ -114,7 +114,7 @@ async fn a_participant_gets_what_it_may_have_and_no_more() {
     // Not a file that may be another hospital's update.
     let secret = b"another hospital's update";
     let digest = cluster.keep_blob(1, secret);
-    let wanted = WantedBlob { digest, size_max: 1024 };
+    let wanted = WantedBlob { digest, size_max: 1024, doubted: false };
     let refused = endpoint.get_blob(replica, wanted, MemorySink::default()).await.unwrap_err();
     assert!(is_not_permitted(&refused), "{refused}");
     // Nothing is stored that no round waits for.

@@ -125,7 +125,7 @@ impl Context {
     /// Gets a file onto the disk from whichever replica has it, going on where another one stopped, and says where it lies;
     /// none once the work is cancelled. It was verified when it was received; whoever reads it verifies it again.
     pub async fn obtain(&self, file: FileRef, stop: &CancellationToken) -> Option<PathBuf> {
-        let wanted = WantedBlob { digest: file.digest, size_max: file.size };
+        let wanted = WantedBlob { digest: file.digest, size_max: file.size, doubted: false };
         let mut fetch = Fetch::new(self.endpoint.clone(), self.files.blobs().clone(), wanted);
         let mut failures = 0;
         loop {

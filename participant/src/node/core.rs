@@ -108,6 +108,8 @@ pub enum Input {
     TrainingFailed(RoundKey, String),
     /// A round's update lies at a replica.
     Uploaded(RoundKey),
+    /// A round's update is gone from the local disk, or damaged there.
+    UpdateLost(RoundKey),
     /// A version was evaluated on the local test examples; none if it cannot be.
     Evaluated(VersionId, Option<Evaluation>),
     /// A replica says that a transaction stands on the ledger.
@@ -282,6 +284,7 @@ impl Core {
             Input::Trained(key, update) => self.on_trained(key, update),
             Input::TrainingFailed(key, reason) => self.on_training_failed(&key, reason),
             Input::Uploaded(key) => self.on_uploaded(&key),
+            Input::UpdateLost(key) => self.on_update_lost(&key),
             Input::Evaluated(version, evaluation) => self.on_evaluated(version, evaluation),
             Input::Committed { intent, index } => self.on_committed(&intent, index),
             Input::Expired(intent) => {
@@ -347,6 +350,13 @@ impl Core {
             && let Work::Uploading(update) = work
         {
             *work = Work::Uploaded(*update);
+        }
+    }
+
+    /// What is not known as work in progress is trained, if it still matters.
+    fn on_update_lost(&mut self, key: &RoundKey) {
+        if let Some(Work::Uploading(_)) = self.work.get(key) {
+            self.work.remove(key);
         }
     }
 

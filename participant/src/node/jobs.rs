@@ -40,6 +40,9 @@ const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// Training between two local checkpoints takes at least this many times as long as saving one took.
 const CHECKPOINT_COST_FACTOR: u32 = 20;
 
+/// Attempts in a row to read an update before it is taken for lost.
+const UNREADABLE_MAX: u32 = 5;
+
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
@@ -95,9 +98,10 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     }
 }
 
-/// Gives an update to a replica; none once cancelled.
+/// Gives an update to a replica; none once cancelled. Answers that the update is lost if the local file is gone, is found
+/// damaged, or cannot be read for some time.
 pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: CancellationToken) -> Option<Input> {
-    let mut failures = 0;
+    let (mut failures, mut unreadable) = (0u32, 0u32);
     loop {
         for replica in context.available(failures as usize) {
             fail_point!("uploading", |_| std::process::abort());
@@ -111,13 +115,41 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
                     fail_point!("uploaded", |_| std::process::abort());
                     return Some(Input::Uploaded(key));
                 }
-                Err(error) => tracing::debug!(replica = replica.name, %error, "uploading failed"),
+                Err(error) => {
+                    tell_of_failure(&replica.name, &error, failures);
+                    match is_usable(&context, &file, &error).await {
+                        Ok(true) => unreadable = 0,
+                        Ok(false) => return Some(Input::UpdateLost(key)),
+                        Err(error) => {
+                            tracing::warn!(file = %file.digest, %error, "an update cannot be read");
+                            unreadable = unreadable.saturating_add(1);
+                        }
+                    }
+                }
+            }
+            if unreadable >= UNREADABLE_MAX {
+                return Some(Input::UpdateLost(key));
             }
         }
         if !context.wait(failures, &stop).await {
             return None;
         }
         failures = failures.saturating_add(1);
+    }
+}
+
+/// Whether an update may be offered again after a failure: it is there, and undamaged if the failure speaks against it.
+async fn is_usable(context: &Context, file: &FileRef, error: &BlobError) -> io::Result<bool> {
+    if error.doubts_own_copy() { context.files.blobs().verify(&file.digest).await } else { Ok(true) }
+}
+
+/// What a peer, or the own disk, objects to is told aloud, and the more seldom the longer it goes on; networks come and go.
+fn tell_of_failure(replica: &str, error: &BlobError, failures: u32) {
+    let is_objection = error.doubts_own_copy() || matches!(error, BlobError::Call(CallError::Refused(_)));
+    if is_objection && (failures == 0 || failures.is_power_of_two()) {
+        tracing::warn!(replica, %error, failures, "an update could not be uploaded");
+    } else {
+        tracing::debug!(replica, %error, "uploading failed");
     }
 }
 

@@ -122,7 +122,7 @@ impl Replica {
     /// Fetches a file from a participant.
     pub async fn fetch(&self, participant: &str, digest: Digest) -> Option<Vec<u8>> {
         let peer = key(participant, Purpose::ParticipantTransport).public();
-        let wanted = WantedBlob { digest, size_max: 1 << 20 };
+        let wanted = WantedBlob { digest, size_max: 1 << 20, doubted: false };
         let fetched = self.endpoint.get_blob(peer, wanted, MemorySink::default()).await.ok()?;
         Some(fetched.into_bytes())
     }

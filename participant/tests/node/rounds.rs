@@ -176,6 +176,25 @@ fn a_round_is_joined_trained_uploaded_and_contributed_to() {
 }
 
 #[test]
+fn an_update_that_the_disk_has_lost_is_trained_again_until_it_is_uploaded() {
+    let (mut ledger, key) = open_round();
+    ledger.join("alpha", key);
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    for _ in 0..2 {
+        assert_eq!(trains(&alpha.take()), [key]);
+        alpha.input(Input::Trained(key, trained(0.5)));
+        alpha.take();
+        alpha.input(Input::UpdateLost(key));
+    }
+    assert_eq!(trains(&alpha.take()), [key]);
+    alpha.input(Input::Trained(key, trained(0.5)));
+    alpha.input(Input::Uploaded(key));
+    alpha.take();
+    alpha.input(Input::UpdateLost(key));
+    assert_eq!(trains(&alpha.take()), [], "a replica has it");
+}
+
+#[test]
 fn a_restart_at_any_point_neither_repeats_nor_loses_a_contribution() {
     let (mut ledger, key) = open_round();
     for step in ["nothing", "joined", "trained", "uploaded", "contributed"] {

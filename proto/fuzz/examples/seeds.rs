@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("follow", codec::encode(&EventsRequest { from: 3 })),
         ("accepted", codec::encode(&Answer::Granted(EventsAccepted { next: 3 }))),
         ("event", codec::encode(&EventFrame { index: 3, leaf: vec![5; 9] })),
-        ("get", codec::encode(&BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held }))),
+        ("get", codec::encode(&BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held, doubted: true }))),
         ("put", codec::encode(&BlobRequest::Put(BlobPut { digest, size: 5 }))),
         ("start", codec::encode(&BlobStart { offset: 262_144 })),
         ("found", codec::encode(&Answer::Granted(BlobHeader::Found { size: 5 }))),

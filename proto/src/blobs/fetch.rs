@@ -14,8 +14,10 @@ pub struct Fetch {
     endpoint: Endpoint,
     store: BlobStore,
     wanted: WantedBlob,
-    /// Peers whose copy is damaged or made up.
+    /// Peers whose copy is damaged or made up, and that are not asked again for now.
     blamed: BTreeSet<PublicKey>,
+    /// All peers that were ever blamed. They are told so, that they look at what they have.
+    doubted: BTreeSet<PublicKey>,
     /// Whether a peer has the file, but not with the beginning that is here.
     differs: bool,
 }
@@ -40,7 +42,7 @@ pub enum FetchError {
 impl Fetch {
     /// Looks for a file, of at most so many bytes.
     pub const fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
-        Self { endpoint, store, wanted, blamed: BTreeSet::new(), differs: false }
+        Self { endpoint, store, wanted, blamed: BTreeSet::new(), doubted: BTreeSet::new(), differs: false }
     }
 
     /// Whether the file is there.
@@ -62,7 +64,7 @@ impl Fetch {
         if self.blamed.contains(&peer) {
             return Err(FetchError::Blamed);
         }
-        let (store, wanted) = (self.store.clone(), self.wanted);
+        let (store, wanted) = (self.store.clone(), WantedBlob { doubted: self.doubted.contains(&peer), ..self.wanted });
         let partial = blocking(move || store.begin(&wanted.digest, wanted.size_max)).await?;
         let partial = partial.ok_or(FetchError::UnderWay)?;
         match self.endpoint.get_blob(peer, wanted, partial).await {
@@ -74,6 +76,7 @@ impl Fetch {
                 if error.blames_peer() {
                     tracing::warn!(%peer, %error, digest = %wanted.digest, "a peer's copy of a file is damaged or made up");
                     self.blamed.insert(peer);
+                    self.doubted.insert(peer);
                 }
                 self.differs |= matches!(error, BlobError::Differs(_));
                 Err(error.into())

@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use super::{
-    Marks, Partial, StoredBlob, marks,
+    Marks, Partial, StoredBlob,
+    damage::Verified,
+    marks,
     partials::{OFFER_PATIENCE, Partials, TAKE_OVER_TIMEOUT},
 };
 use crate::wire::CHUNK_BYTES;
@@ -34,8 +36,8 @@ pub struct BlobStore {
     /// Counts the files that were added, so that whoever waits for one looks again.
     added: watch::Sender<u64>,
     partials: Arc<Partials>,
-    /// Held while the marks of a file are made again, so that many who ask for it at once read it once.
-    marking: Arc<Mutex<()>>,
+    /// Held while a file is read as a whole, so that many who ask for it at once read it once.
+    pub(super) verified: Arc<Mutex<Verified>>,
 }
 
 /// A file that this process writes itself, on its way into the store.
@@ -57,7 +59,7 @@ impl BlobStore {
         fs::create_dir_all(&incoming)?;
         let added = watch::Sender::new(0);
         let partials = Arc::new(Partials::open(incoming)?);
-        Ok(Self { folder: Arc::new(folder.to_owned()), added, partials, marking: Arc::default() })
+        Ok(Self { folder: Arc::new(folder.to_owned()), added, partials, verified: Arc::default() })
     }
 
     /// Where the file of this digest is or would be.
@@ -92,7 +94,7 @@ impl BlobStore {
         if let Some(marks) = marks {
             return Ok(Some(StoredBlob::new(file, size, marks)));
         }
-        let _alone = self.marking.lock().await;
+        let _alone = self.verified.lock().await;
         let store = self.clone();
         let marks = blocking(move || store.marked_anew(&digest)).await?;
         Ok(marks.map(|marks| StoredBlob::new(file, size, marks)))
@@ -111,7 +113,7 @@ impl BlobStore {
     }
 
     /// The marks beside a file, if they can be its.
-    fn read_marks(&self, digest: &Digest, size: u64) -> Option<Marks> {
+    pub(super) fn read_marks(&self, digest: &Digest, size: u64) -> Option<Marks> {
         Marks::parse(&fs::read(self.marks_path(digest)).ok()?, digest, size)
     }
 
@@ -121,18 +123,15 @@ impl BlobStore {
         if let Some(marks) = self.read_marks(digest, file.metadata()?.len()) {
             return Ok(Some(marks));
         }
-        let (marks, found, _) = Marks::of(file)?;
-        if found != *digest {
-            tracing::error!(%digest, "a file was damaged on this disk: it is removed");
-            self.discard(digest)?;
-            return Ok(None);
+        let marks = self.marks_if_whole(digest, file)?;
+        if let Some(marks) = &marks {
+            self.write_marks(digest, marks);
         }
-        self.write_marks(digest, &marks);
-        Ok(Some(marks))
+        Ok(marks)
     }
 
     /// Keeps marks beside a file. They can be made again, so a failure is only told.
-    fn write_marks(&self, digest: &Digest, marks: &Marks) {
+    pub(super) fn write_marks(&self, digest: &Digest, marks: &Marks) {
         let write = || {
             let mut file = NamedTempFile::new_in(self.folder.join(INCOMING_FOLDER))?;
             file.write_all(&marks.to_bytes())?;
@@ -163,13 +162,15 @@ impl BlobStore {
         Ok((IncomingBlob { path }, file))
     }
 
-    /// Makes a written file durable under the digest, which the caller has verified.
+    /// Makes a written file durable under the digest, which the caller has verified. It takes the place of one that is
+    /// there, which may have been damaged since.
     ///
     /// # Errors
     ///
     /// What the file system says; the file is gone then.
     pub fn keep(&self, incoming: IncomingBlob, digest: &Digest) -> io::Result<()> {
         fs::File::open(&incoming.path)?.sync_all()?;
+        unless_absent(fs::remove_file(self.marks_path(digest)))?;
         self.place(digest, |path| incoming.path.persist(path).map_err(|error| error.error))?;
         self.tell();
         Ok(())
@@ -347,7 +348,9 @@ pub(super) fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

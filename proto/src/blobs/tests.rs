@@ -186,6 +186,44 @@ async fn a_file_that_is_found_damaged_is_removed() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_doubted_is_read_again_and_its_marks_are_made_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let blob = bytes(2 * CHUNK_BYTES + 1);
+    let digest = store.put(&blob).unwrap();
+    let expected = Marks::of(blob.as_slice()).unwrap().0;
+    store.source(&digest).await.unwrap().unwrap();
+    let marks = store.path(&digest).with_extension("marks");
+    let mut flipped = expected.to_bytes();
+    flipped[0] ^= 1;
+    fs::write(&marks, flipped).unwrap();
+    assert!(store.source(&digest).await.unwrap().unwrap().marks() != &expected, "nobody else can find this");
+    assert!(store.verify(&digest).await.unwrap());
+    assert_eq!(fs::read(&marks).unwrap(), expected.to_bytes());
+
+    let mut damaged = blob.clone();
+    damaged[CHUNK_BYTES] ^= 1;
+    fs::write(store.path(&digest), damaged).unwrap();
+    assert!(store.verify(&digest).await.unwrap(), "it was read a moment ago");
+    let store = BlobStore::open(folder.path()).unwrap();
+    assert!(!store.verify(&digest).await.unwrap());
+    assert!(!store.has(&digest) && !marks.exists());
+    assert!(!store.verify(&digest).await.unwrap());
+}
+
+#[test]
+fn a_good_copy_takes_the_place_of_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let digest = store.put(b"weights").unwrap();
+    fs::write(store.path(&digest), b"weighty").unwrap();
+    let (incoming, mut file) = store.incoming().unwrap();
+    file.write_all(b"weights").unwrap();
+    store.keep(incoming, &digest).unwrap();
+    assert_eq!(fs::read(store.path(&digest)).unwrap(), b"weights");
+}
+
+#[tokio::test]
 async fn what_is_not_to_be_kept_goes_with_its_marks() {
     let folder = tempfile::tempdir().unwrap();
     let store = BlobStore::open(folder.path()).unwrap();

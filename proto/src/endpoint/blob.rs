@@ -126,6 +126,15 @@ impl BlobError {
     pub const fn blames_peer(&self) -> bool {
         matches!(self, Self::WrongChunk { .. } | Self::WrongContent { .. } | Self::TooLarge { .. })
     }
+
+    /// Whether this node's own copy may be damaged, or gone: it is to be [verified](crate::blobs::BlobStore::verify).
+    pub fn doubts_own_copy(&self) -> bool {
+        match self {
+            Self::Local(_) | Self::SourceTooShort { .. } => true,
+            Self::Call(CallError::Refused(refusal)) => refusal.code == RefusalCode::WrongContent,
+            _ => false,
+        }
+    }
 }
 
 /// A blob that is asked for.
@@ -135,6 +144,8 @@ pub struct WantedBlob {
     pub digest: Digest,
     /// Largest size that is taken, in bytes.
     pub size_max: u64,
+    /// Whether the peer has given a damaged copy before, so that it is to look at its own first.
+    pub doubted: bool,
 }
 
 /// How a blob came to be at the peer.
@@ -154,10 +165,10 @@ pub(super) async fn get<S: BlobSink>(
     wanted: WantedBlob,
     mut sink: S,
 ) -> Result<S, BlobError> {
-    let WantedBlob { digest, size_max } = wanted;
+    let WantedBlob { digest, size_max, doubted } = wanted;
     let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
     let held = sink.progress().prefix();
-    let request = BlobRequest::Get(BlobGet { digest, size_max, held });
+    let request = BlobRequest::Get(BlobGet { digest, size_max, held, doubted });
     match decision(&mut stream, &request).await? {
         BlobHeader::NotFound => Err(BlobError::NotFound(digest)),
         BlobHeader::Differs => Err(BlobError::Differs(digest)),

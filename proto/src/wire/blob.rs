@@ -45,6 +45,9 @@ pub struct BlobGet {
     pub size_max: u64,
     /// What the asker holds already, if anything.
     pub held: Option<BlobPrefix>,
+    /// Whether the asker was given a damaged copy by this very node before. The node looks at its own copy then, before
+    /// it gives it away again.
+    pub doubted: bool,
 }
 
 /// The answer to a [`BlobGet`].

@@ -32,7 +32,7 @@ pub fn bytes(size: usize, seed: u64) -> Vec<u8> {
 
 /// Fetches a blob from the first node into memory.
 pub async fn fetch(endpoint: &Endpoint, digest: Digest, size_max: u64) -> Result<Vec<u8>, BlobError> {
-    let wanted = WantedBlob { digest, size_max };
+    let wanted = WantedBlob { digest, size_max, doubted: false };
     let sink = within(endpoint.get_blob(key(1), wanted, MemorySink::default())).await?;
     Ok(sink.into_bytes())
 }
@@ -98,7 +98,7 @@ async fn a_large_blob_goes_both_ways_whole_on_each_transport() {
 
         // The node that was dialed opens a transfer towards the one that dialed.
         at_client.insert(digest, blob.clone());
-        let wanted = WantedBlob { digest, size_max: u64::MAX };
+        let wanted = WantedBlob { digest, size_max: u64::MAX, doubted: false };
         let fetched = within(server.endpoint.get_blob(key(2), wanted, MemorySink::default())).await.unwrap();
         assert!(fetched.into_bytes() == blob);
     }
@@ -141,7 +141,7 @@ async fn many_transfers_in_both_directions_do_not_block_each_other() {
                     endpoint.put_blob(to, digest, MemoryBlob::new(blob)).await.unwrap();
                 } else {
                     shared.insert(digest, blob.clone());
-                    let wanted = WantedBlob { digest, size_max: u64::MAX };
+                    let wanted = WantedBlob { digest, size_max: u64::MAX, doubted: false };
                     let fetched = endpoint.get_blob(to, wanted, MemorySink::default()).await.unwrap();
                     assert!(fetched.into_bytes() == blob);
                 }

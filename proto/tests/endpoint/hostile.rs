@@ -65,7 +65,12 @@ async fn malformed_and_oversized_frames_are_refused_and_the_connection_goes_on()
         }
         for size in [0, 1, CHUNK_BYTES as u64 + 1] {
             let held = Some(BlobPrefix { size, digest: Digest::of(b"") });
-            let get = codec::encode(&BlobRequest::Get(BlobGet { digest: Digest::of(b""), size_max: 1, held }));
+            let get = codec::encode(&BlobRequest::Get(BlobGet {
+                digest: Digest::of(b""),
+                size_max: 1,
+                held,
+                doubted: false,
+            }));
             let resumed = answer_to(&mut raw, Protocol::Blob, &framed(&get)).await;
             assert_eq!(refused_with(resumed), RefusalCode::Malformed);
         }
@@ -205,7 +210,7 @@ async fn messages_of_another_protocol_are_no_answers() {
     let mut raw = RawPeer::dial(2, &server.endpoint, transports);
     within(raw.connected()).await;
     let mut stream = within(raw.open(Protocol::Blob)).await.unwrap();
-    let get = BlobRequest::Get(BlobGet { digest: Digest::of(b"nothing"), size_max: 1, held: None });
+    let get = BlobRequest::Get(BlobGet { digest: Digest::of(b"nothing"), size_max: 1, held: None, doubted: false });
     write_message(&mut stream, &get, 1024).await.unwrap();
     let body = within(fedledger_proto::wire::frame::read_frame(&mut stream, 1024)).await.unwrap().unwrap();
     assert_eq!(codec::decode(&body, 1024), Ok(Answer::Granted(BlobHeader::NotFound)));

@@ -59,7 +59,7 @@ fn begin(store: &BlobStore, digest: &Digest, size: usize) -> Partial {
 
 /// The sink in the store, from which a transfer of the blob starts or goes on.
 async fn get(endpoint: &Endpoint, from: u8, store: &BlobStore, digest: Digest) -> Result<(), BlobError> {
-    let wanted = WantedBlob { digest, size_max: SIZE as u64 };
+    let wanted = WantedBlob { digest, size_max: SIZE as u64, doubted: false };
     let partial = within(endpoint.get_blob(key(from), wanted, begin(store, &digest, SIZE))).await?;
     store.finish(partial).map_err(BlobError::Local)
 }
@@ -307,7 +307,7 @@ async fn a_cap_on_bandwidth_holds_and_changes_nothing_else() {
         };
         client.endpoint.limit_bandwidth(limits);
         let begun = tokio::time::Instant::now();
-        let wanted = WantedBlob { digest, size_max: size };
+        let wanted = WantedBlob { digest, size_max: size, doubted: false };
         let (got, ()) = tokio::join!(
             within(client.endpoint.get_blob(key(1), wanted, MemorySink::default())),
             serve_once(&mut server, MemoryBlob::new(blob.clone()))

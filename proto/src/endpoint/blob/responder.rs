@@ -39,6 +39,11 @@ impl BlobGetResponder {
         self.request.digest
     }
 
+    /// Whether the peer says that a copy it was given from here was damaged.
+    pub const fn is_doubted(&self) -> bool {
+        self.request.doubted
+    }
+
     /// Sends what the peer does not hold of the blob. One that is larger than the peer allows is only announced, and so is
     /// one that does not begin with what the peer holds.
     ///

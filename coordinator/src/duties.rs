@@ -2,7 +2,7 @@
 
 mod computing;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use fail::fail_point;
 use fedledger_federation::{
@@ -112,6 +112,9 @@ impl Workers {
             Duty::Obtain { number, files } => {
                 self.tasks.spawn(async move { inner.obtain(number, files).await });
             }
+            Duty::Discard { last_index, files } => {
+                self.tasks.spawn(async move { inner.discard_all(last_index, files).await });
+            }
             Duty::Compute(recipe) => {
                 self.tasks.spawn(async move { inner.compute(*recipe).await });
             }
@@ -174,8 +177,30 @@ impl Inner {
         self.report(Report::Obtained { number, complete }).await;
     }
 
+    /// Deletes what the ledger has let go.
+    async fn discard_all(&self, last_index: u64, files: Vec<Digest>) {
+        let blobs = self.blobs.clone();
+        let discarded = tokio::task::spawn_blocking(move || {
+            let failed = files.iter().filter(|file| discard_if_there(&blobs, file).is_err()).count();
+            tracing::info!(last_index, files = files.len(), failed, "deleted files that were pruned");
+            failed == 0
+        });
+        let complete = discarded.await.unwrap_or(false);
+        self.report(Report::Discarded { last_index, complete }).await;
+    }
+
     /// Has the file here when this returns true.
     async fn fetch(&self, file: &FileRef, member: Option<&String>) -> bool {
         self.fetching.fetch(file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
+    }
+}
+
+fn discard_if_there(blobs: &BlobStore, file: &Digest) -> io::Result<()> {
+    match blobs.discard(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%file, %error, "a file that was pruned cannot be deleted: it is tried again");
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ mod duty;
 mod observe;
 mod obtain;
 mod open;
+mod retain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,7 @@ pub use duty::{Duty, Report};
 use obtain::Obtaining;
 use open::WaitFor;
 pub(crate) use open::{awaits_reports, initial_key, patience_ms};
+use retain::Retaining;
 
 /// Wait before a duty that failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 500;
@@ -63,6 +65,7 @@ pub struct Conductor {
     /// When [`Self::step`] was last called, in milliseconds.
     stepped_ms: u64,
     obtaining: Obtaining,
+    retaining: Retaining,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +102,7 @@ impl Conductor {
             submissions: BTreeMap::new(),
             stepped_ms: 0,
             obtaining: Obtaining::default(),
+            retaining: Retaining::default(),
         }
     }
 
@@ -121,6 +125,8 @@ impl Conductor {
         }
         self.attest(&view, &mut duties);
         self.obtain(&view, &mut duties);
+        self.prune(&view, &mut duties);
+        self.discard(&view, &mut duties);
         self.forget_old(state, now_ms);
         self.take_bearings(state, now_ms);
         duties
@@ -143,6 +149,7 @@ impl Conductor {
                 self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms, since_ms });
             }
             Report::Obtained { number, complete } => self.obtaining.report(number, complete, now_ms),
+            Report::Discarded { last_index, complete } => self.retaining.report(last_index, complete, now_ms),
             Report::Submitted { command, accepted: true } => {
                 self.submissions.remove(&submission_id(&command));
             }
@@ -162,7 +169,8 @@ impl Conductor {
         // A deadline that has passed has been acted on.
         let ahead = |deadline: &u64| *deadline > self.stepped_ms;
         let deadlines = self.deadlines.values().chain(self.waits.values()).copied().filter(ahead);
-        deadlines.chain(retries).chain(failed).chain(self.obtaining.wake_at()).min()
+        let files = self.obtaining.wake_at().into_iter().chain(self.retaining.wake_at());
+        deadlines.chain(retries).chain(failed).chain(files).min()
     }
 
     fn abandon(&mut self, view: &View<'_>, key: &RoundKey, reason: &str, duties: &mut Vec<Duty>) {

@@ -5,6 +5,7 @@
 mod failover;
 mod flow;
 mod nodes;
+mod retention;
 mod traces;
 
 use std::{

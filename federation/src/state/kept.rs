@@ -80,7 +80,7 @@ impl Federation {
         self.kept.pruned.range(index..).map(|(index, thing)| {
             let mut files = match thing {
                 PrunedThing::Round(key) => self.updates(key).collect(),
-                PrunedThing::Version(version) => self.files_of(version),
+                PrunedThing::Version(version) => self.released_by(*index, version),
             };
             files.retain(|file| !self.retains(file));
             (*index, files)
@@ -109,12 +109,15 @@ impl Federation {
         self.rounds.range(from, to).filter(|(_, round)| led(&round.phase)).map(|(key, _)| *key).collect()
     }
 
-    fn files_of(&self, version: &VersionId) -> Vec<Digest> {
-        let artifacts = self.versions.get(version).map(|record| &record.manifest.artifacts);
-        let files = artifacts.into_iter().flat_map(|artifacts| artifacts.values());
-        let mut files: Vec<Digest> = files.map(|artifact| *artifact.cid.digest()).collect();
+    /// The files of a version that the entry at this index has let go.
+    fn released_by(&self, index: u64, version: &VersionId) -> Vec<Digest> {
+        let record = self.versions.get(version).filter(|record| record.pruned.files == Some(index));
+        let artifacts = record.into_iter().flat_map(|record| record.manifest.artifacts.values());
+        let mut files: Vec<Digest> = artifacts.map(|artifact| *artifact.cid.digest()).collect();
         for key in self.attempts_at(version) {
-            files.extend(self.updates(&key));
+            if self.rounds.get(&key).is_some_and(|round| round.pruned_index == Some(index)) {
+                files.extend(self.updates(&key));
+            }
         }
         files
     }

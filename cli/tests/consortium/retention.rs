@@ -16,6 +16,7 @@ fn only_what_the_members_keep_stays_on_the_replicas() {
     consortium.wait(&["status"], |status| status["leader"].is_string());
     the_members_decide_what_is_kept(&consortium);
     let plan = consortium.start_plan(&PLAN.replace("rounds = 3", &format!("rounds = {ROUNDS}")));
+    consortium.wait(&["branch"], |branches| branches.as_array().is_some_and(|all| !all.is_empty()));
     consortium.json(&["pin", "main", "--reason", "the first one"]);
     let pinned = consortium.json(&["log"]);
     let pinned = pinned.as_array().unwrap().iter().find(|row| row["pinned"] == true).unwrap()["number"].as_u64();

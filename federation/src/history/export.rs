@@ -32,7 +32,7 @@ pub struct Exported {
     pub blobs: u64,
     /// Files that the ledger names but the source does not have, though they are to be kept.
     pub missing: Vec<Digest>,
-    /// Files that were let go and are not there, as it should be.
+    /// Files that nothing keeps and that are not there, as it should be: they were pruned, or their version was rejected.
     pub pruned: u64,
 }
 

@@ -206,7 +206,7 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
             ("office", Command::PinVersion(PinVersion { version, pinned, reason: reason() }))
         }
         38 => {
-            let (updates, files) = (choice.a % 4 > 0, choice.a % 4 < 2);
+            let (updates, files) = (!choice.a.is_multiple_of(4), choice.a % 4 < 2);
             ("replica", Command::PruneVersion(PruneVersion { version: guess.version(), updates, files }))
         }
         39 => ("replica", Command::PruneRound(PruneRound { key: guess.round() })),

@@ -123,6 +123,8 @@ pub(crate) enum Command {
     Branch(commands::branch::BranchArgs),
     /// Tags, or name a version
     Tag(commands::tag::TagArgs),
+    /// Keep the files of a version at any age
+    Pin(commands::pin::PinArgs),
     /// Move a branch back to an earlier version
     Rollback(commands::rollback::RollbackArgs),
     /// What was contributed and whether versions can be computed again

@@ -16,6 +16,7 @@ pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod member;
 pub(crate) mod participant;
+pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod promise;
 pub(crate) mod proposal;
@@ -52,6 +53,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Checkout(args) => checkout::run(context, &args),
         Command::Branch(args) => branch::run(context, args),
         Command::Tag(args) => tag::run(context, args),
+        Command::Pin(args) => pin::run(context, args),
         Command::Rollback(args) => rollback::run(context, args),
         Command::Audit(command) => audit::run(context, &command),
         Command::Verify(args) => verify::run(context, &args),

@@ -17,6 +17,7 @@ mod passphrase;
 mod places;
 mod random;
 mod remote;
+mod retention;
 mod rounds;
 mod source;
 mod trust;

@@ -2,7 +2,7 @@
 
 mod computing;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use fail::fail_point;
 use fedledger_federation::{
@@ -114,6 +114,9 @@ impl Workers {
                     state.numbers().get(&number).and_then(|version| Some(state.versions().get(version)?.key.plan));
                 self.tasks.spawn(async move { inner.obtain(plan.unwrap_or_default(), number, files).await });
             }
+            Duty::Discard { last_index, files } => {
+                self.tasks.spawn(async move { inner.discard_all(last_index, files).await });
+            }
             Duty::Compute(recipe) => {
                 self.tasks.spawn(async move { inner.compute(*recipe).await });
             }
@@ -167,8 +170,15 @@ impl Inner {
 
     async fn obtain(&self, plan: Digest, number: u64, files: Vec<(FileRef, Option<String>)>) {
         let mut complete = true;
-        for (file, member) in files {
-            complete &= self.fetch(&plan, &file, member.as_ref()).await;
+        for (file, member) in &files {
+            // The others delete a file as soon as it is pruned; looking for each in turn would take hours.
+            if !self.blobs.has(&file.digest) && self.pruned(vec![file.digest]).await.is_empty() {
+                complete &= self.fetch(&plan, file, member.as_ref()).await;
+            }
+        }
+        // One that was pruned while it was on its way is deleted already as far as the conductor knows.
+        for file in self.pruned(files.iter().map(|(file, _)| file.digest).collect()).await {
+            let _ = discard_if_there(&self.blobs, &file);
         }
         if !complete {
             tracing::warn!(version = number, "no live node has all files of this version");
@@ -176,8 +186,40 @@ impl Inner {
         self.report(Report::Obtained { number, complete }).await;
     }
 
+    /// Those of the files that nothing keeps any more.
+    async fn pruned(&self, mut files: Vec<Digest>) -> Vec<Digest> {
+        let asked = self.handle.query(move |replica| {
+            let state = replica.log().machine();
+            files.retain(|file| !state.retains(file));
+            files
+        });
+        asked.await.unwrap_or_default()
+    }
+
+    /// Deletes what the ledger has let go.
+    async fn discard_all(&self, last_index: u64, files: Vec<Digest>) {
+        let blobs = self.blobs.clone();
+        let discarded = tokio::task::spawn_blocking(move || {
+            let failed = files.iter().filter(|file| discard_if_there(&blobs, file).is_err()).count();
+            tracing::info!(last_index, files = files.len(), failed, "deleted files that were pruned");
+            failed == 0
+        });
+        let complete = discarded.await.unwrap_or(false);
+        self.report(Report::Discarded { last_index, complete }).await;
+    }
+
     /// Has the file here when this returns true.
     async fn fetch(&self, plan: &Digest, file: &FileRef, member: Option<&String>) -> bool {
         self.fetching.fetch(plan, file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
+    }
+}
+
+fn discard_if_there(blobs: &BlobStore, file: &Digest) -> io::Result<()> {
+    match blobs.discard(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%file, %error, "a file that was pruned cannot be deleted: it is tried again");
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }

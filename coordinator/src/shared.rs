@@ -73,7 +73,7 @@ impl SharedView {
             expected_sizes: expected_sizes(state),
             rounds_opened: state.rounds().len() as u64,
         };
-        for (_, _, record) in state.attested() {
+        for (_, _, record) in state.attested().filter(|(_, _, record)| record.pruned.files.is_none()) {
             view.version_files.extend(record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest()));
         }
         Self(Arc::new(RwLock::new(view)), Arc::new(watch::Sender::new(0)))
@@ -97,6 +97,7 @@ impl SharedView {
             let Some(Ok(event)) = &entry.result else { continue };
             match event {
                 Event::VersionAttested { version, .. } => self.publish(state, version),
+                Event::VersionPruned { version, files: true, .. } => self.withdraw(state, version),
                 Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
                     let sizes = expected_sizes(state);
                     let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -134,6 +135,17 @@ impl SharedView {
         let Some(record) = state.versions().get(version) else { return };
         let files = record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest());
         self.0.write().unwrap_or_else(PoisonError::into_inner).version_files.extend(files);
+    }
+
+    /// Forgets the files of a version that were let go, unless something else keeps them.
+    fn withdraw(&self, state: &Federation, version: &VersionId) {
+        let Some(record) = state.versions().get(version) else { return };
+        let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for file in record.manifest.artifacts.values().map(|artifact| artifact.cid.digest()) {
+            if !state.retains(file) {
+                view.version_files.remove(file);
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod evidence;
 mod governance;
 mod membership;
 pub(crate) mod plans;
+mod retention;
 pub(crate) mod rounds;
 pub(crate) mod versions;
 
@@ -60,6 +61,9 @@ pub(crate) fn apply(
         Command::MoveBranch(command) => branches::move_branch(state, context, command),
         Command::Tag(command) => branches::tag(state, context, command),
         Command::RevokeVersion(command) => branches::revoke(state, context, command),
+        Command::PinVersion(command) => retention::pin(state, context, command),
+        Command::PruneVersion(command) => retention::prune_version(state, context, &command),
+        Command::PruneRound(command) => retention::prune_round(state, context, &command),
         Command::Propose(content) => governance::propose(state, context, content),
         Command::Vote(command) => governance::vote(state, context, &command),
         Command::RecordEvidence(command) => evidence::record(state, context, &command),

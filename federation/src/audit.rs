@@ -49,6 +49,14 @@ pub enum AuditError {
         /// SHA-256 of its weights.
         digest: fedledger_ledger::Digest,
     },
+    /// The weights were let go.
+    #[error("the weights of version {version} were pruned at entry {index}: compare versions that are kept")]
+    Pruned {
+        /// The version.
+        version: VersionId,
+        /// Index of the entry.
+        index: u64,
+    },
     /// A weights file is not what the ledger says.
     #[error("the weights of version {version} have the SHA-256 {found}, expected {expected}: the file is damaged")]
     Damaged {

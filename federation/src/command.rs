@@ -14,6 +14,7 @@ use crate::{
     limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
     plan::Plan,
+    retention::{PinVersion, PruneRound, PruneVersion},
 };
 
 /// A transaction's kind and payload, decoded. As JSON, which is a view only, it is the payload alone.
@@ -63,6 +64,12 @@ pub enum Command {
     Tag(Tag),
     /// An operator declares that a version must not be used.
     RevokeVersion(RevokeVersion),
+    /// An operator has a version kept at any age, or no longer.
+    PinVersion(PinVersion),
+    /// A replica lets files of a version go.
+    PruneVersion(PruneVersion),
+    /// A replica lets the updates of an attempt go that was given up.
+    PruneRound(PruneRound),
     /// A member puts something before all members.
     Propose(Propose),
     /// A member votes.
@@ -380,6 +387,9 @@ impl Command {
             "MoveBranch" => Self::MoveBranch(decode(payload)?),
             "Tag" => Self::Tag(decode(payload)?),
             "RevokeVersion" => Self::RevokeVersion(decode(payload)?),
+            "PinVersion" => Self::PinVersion(decode(payload)?),
+            "PruneVersion" => Self::PruneVersion(decode(payload)?),
+            "PruneRound" => Self::PruneRound(decode(payload)?),
             "Propose" => Self::Propose(decode(payload)?),
             "Vote" => Self::Vote(decode(payload)?),
             "RecordEvidence" => Self::RecordEvidence(decode(payload)?),
@@ -411,6 +421,9 @@ impl Command {
             Self::MoveBranch(_) => "MoveBranch",
             Self::Tag(_) => "Tag",
             Self::RevokeVersion(_) => "RevokeVersion",
+            Self::PinVersion(_) => "PinVersion",
+            Self::PruneVersion(_) => "PruneVersion",
+            Self::PruneRound(_) => "PruneRound",
             Self::Propose(_) => "Propose",
             Self::Vote(_) => "Vote",
             Self::RecordEvidence(_) => "RecordEvidence",
@@ -441,6 +454,9 @@ impl Command {
             Self::MoveBranch(command) => codec::encode(command),
             Self::Tag(command) => codec::encode(command),
             Self::RevokeVersion(command) => codec::encode(command),
+            Self::PinVersion(command) => codec::encode(command),
+            Self::PruneVersion(command) => codec::encode(command),
+            Self::PruneRound(command) => codec::encode(command),
             Self::Propose(command) => codec::encode(command),
             Self::Vote(command) => codec::encode(command),
             Self::RecordEvidence(command) => codec::encode(command),

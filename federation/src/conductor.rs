@@ -12,6 +12,7 @@ mod duty;
 mod observe;
 mod obtain;
 mod open;
+mod retain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,7 @@ pub use duty::{Duty, Report};
 use obtain::Obtaining;
 use open::WaitFor;
 pub(crate) use open::{awaits_reports, initial_key, patience_ms};
+use retain::Retaining;
 
 /// Wait before a duty that failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 500;
@@ -68,6 +70,7 @@ pub struct Conductor {
     /// When [`Self::step`] was last called, in milliseconds.
     stepped_ms: u64,
     obtaining: Obtaining,
+    retaining: Retaining,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +111,7 @@ impl Conductor {
             submissions: BTreeMap::new(),
             stepped_ms: 0,
             obtaining: Obtaining::default(),
+            retaining: Retaining::default(),
         }
     }
 
@@ -130,6 +134,8 @@ impl Conductor {
         }
         self.attest(&view, &mut duties);
         self.obtain(&view, &mut duties);
+        self.prune(&view, &mut duties);
+        self.discard(&view, &mut duties);
         self.forget_old(state, now_ms);
         self.take_bearings(state, now_ms);
         duties
@@ -152,6 +158,7 @@ impl Conductor {
                 self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms, since_ms });
             }
             Report::Obtained { number, complete } => self.obtaining.report(number, complete, now_ms),
+            Report::Discarded { last_index, complete } => self.retaining.report(last_index, complete, now_ms),
             Report::Submitted { command, accepted: true } => {
                 self.submissions.remove(&submission_id(&command));
             }
@@ -176,7 +183,8 @@ impl Conductor {
         // What has passed has been acted on.
         let ahead = |at_ms: &u64| *at_ms > self.stepped_ms;
         let ahead = deadlines.chain(self.waits.values().copied()).chain(unchecked).filter(ahead);
-        ahead.chain(retries).chain(failed).chain(self.obtaining.wake_at()).min()
+        let files = self.obtaining.wake_at().into_iter().chain(self.retaining.wake_at());
+        ahead.chain(retries).chain(failed).chain(files).min()
     }
 
     fn abandon(&mut self, view: &View<'_>, key: &RoundKey, reason: &str, duties: &mut Vec<Duty>) {

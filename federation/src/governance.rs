@@ -24,6 +24,7 @@ pub use self::{
 use crate::{
     Federation,
     member::{Capacity, Member, MemberId, Node},
+    retention::Retention,
 };
 
 /// Domain of proposal ids.
@@ -63,6 +64,8 @@ pub enum Action {
         /// [`default_finality_threshold`](crate::member::default_finality_threshold) gives for the replicas there are.
         finality_threshold: Option<u64>,
     },
+    /// Changes how many of the newest versions keep their files. What is not given is kept for ever.
+    ChangeRetention(Retention),
 }
 
 /// Replaces keys of a member: its own, those of one of its nodes, or both. Keys that are not given stay.
@@ -220,6 +223,7 @@ impl Action {
             Self::RevokeNode { .. } => "revoke_node",
             Self::RotateKeys(_) => "rotate_keys",
             Self::ChangePolicy { .. } => "change_policy",
+            Self::ChangeRetention(_) => "change_retention",
         }
     }
 
@@ -231,16 +235,20 @@ impl Action {
             | Self::AdmitNode { member, .. }
             | Self::RotateKeys(RotateKeys { member, .. }) => Some(member),
             Self::RevokeNode { node } => Some(node.split_once('/').map_or(node.as_str(), |(member, _)| member)),
-            Self::ChangePolicy { .. } => None,
+            Self::ChangePolicy { .. } | Self::ChangeRetention(_) => None,
         }
     }
 
-    /// SHA-256 of what it changes, as it is now: the record of its member, or the newest epoch for a change of policy, since
-    /// a number of co-signatures means something for certain replicas only. `None` for a member that has no record.
+    /// SHA-256 of what it changes, as it is now: the record of its member, the retention, or the newest epoch for a change of
+    /// policy, since a number of co-signatures means something for certain replicas only. `None` for a member that has no
+    /// record.
     pub fn target(&self, state: &Federation) -> Option<Digest> {
         match self.member() {
             Some(member) => {
                 state.member_records().get(&member.to_owned()).map(|record| Digest::of(&codec::encode(record)))
+            }
+            None if matches!(self, Self::ChangeRetention(_)) => {
+                Some(Digest::of(&codec::encode(&state.policy().retention)))
             }
             None => Some(state.epoch().digest()),
         }

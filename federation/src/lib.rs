@@ -26,6 +26,7 @@ pub mod quorum;
 pub mod recipe;
 pub mod records;
 pub mod rejection;
+pub mod retention;
 pub mod seeds;
 pub mod state;
 pub mod subject;

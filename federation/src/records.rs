@@ -11,6 +11,7 @@ use crate::{
     manifest::Manifest,
     member::{Member, MemberId},
     plan::Plan,
+    retention::Pruned,
 };
 
 /// A member, present or former.
@@ -121,6 +122,9 @@ pub struct RoundRecord {
     pub opened_index: u64,
     /// Where it stands.
     pub phase: Phase,
+    /// Index of the entry that let the updates go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned_index: Option<u64>,
 }
 
 /// Where an attempt at a round stands.
@@ -229,6 +233,12 @@ pub struct VersionRecord {
     pub attestations: BTreeMap<String, OutputFiles>,
     /// Why it must not be used, if so.
     pub revoked: Option<String>,
+    /// Why all of it is kept at any age, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
+    /// Which of its files were let go.
+    #[serde(default, skip_serializing_if = "Pruned::is_nothing")]
+    pub pruned: Pruned,
 }
 
 /// Where a version stands.

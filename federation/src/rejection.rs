@@ -9,6 +9,7 @@ use crate::{
     limits::{METRICS_MAX, NAME_LENGTH_MAX, OPEN_PROPOSALS_MAX, OPEN_PROPOSALS_PER_MEMBER_MAX, TEXT_LENGTH_MAX},
     member::{MemberError, MemberId},
     plan::PlanError,
+    retention::KeptFor,
 };
 
 /// Why a transaction was refused.
@@ -144,6 +145,17 @@ pub enum Rejection {
     NotAncestor(VersionId),
     #[error("tag {0:?} names another version already")]
     TagExists(String),
+    #[error(
+        "the files of version {version} were pruned by entry {index}: use a newer version, and pin those that must stay \
+         (`fedledger pin`)"
+    )]
+    FilesPruned { version: VersionId, index: u64 },
+    #[error("keep the updates of one version at least, and the files of two and of more than keep their updates")]
+    RetentionTooShort,
+    #[error("these files are to be kept: {0}")]
+    StillKept(KeptFor),
+    #[error("there is nothing left of it to prune")]
+    NothingToPrune,
 
     #[error("a proposal expires at index {from} to {to}, not at {found}")]
     InvalidExpiry { found: u64, from: u64, to: u64 },
@@ -269,6 +281,10 @@ impl RejectionCode for Rejection {
             Self::NothingToMove => "nothing_to_move",
             Self::NotAncestor(_) => "not_ancestor",
             Self::TagExists(_) => "tag_exists",
+            Self::FilesPruned { .. } => "files_pruned",
+            Self::RetentionTooShort => "retention_too_short",
+            Self::StillKept(_) => "still_kept",
+            Self::NothingToPrune => "nothing_to_prune",
             Self::InvalidExpiry { .. } => "invalid_expiry",
             Self::TargetChanged { .. } => "target_changed",
             Self::ProposalExists(_) => "proposal_exists",

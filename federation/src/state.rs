@@ -1,5 +1,6 @@
 //! The replicated state of a federation, and questions about it.
 
+mod kept;
 mod membership;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use fedledger_ledger::{
     machine::{StateMachine, WriteSet},
 };
 
+pub(crate) use self::kept::RetentionRevision;
 use crate::{
     Event, Rejection, VersionId, apply, cohort,
     command::RoundKey,
@@ -56,6 +58,8 @@ pub struct Federation {
     pub(crate) evaluations: Table<(VersionId, MemberId), EvaluationRecord>,
     /// Versions by number.
     pub(crate) numbers: Table<u64, VersionId>,
+    /// Which files are kept, as the records say.
+    pub(crate) kept: kept::Kept,
 }
 
 impl Federation {
@@ -80,6 +84,7 @@ impl Federation {
             tags: Table::new(6),
             evaluations: Table::new(7),
             numbers: Table::new(8),
+            kept: kept::Kept::default(),
         }
     }
 
@@ -187,11 +192,13 @@ impl Federation {
         self.numbers.iter().filter_map(|(number, id)| Some((*number, id, self.versions.get(id)?)))
     }
 
-    /// Whether a file belongs to a version that may be used, and may therefore be read by every member.
+    /// Whether a file belongs to an attested version that keeps it, and may therefore be read by every member.
     pub fn is_version_file(&self, digest: &Digest) -> bool {
         self.versions.iter().rev().any(|(_, record)| {
             let files = record.manifest.artifacts.values();
-            record.number().is_some() && files.into_iter().any(|artifact| artifact.cid.digest() == digest)
+            record.number().is_some()
+                && record.pruned.files.is_none()
+                && files.into_iter().any(|artifact| artifact.cid.digest() == digest)
         })
     }
 

@@ -12,6 +12,7 @@ use crate::limits::RECORD_SIZE_BYTES_MAX;
 pub struct Table<K, V> {
     tag: u8,
     records: BTreeMap<K, V>,
+    changes: u64,
 }
 
 /// Stored bytes that are no record of the table.
@@ -29,7 +30,7 @@ where
 {
     /// An empty table.
     pub const fn new(tag: u8) -> Self {
-        Self { tag, records: BTreeMap::new() }
+        Self { tag, records: BTreeMap::new(), changes: 0 }
     }
 
     /// The tag of the table's keys in the storage.
@@ -57,6 +58,11 @@ where
         self.records.range(from..=to)
     }
 
+    /// Changes to records since the table was made in this process: what was derived from it holds while this stays.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -71,12 +77,14 @@ where
     pub fn put(&mut self, key: K, value: V, writes: &mut WriteSet) {
         writes.put(self.storage_key(&key), &value);
         self.records.insert(key, value);
+        self.changes = self.changes.wrapping_add(1);
     }
 
     /// Removes a record.
     pub fn remove(&mut self, key: &K, writes: &mut WriteSet) {
         if self.records.remove(key).is_some() {
             writes.remove(self.storage_key(key));
+            self.changes = self.changes.wrapping_add(1);
         }
     }
 
@@ -86,6 +94,7 @@ where
         if let Some(value) = self.records.get_mut(key) {
             change(value);
             writes.put(storage_key, value);
+            self.changes = self.changes.wrapping_add(1);
         }
     }
 

@@ -7,6 +7,7 @@
 mod blobs;
 mod checkpoints;
 mod exclusions;
+mod pruned;
 mod replayed;
 mod trust;
 mod versions;

@@ -65,6 +65,7 @@ pub(crate) fn run(context: &Context, args: &CheckoutArgs) -> Result<(), Failure>
     let record = history.state().versions().get(&id);
     let record = record.ok_or_else(|| Failure::new(Exit::Failed, format!("there is no version {id}")))?;
     check_revoked(record, args)?;
+    check_pruned(&source, record, args)?;
     make_directory(&args.out, args.force)?;
     let mut files = BTreeMap::new();
     for (role, artifact) in &record.manifest.artifacts {
@@ -94,6 +95,19 @@ fn check_revoked(record: &VersionRecord, args: &CheckoutArgs) -> Result<(), Fail
         }
         _ => Ok(()),
     }
+}
+
+/// Tells files that the members let go from files that are missing. A bundle from before may still have them.
+fn check_pruned(source: &Source, record: &VersionRecord, args: &CheckoutArgs) -> Result<(), Failure> {
+    let Some(index) = record.pruned.files else { return Ok(()) };
+    for artifact in record.manifest.artifacts.values() {
+        if source.blob(artifact.cid.digest())?.is_none() {
+            let what = format!("the files of version {} are not kept any more", args.version);
+            return Err(Failure::because(Exit::Failed, what, format!("they were pruned at entry {index}"))
+                .next("use a newer version, or a bundle that was exported --with-blobs before"));
+        }
+    }
+    Ok(())
 }
 
 fn make_directory(directory: &Path, force: bool) -> Result<(), Failure> {

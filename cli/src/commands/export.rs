@@ -56,8 +56,10 @@ struct View {
     entries: u64,
     checkpoints: u64,
     blobs: u64,
-    /// SHA-256 of files that the ledger names but the source lacks.
+    /// SHA-256 of files that are to be kept but the source lacks.
     missing: Vec<fedledger_ledger::Digest>,
+    /// Files that were pruned and are not here, as it should be.
+    pruned: u64,
     size: u64,
 }
 
@@ -101,7 +103,7 @@ fn bundle(context: &Context, args: &ExportArgs, out: &Path) -> Result<(), Failur
     written(out, file.persist(out).map_err(|error| error.error))?;
     drop(progress);
     if !exported.missing.is_empty() {
-        context.output.remark(&format!("{} files that the ledger names are not here", exported.missing.len()));
+        context.output.remark(&format!("{} files that are to be kept are not here", exported.missing.len()));
     }
     let view = View {
         file: out.display().to_string(),
@@ -109,6 +111,7 @@ fn bundle(context: &Context, args: &ExportArgs, out: &Path) -> Result<(), Failur
         checkpoints: exported.notes,
         blobs: exported.blobs,
         missing: exported.missing,
+        pruned: exported.pruned,
         size,
     };
     context.output.object(EXPORT_SCHEMA, &view, || {

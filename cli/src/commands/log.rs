@@ -69,6 +69,7 @@ fn line(context: &Context, row: &VersionRow, state: &Federation, short: &Short) 
     let is_final = if row.is_final { ", final" } else { "" };
     let mut names = row.branch_heads.clone();
     names.extend(row.tags.iter().map(|tag| format!("tag:{tag}")));
+    names.extend(row.pinned.then(|| "pinned".to_owned()));
     let names = if names.is_empty() { String::new() } else { context.output.good(&format!(" ({})", names.join(", "))) };
     let plan = state.plans().get(&row.plan).map_or("-", |record| record.plan.name.as_str());
     format!(

@@ -70,9 +70,12 @@ fn text(view: &View<'_>, short: &Short) -> String {
         format!("tags         {}", list(&row.tags)),
         format!("final        {}", row.is_final),
         format!("revoked      {}", row.revocation.as_deref().unwrap_or("no")),
+        format!("pinned       {}", row.pin_reason.as_deref().unwrap_or("no")),
         format!("proposed     entry {}", row.created_index),
         format!("attested by  {}", list(attestations.keys())),
     ];
+    lines.extend(row.pruned.files.map(|index| format!("pruned       its files, by entry {index}")));
+    lines.extend(row.pruned.updates.map(|index| format!("pruned       its updates, by entry {index}")));
     for (role, artifact) in &manifest.artifacts {
         lines.push(format!("file         {role}: {} bytes, SHA-256 {}", artifact.size, artifact.cid.digest()));
     }

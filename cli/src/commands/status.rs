@@ -26,6 +26,7 @@ use crate::{
     follow::Follower,
     names::Short,
     output::{Table, list},
+    retention::RetentionView,
     rounds::RoundRow,
     source::Source,
     utc::utc,
@@ -63,6 +64,7 @@ struct View {
     log: LogView,
     replicas: Vec<ReplicaView>,
     branches: Vec<BranchView>,
+    retention: RetentionView,
     plans: Vec<PlanView>,
 }
 
@@ -215,6 +217,7 @@ impl View {
             },
             replicas,
             branches: branches(state),
+            retention: RetentionView::of(state),
             plans: plans(state, &status.progress),
         }
     }
@@ -247,6 +250,7 @@ impl View {
             },
             replicas: Vec::new(),
             branches: branches(state),
+            retention: RetentionView::of(state),
             plans: plans(state, &progress(state, &Observed::default())),
         }
     }
@@ -269,6 +273,7 @@ impl View {
         for branch in &self.branches {
             lines.push(format!("branch {} is at {}", branch.branch, short.number(&branch.version)));
         }
+        lines.extend(self.retention.line());
         for plan in &self.plans {
             lines.push(plan.text(context, &short));
         }

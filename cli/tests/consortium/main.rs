@@ -6,6 +6,7 @@ mod failover;
 mod faults;
 mod flow;
 mod nodes;
+mod retention;
 mod speed;
 mod traces;
 

@@ -1,6 +1,6 @@
 //! Branches, tags and revocation: promotion and rollback. Nothing is erased from history.
 
-use super::{Context, check_name, check_text};
+use super::{Context, check_name, check_text, versions::not_pruned};
 use crate::{
     Event, Federation, Rejection, VersionId,
     command::{MoveBranch, RevokeVersion, Tag},
@@ -19,6 +19,7 @@ pub(super) fn move_branch(
         return Err(Rejection::HeadMoved { expected: command.from, found });
     }
     usable(state, &command.to)?;
+    not_pruned(state, &command.to)?;
     if command.from == Some(command.to) {
         return Err(Rejection::NothingToMove);
     }
@@ -45,6 +46,7 @@ pub(super) fn tag(state: &mut Federation, context: Context<'_>, command: Tag) ->
     if state.tags.contains(&command.name) {
         return Err(Rejection::TagExists(command.name));
     }
+    not_pruned(state, &command.version)?;
     state.tags.put(command.name.clone(), command.version, context.writes);
     Ok(Event::Tagged { name: command.name, version: command.version })
 }

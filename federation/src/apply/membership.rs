@@ -72,7 +72,11 @@ fn stop_participating(state: &mut Federation, member: &MemberId, index: u64, wri
     for key in open {
         let round = state.rounds.get(&key);
         if round.is_some_and(|round| round.phase == Phase::Collecting && round.cohort.contains(member)) {
-            state.participations.put((key, member.clone()), Participation::Revoked { index }, writes);
+            let record_key = (key, member.clone());
+            if let Some(Participation::Contributed { contribution, .. }) = state.participations.get(&record_key) {
+                state.kept.unname(&contribution.update);
+            }
+            state.participations.put(record_key, Participation::Revoked { index }, writes);
         }
     }
 }

@@ -130,6 +130,7 @@ pub(super) fn stop(state: &mut Federation, context: Context<'_>, command: &StopP
     if let Some(key) = open.filter(|_| !drain) {
         if let Some(candidate) = state.candidate(&key) {
             state.versions.update(&candidate, context.writes, |record| record.status = VersionStatus::Withdrawn);
+            state.unname_files(&candidate);
         }
         let round = state.rounds.get(&key);
         let excluded = round.and_then(|round| round.phase.excluded()).cloned().unwrap_or_default();

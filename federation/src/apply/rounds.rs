@@ -57,6 +57,7 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
         duration_ms: command.duration_ms,
         opened_index: context.index,
         phase: Phase::Collecting,
+        pruned_index: None,
     };
     Quorum::of(state, participation, &key, &round, |_| true).check()?;
     state.rounds.put(key, round, context.writes);
@@ -141,6 +142,7 @@ pub(super) fn contribute(
     let contribution = Box::new(command);
     let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
     state.participations.put(record_key, contributed, context.writes);
+    state.kept.name(update);
     Ok(Event::Contributed { key, member, update })
 }
 
@@ -230,6 +232,7 @@ pub(super) fn give_up(
         record.open = None;
         record.next_attempt += 1;
     });
+    state.note_abandoned(key);
 }
 
 /// While a plan is paused, its round in progress is neither closed nor given up.

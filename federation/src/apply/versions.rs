@@ -12,6 +12,7 @@ use crate::{
     member::Role,
     plan::Rule,
     records::{EvaluationRecord, Participation, Phase, PlanStatus, VersionRecord, VersionStatus},
+    retention::Pruned,
 };
 
 /// The manifest that an attempt leads to with these files.
@@ -85,8 +86,11 @@ pub(super) fn commit(
         status: VersionStatus::Candidate,
         attestations: BTreeMap::from([(node, command.outputs)]),
         revoked: None,
+        pinned: None,
+        pruned: Pruned::default(),
     };
     state.versions.put(computed, record, context.writes);
+    state.name_files(&computed);
     set_candidate(state, &key, Some(computed), context.writes);
     let proposed = Event::VersionProposed { version: computed };
     // With a single replica, the proposal is the majority.
@@ -135,6 +139,14 @@ pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Ev
     let record = EvaluationRecord { examples: command.examples, metrics: command.metrics };
     state.evaluations.put(key, record, context.writes);
     Ok(Event::Evaluated { version, member: member.clone() })
+}
+
+/// Refuses versions whose weights are no longer kept.
+pub(super) fn not_pruned(state: &Federation, version: &VersionId) -> Result<(), Rejection> {
+    match state.versions.get(version).and_then(|record| record.pruned.files) {
+        Some(index) => Err(Rejection::FilesPruned { version: *version, index }),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a candidate where none is wanted.
@@ -196,6 +208,7 @@ fn settle(
     }
     if differing > state.epoch.replicas.len() - quorum {
         state.versions.update(version, writes, |record| record.status = VersionStatus::Rejected);
+        state.unname_files(version);
         set_candidate(state, &key, None, writes);
         return Some(Event::VersionRejected { version: *version });
     }
@@ -234,6 +247,7 @@ fn complete(
         state.numbers.put(number, *version, writes);
         state.versions.update(version, writes, |record| record.status = VersionStatus::Attested { number });
     }
+    state.note_made(version, number, writes);
     let parent = state.versions.get(version).and_then(|record| record.manifest.parents.first().copied());
     let branch = state.plans.get(&key.plan).map(|record| record.plan.branch.clone()).unwrap_or_default();
     // The branch may have been moved meanwhile; then the version stands beside it.

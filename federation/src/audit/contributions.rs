@@ -54,6 +54,9 @@ pub struct ContributionRow {
     pub metrics: BTreeMap<String, f64>,
     /// Entries between the round's opening and the contribution. The ledger holds no time.
     pub lateness: u64,
+    /// Index of the entry that let the update go, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<u64>,
     /// Always `valid`: an entry whose signature does not verify is never replayed.
     pub signature: &'static str,
 }
@@ -156,6 +159,7 @@ fn row(
         verdict: Verdict::of(round, member),
         metrics: as_numbers(&contribution.metrics),
         lateness: index.saturating_sub(round.opened_index),
+        pruned: round.pruned_index,
         signature: "valid",
     }
 }

@@ -116,12 +116,15 @@ fn record<'a>(state: &'a Federation, id: &VersionId) -> Result<&'a VersionRecord
 
 /// The weights of a version, checked against the ledger.
 fn weights<S: Source + ?Sized>(source: &S, state: &Federation, id: &VersionId) -> Result<Vec<Tensor>, AuditError> {
-    let manifest = &record(state, id)?.manifest;
+    let VersionRecord { manifest, pruned, .. } = record(state, id)?;
     let file = manifest.weights().ok_or(AuditError::NoWeights(*id))?;
     let plan = state.plans().get(&manifest.plan).ok_or(Rejection::UnknownPlan(manifest.plan))?;
     let layout = plan.plan.architecture.layout()?;
     let content = source.blob(&file.digest)?;
-    let content = content.ok_or(AuditError::MissingFile { version: *id, digest: file.digest })?;
+    let content = content.ok_or(match pruned.files {
+        Some(index) => AuditError::Pruned { version: *id, index },
+        None => AuditError::MissingFile { version: *id, digest: file.digest },
+    })?;
     // The plan's layout bounds what is read, whatever the ledger or the file says.
     read_tensors(Input { file, reader: content }, &layout).map_err(|error| match error {
         FileError::Io { source, .. } => SourceError::Io(source).into(),

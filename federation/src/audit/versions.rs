@@ -9,6 +9,7 @@ use crate::{
     Federation, VersionId,
     member::MemberId,
     records::{EvaluationRecord, VersionRecord, VersionStatus},
+    retention::Pruned,
 };
 
 use fedledger_ledger::Digest;
@@ -49,6 +50,14 @@ pub struct VersionRow {
     /// Why it must not be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation: Option<String>,
+    /// Whether it is kept at any age.
+    pub pinned: bool,
+    /// Why it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_reason: Option<String>,
+    /// Which of its files were let go, and by which entry.
+    #[serde(skip_serializing_if = "Pruned::is_nothing")]
+    pub pruned: Pruned,
     /// Index at which it was proposed.
     pub created_index: u64,
 }
@@ -102,6 +111,9 @@ impl VersionRow {
             is_final: attested.is_some_and(|index| *index < finality.final_entries),
             revoked: record.revoked.is_some(),
             revocation: record.revoked.clone(),
+            pinned: record.pinned.is_some(),
+            pin_reason: record.pinned.clone(),
+            pruned: record.pruned,
             created_index: record.created_index,
         }
     }

@@ -1,5 +1,7 @@
 //! What a conductor asks of its shell, and what the shell tells it.
 
+use fedledger_ledger::Digest;
+
 use crate::{
     Command,
     command::{FileRef, OutputFiles, RoundKey},
@@ -27,6 +29,13 @@ pub enum Duty {
         number: u64,
         /// Its weights, optimiser state and updates, each update with its contributor.
         files: Vec<(FileRef, Option<MemberId>)>,
+    },
+    /// Delete files that the ledger has let go, as far as they are here; then report [`Report::Discarded`].
+    Discard {
+        /// Index of the last entry that let one of them go.
+        last_index: u64,
+        /// SHA-256 of each.
+        files: Vec<Digest>,
     },
     /// Obtain the recipe's files, compute the version, keep its files; then report [`Report::Computed`] or
     /// [`Report::ComputeFailed`].
@@ -72,6 +81,13 @@ pub enum Report {
         /// Number of the version.
         number: u64,
         /// Whether they are all here.
+        complete: bool,
+    },
+    /// Files were deleted, or not all of them could be.
+    Discarded {
+        /// Index of the last entry that let one of them go.
+        last_index: u64,
+        /// Whether none of them is here any more.
         complete: bool,
     },
     /// A command was submitted; `accepted` is false when it was rejected or its fate is unknown.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Computation, Conductor, Duty, View};
-use crate::{command::FileRef, member::MemberId, records::VersionRecord};
+use crate::{Federation, command::FileRef, member::MemberId, records::VersionRecord};
 
 /// Wait before files that nobody had are looked for again, in milliseconds.
 const OBTAIN_RETRY_MS: u64 = 10_000;
@@ -56,7 +56,10 @@ impl Conductor {
                 Some(Computation::Failed { .. }) | None => {
                     let number = self.obtaining.next;
                     self.obtaining.next += 1;
-                    return self.ask_for(view, number, duties);
+                    self.ask_for(view, number, duties);
+                    if self.obtaining.under_way.is_some() {
+                        return;
+                    }
                 }
             }
         }
@@ -69,19 +72,24 @@ impl Conductor {
     fn ask_for(&mut self, view: &View<'_>, number: u64, duties: &mut Vec<Duty>) {
         let record = view.state.numbers().get(&number).and_then(|id| view.state.versions().get(id));
         if let Some(record) = record {
+            let files = files_of(view.state, record);
+            if files.is_empty() {
+                // What it had is pruned.
+                return self.obtaining.report(number, true, view.now_ms);
+            }
             self.obtaining.under_way = Some(number);
-            duties.push(Duty::Obtain { number, files: files_of(record) });
+            duties.push(Duty::Obtain { number, files });
         }
     }
 }
 
-/// Everything that a version was made of and that came out.
-fn files_of(record: &VersionRecord) -> Vec<(FileRef, Option<MemberId>)> {
+/// Everything that a version was made of and that came out, as far as it is kept.
+fn files_of(state: &Federation, record: &VersionRecord) -> Vec<(FileRef, Option<MemberId>)> {
     let manifest = &record.manifest;
     let outputs = [manifest.weights(), manifest.optimizer_state()].into_iter().flatten().map(|file| (file, None));
     let updates = manifest.contributions.iter().map(|contribution| {
         let file = FileRef { digest: *contribution.update.digest(), size: contribution.size };
         (file, Some(contribution.member.clone()))
     });
-    outputs.chain(updates).collect()
+    outputs.chain(updates).filter(|(file, _)| state.retains(&file.digest)).collect()
 }

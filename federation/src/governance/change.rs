@@ -14,6 +14,7 @@ use crate::{
         Genesis, KeyUse, Member, MemberError, Node, NodeKind, Role, UNNUMBERED, default_finality_threshold,
         is_finality_threshold, with_member, without_member,
     },
+    retention::Retention,
 };
 
 /// Rules that the members have given themselves, and the numbers of replicas.
@@ -23,6 +24,9 @@ pub struct Policy {
     pub finality_threshold: Option<u64>,
     /// The highest number that a replica has ever had.
     pub last_replica_number: u64,
+    /// Which files are kept.
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
 }
 
 /// What an action changes.
@@ -43,7 +47,11 @@ impl Policy {
     pub fn of(genesis: &Genesis) -> Self {
         let replicas = genesis.replicas().count() as u64;
         let fixed = genesis.finality_threshold != default_finality_threshold(replicas);
-        Self { finality_threshold: fixed.then_some(genesis.finality_threshold), last_replica_number: replicas }
+        Self {
+            finality_threshold: fixed.then_some(genesis.finality_threshold),
+            last_replica_number: replicas,
+            retention: Retention::default(),
+        }
     }
 
     fn threshold(&self, replicas: u64) -> u64 {
@@ -85,6 +93,14 @@ impl Change {
                     return Err(Rejection::NothingToChange);
                 }
                 policy.finality_threshold = *finality_threshold;
+                (None, None)
+            }
+            Action::ChangeRetention(retention) => {
+                retention.check()?;
+                if policy.retention == *retention {
+                    return Err(Rejection::NothingToChange);
+                }
+                policy.retention = *retention;
                 (None, None)
             }
         };

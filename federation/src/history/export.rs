@@ -30,8 +30,10 @@ pub struct Exported {
     pub notes: u64,
     /// Files.
     pub blobs: u64,
-    /// Files that the ledger names but the source does not have.
+    /// Files that the ledger names but the source does not have, though they are to be kept.
     pub missing: Vec<Digest>,
+    /// Files that nothing keeps and that are not there, as it should be: they were pruned, or their version was rejected.
+    pub pruned: u64,
 }
 
 /// Why a bundle cannot be written.
@@ -122,7 +124,11 @@ fn write_blobs<S: Source + ?Sized, W: Write>(
     let named = named_files(proofs.log().machine()).into_iter().filter(|(_, file)| file.index < limit);
     for (digest, _) in named {
         let (Some(first), Some(second)) = (source.blob(&digest)?, source.blob(&digest)?) else {
-            exported.missing.push(digest);
+            if proofs.log().machine().retains(&digest) {
+                exported.missing.push(digest);
+            } else {
+                exported.pruned += 1;
+            }
             continue;
         };
         // Its size on the ledger is what its contributor claimed, so the file is read twice.

@@ -118,6 +118,7 @@ impl Federation {
         self.epoch = newest.clone();
         let open = self.proposals.iter().filter(|(_, record)| record.status == ProposalStatus::Open);
         self.open_proposals = open.map(|(id, record)| (record.content.expires_index, *id)).collect();
+        self.restore_kept();
         Ok(())
     }
 }

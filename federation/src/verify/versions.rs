@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Problem, ProblemKind, Report, SkippedVersion};
+use super::{Problem, ProblemKind, Report, SkippedVersion, pruned};
 use crate::{
     Federation, VersionId,
     aggregation::Destination,
@@ -69,7 +69,8 @@ pub fn recompute<S: Source + ?Sized>(
         return Err(error);
     }
     if let Some(digest) = missing {
-        return Ok(Recomputation::Skipped(format!("file {digest} is not there")));
+        let reason = pruned::reason(state, record, &digest).unwrap_or_else(|| format!("file {digest} is not there"));
+        return Ok(Recomputation::Skipped(reason));
     }
     match computed {
         Ok(outputs) => {

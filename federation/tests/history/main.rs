@@ -21,6 +21,7 @@ mod properties;
 mod quorum;
 mod refusals;
 mod rejections;
+mod retention;
 mod rewriting;
 mod sizes;
 mod tampering;

@@ -12,11 +12,15 @@ use fedledger_federation::{
     early_stopping::{EarlyStopping, Goal},
     plan::Plan,
     recipe::Recipe,
+    retention::{PinVersion, PruneRound, PruneVersion},
 };
 use fedledger_ledger::{Digest, log::Log, machine::StateMachine as _};
 use proptest::prelude::*;
 
-use crate::consortium::{Consortium, INSURER, OFFICE, SITES, metrics, plan};
+use crate::{
+    consortium::{Consortium, INSURER, OFFICE, SITES, metrics, plan},
+    retention::{decide, restored_state_keeps_the_same},
+};
 
 /// One random choice: what to do, by whom, and two numbers that vary it.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +162,7 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
     };
     let name = ["heart", "lung", "Not a name"][usize::from(choice.a) % 3];
     let branch = || ["main", "production"][usize::from(choice.b) % 2].to_owned();
-    let (permitted, command) = match choice.kind % 38 {
+    let (permitted, command) = match choice.kind % 41 {
         0 => ("office", Command::ProposePlan(Plan { branch: branch(), early_stopping: hasty(choice.b), ..plan(name) })),
         1..4 => {
             let examples = (choice.b < 128).then(|| choice.b.into());
@@ -204,6 +208,15 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
         34 => ("office", Command::CancelPlan(CancelPlan { plan: guess.plan(), reason: reason() })),
         35 => ("replica", Command::StopEarly(StopEarly { plan: guess.plan(), version: guess.version() })),
         36 => ("office", Command::Tag(Tag { name: name.to_owned(), version: guess.version() })),
+        37 => {
+            let (version, pinned) = (guess.version(), choice.a < 160);
+            ("office", Command::PinVersion(PinVersion { version, pinned, reason: reason() }))
+        }
+        38 => {
+            let (updates, files) = (!choice.a.is_multiple_of(4), choice.a % 4 < 2);
+            ("replica", Command::PruneVersion(PruneVersion { version: guess.version(), updates, files }))
+        }
+        39 => ("replica", Command::PruneRound(PruneRound { key: guess.round() })),
         _ => ("office", Command::RevokeVersion(RevokeVersion { version: guess.version(), reason: reason() })),
     };
     (signer(choice, permitted), command)
@@ -219,6 +232,10 @@ fn beginning(stage: u8) -> Consortium {
         consortium.run_round(&id);
     }
     if stage > 2 {
+        decide(&mut consortium, 1, 2);
+        for _ in 0..stage % 2 {
+            consortium.run_round(&id);
+        }
         let key = consortium.open_round(&id);
         consortium.join_and_contribute(&key, "basel");
         consortium.join_and_contribute(&key, "lyon");
@@ -253,6 +270,7 @@ proptest! {
         prop_assert_eq!(other.root(), consortium.log.root());
         let restored = Log::<Federation>::load(&consortium.storage).unwrap().unwrap();
         prop_assert_eq!(restored.machine().digest(), consortium.state().digest());
+        restored_state_keeps_the_same(&consortium);
         prop_assert_eq!((restored.root(), restored.size()), (consortium.log.root(), consortium.log.size()));
     }
 
@@ -313,7 +331,7 @@ proptest! {
     }
 }
 
-const KINDS: [&str; 25] = [
+const KINDS: [&str; 28] = [
     "ProposePlan",
     "ApprovePlan",
     "WithdrawConsent",
@@ -335,6 +353,9 @@ const KINDS: [&str; 25] = [
     "MoveBranch",
     "Tag",
     "RevokeVersion",
+    "PinVersion",
+    "PruneVersion",
+    "PruneRound",
     "Propose",
     "Vote",
     "RecordEvidence",

@@ -1,6 +1,6 @@
 //! Replicas with their conductors over one ledger, in time that the tests set.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fedledger_federation::{
     Command,
@@ -29,6 +29,8 @@ pub struct World {
     pub liar: Option<&'static str>,
     /// Versions whose files a replica asked for, because it had not computed them.
     pub obtained: Vec<(&'static str, u64)>,
+    /// How many files each replica deleted at a time, because they were pruned.
+    pub discarded: Vec<(&'static str, usize)>,
 }
 
 impl World {
@@ -44,6 +46,7 @@ impl World {
             down: Vec::new(),
             liar: None,
             obtained: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 
@@ -100,6 +103,14 @@ impl World {
                 let complete = files.iter().all(|(file, _)| self.consortium.blobs.contains_key(&file.digest));
                 self.obtained.push((site, number));
                 Report::Obtained { number, complete }
+            }
+            Duty::Discard { last_index, files } => {
+                let blobs = Arc::make_mut(&mut self.consortium.blobs);
+                for file in &files {
+                    blobs.remove(file);
+                }
+                self.discarded.push((site, files.len()));
+                Report::Discarded { last_index, complete: true }
             }
             Duty::Compute(recipe) => {
                 let key = recipe.key;

@@ -140,6 +140,8 @@ pub enum Output {
     Stop(RoundKey),
     /// Evaluate a version.
     Evaluate(Box<EvaluationTask>),
+    /// Stop evaluating: the weights are no longer kept by anybody.
+    StopEvaluating,
     /// Keep these files and delete the others.
     Keep(Kept),
     /// Store a head durably.

@@ -59,6 +59,8 @@ pub(super) struct Driver {
     submissions: BTreeMap<Intent, CancellationToken>,
     /// Rounds that are trained or uploaded.
     work: BTreeMap<RoundKey, CancellationToken>,
+    /// Ends the evaluation in progress.
+    evaluation: CancellationToken,
     /// Ends the subscription to the replica that is followed.
     following: Option<CancellationToken>,
     /// Its transport key.
@@ -124,6 +126,7 @@ impl Driver {
             feed,
             submissions: BTreeMap::new(),
             work: BTreeMap::new(),
+            evaluation: CancellationToken::new(),
             following: None,
             followed_key: None,
             turn: 0,
@@ -219,8 +222,11 @@ impl Driver {
                 }
             }
             Output::Evaluate(task) => {
-                self.spawn(jobs::evaluate_version(Arc::clone(&self.context), *task, self.stop.child_token()));
+                self.evaluation = self.stop.child_token();
+                let stop = self.evaluation.clone();
+                self.spawn(jobs::evaluate_version(Arc::clone(&self.context), *task, stop));
             }
+            Output::StopEvaluating => self.evaluation.cancel(),
             Output::Keep(kept) => {
                 self.context.serve(&kept);
                 let files = Arc::clone(&self.context.files);

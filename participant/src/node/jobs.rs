@@ -58,15 +58,6 @@ enum JobError {
     Task,
 }
 
-/// Why a replica has not got an update.
-#[derive(Debug, thiserror::Error)]
-enum PutError {
-    #[error("the replica does not answer: {0}")]
-    Silent(#[from] CallError),
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-}
-
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
 pub async fn train(context: Arc<Context>, task: TrainingTask, stop: CancellationToken) -> Option<Input> {
     let key = task.key;
@@ -203,7 +194,7 @@ fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -
 }
 
 /// Gives a file to a replica. Files may take long, so whether it is there at all is asked before.
-async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Duration) -> Result<(), PutError> {
+async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Duration) -> Result<(), BlobError> {
     context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, patience).await?;
     let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
     let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;

@@ -234,9 +234,13 @@ impl Ledger {
         let name = format!("{member}/replica");
         let node = Some(NodeKeys { name, transport_key: Some(transport_key), ..NodeKeys::default() });
         let member = member.to_owned();
-        let action = Action::RotateKeys(RotateKeys { member, organisation_key: None, api_key: None, node });
+        self.decide(Action::RotateKeys(RotateKeys { member, organisation_key: None, api_key: None, node }));
+    }
+
+    /// Lets the members agree on something.
+    pub fn decide(&mut self, action: Action) {
         let against = action.target(self.state());
-        let content = Propose { action, against, expires_index: 1000, reason: "stolen".to_owned() };
+        let content = Propose { action, against, expires_index: 1000, reason: "as discussed".to_owned() };
         let proposal = content.id(&"alpha".to_owned());
         self.apply(&key("alpha", Purpose::Organisation), Command::Propose(content));
         self.apply(&key("beta", Purpose::Organisation), Command::Vote(Vote { proposal, approve: true }));

@@ -62,7 +62,7 @@ async fn a_contribution_that_a_closed_round_overtook_is_refused_on_record_and_th
     let replica = Replica::start("alpha", ledger);
     replica.overtake(move |ledger| {
         others_contribute(ledger, first);
-        let close = CloseRound { key: first, excluded: Default::default() };
+        let close = CloseRound { key: first, through: u64::MAX, excluded: Default::default() };
         ledger.apply(&key("gamma", Purpose::Replica), fedledger_federation::Command::CloseRound(close));
     });
     let directory = directory(&[("alpha", &replica)]);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use fedledger_federation::{
     Command,
     command::{AbandonRound, CancelPlan, MoveBranch, PausePlan, RoundKey, WithdrawConsent},
+    governance::Action,
     plan::Plan,
+    retention::{PruneVersion, Retention},
 };
 use fedledger_ledger::Digest;
 use fedledger_participant::{
@@ -419,6 +421,32 @@ fn a_version_that_came_while_nobody_was_followed_is_evaluated() {
     alpha.follow("alpha", &ledger);
     let evaluates = |output: &Output| matches!(output, Output::Evaluate(task) if task.version == version);
     assert!(alpha.take().iter().any(evaluates));
+}
+
+#[test]
+fn a_version_whose_weights_were_pruned_is_not_waited_for() {
+    let (mut ledger, first) = open_round();
+    ledger.decide(Action::ChangeRetention(Retention { updates: Some(1), versions: Some(2) }));
+    let initial = *ledger.state().head("main").unwrap().0;
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    let mut key_of = first;
+    for round in 1..=2 {
+        ledger.contribute("alpha", key_of, 0.5);
+        ledger.contribute("beta", key_of, 0.25);
+        ledger.complete_round(key_of);
+        if round == 1 {
+            key_of = ledger.open_round(key_of.plan);
+        }
+    }
+    alpha.catch_up(&ledger);
+    assert!(!alpha.take().contains(&Output::StopEvaluating), "its weights are kept yet");
+    let prune = PruneVersion { version: initial, updates: false, files: true };
+    ledger.apply(&key("beta", Purpose::Replica), Command::PruneVersion(prune));
+    alpha.catch_up(&ledger);
+    let outputs = alpha.take();
+    assert!(outputs.contains(&Output::StopEvaluating));
+    let next = |output: &Output| matches!(output, Output::Evaluate(task) if task.version != initial);
+    assert!(outputs.iter().any(next), "another version is evaluated: {outputs:?}");
 }
 
 #[test]

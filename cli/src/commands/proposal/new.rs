@@ -7,6 +7,7 @@ use fedledger_federation::{
     Command, Federation,
     governance::{Action, Change, NodeKeys, Propose, RotateKeys},
     member::{Member, Node, NodeKind, UNNUMBERED},
+    retention::Retention,
 };
 use fedledger_ledger::{Digest, machine::RejectionCode as _};
 use fedledger_proto::kit::{MemberRequest, RotationRequest};
@@ -62,6 +63,17 @@ pub(crate) enum NewCommand {
         #[command(flatten)]
         propose: ProposeArgs,
     },
+    /// Change how many of the newest versions keep their files
+    ChangeRetention {
+        /// Versions of each branch that keep the updates that they were made of; all, if not given
+        #[arg(long, value_name = "N")]
+        updates: Option<u64>,
+        /// Versions of each branch that keep weights and optimiser state; all, if not given
+        #[arg(long, value_name = "N")]
+        versions: Option<u64>,
+        #[command(flatten)]
+        propose: ProposeArgs,
+    },
     /// Propose an action that is written out in TOML, as `proposal show --json` shows it
     Action {
         /// The action
@@ -94,6 +106,10 @@ pub(super) fn run(context: &Context, command: NewCommand) -> Result<(), Failure>
         }
         NewCommand::ChangePolicy { finality_threshold, propose } => {
             self::propose(context, propose, |_, _| Ok(Action::ChangePolicy { finality_threshold }))
+        }
+        NewCommand::ChangeRetention { updates, versions, propose } => {
+            let retention = Retention { updates, versions };
+            self::propose(context, propose, |_, _| Ok(Action::ChangeRetention(retention)))
         }
         NewCommand::Action { file, propose } => {
             let action: Action = toml::from_str(&read_text(&file)?).map_err(|error| no_request(&file, &error))?;
@@ -221,6 +237,10 @@ mod tests {
         let actions = [
             ("[change_policy]\nfinality_threshold = 3", Action::ChangePolicy { finality_threshold: Some(3) }),
             ("[change_policy]", Action::ChangePolicy { finality_threshold: None }),
+            (
+                "[change_retention]\nupdates = 2",
+                Action::ChangeRetention(Retention { updates: Some(2), versions: None }),
+            ),
             ("[revoke_node]\nnode = 'porto/replica'", Action::RevokeNode { node: "porto/replica".to_owned() }),
         ];
         for (text, action) in actions {

@@ -6,11 +6,12 @@ use fedledger_federation::{
     Federation,
     governance::{Action, Ballot, Change, ProposalRecord, Tally},
     member::{Member, MemberId},
+    retention::Retention,
 };
 use fedledger_ledger::{Digest, PublicKey, machine::RejectionCode as _};
 use serde::Serialize;
 
-use crate::output::list;
+use crate::{output::list, retention};
 
 /// A proposal.
 #[derive(Debug, Serialize)]
@@ -47,6 +48,8 @@ pub(super) struct ChangesView {
     finality_threshold: (u64, u64),
     /// Number of the newest epoch, now and then.
     epoch: (u64, u64),
+    /// Which files are kept, now and then.
+    retention: (Retention, Retention),
 }
 
 impl<'a> ProposalView<'a> {
@@ -114,6 +117,7 @@ impl ChangesView {
             replicas: (now.replicas.len(), now.replicas.len()),
             finality_threshold: (now.threshold, now.threshold),
             epoch: (now.number, now.number),
+            retention: (state.policy().retention, state.policy().retention),
         };
         let change = match Change::of(state, action, size) {
             Ok(change) => change,
@@ -129,6 +133,7 @@ impl ChangesView {
             replicas: (now.replicas.len(), then.replicas.len()),
             finality_threshold: (now.threshold, then.threshold),
             epoch: (now.number, then.number),
+            retention: (state.policy().retention, change.policy.retention),
             before: change.before,
             after: change.after,
             ..unchanged
@@ -153,6 +158,10 @@ impl ChangesView {
         }
         lines.extend(self.new_keys.iter().map(|key| format!("  new key      {key}")));
         lines.extend(self.revoked_keys.iter().map(|key| format!("  revoked key  {key}")));
+        if self.retention.0 != self.retention.1 {
+            let (now, then) = (retention::words(self.retention.0), retention::words(self.retention.1));
+            lines.push(format!("  kept is {then}; now it is {now}"));
+        }
         let (replicas, threshold) = (self.replicas, self.finality_threshold);
         if self.epoch.0 == self.epoch.1 {
             lines.push("  replicas, witnesses and the finality threshold stay as they are".to_owned());

@@ -6,6 +6,7 @@ use fedledger_federation::{
     Rejection,
     governance::{Action, NodeKeys, RotateKeys},
     member::{Members, is_finality_threshold},
+    retention::Retention,
 };
 use fedledger_ledger::{epoch::Epoch, machine::StateMachine};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
@@ -20,7 +21,7 @@ const IDS: [&str; 8] = ["basel", "insurer", "lyon", "office", "porto", "turin", 
 fn action(kind: u8, a: u8, b: u8) -> Action {
     let id = IDS[usize::from(a) % IDS.len()];
     let label = |purpose: &str| key(&format!("{id}/{purpose}/{}", b % 4)).public();
-    match kind % 8 {
+    match kind % 9 {
         0 => {
             let mut member = oslo();
             member.id = IDS[6 + usize::from(a) % 2].to_owned();
@@ -55,7 +56,8 @@ fn action(kind: u8, a: u8, b: u8) -> Action {
                 node: (!b.is_multiple_of(8)).then_some(node),
             })
         }
-        _ => policy((b < 128).then_some(u64::from(b % 8))),
+        7 => policy((b < 128).then_some(u64::from(b % 8))),
+        _ => Action::ChangeRetention(Retention { updates: (a < 128).then_some(u64::from(b % 8)), versions: None }),
     }
 }
 
@@ -93,7 +95,15 @@ fn random_votes_carry_every_kind_of_action_out() {
             }
         }
     }
-    let all = ["admit_member", "admit_node", "change_policy", "revoke_member", "revoke_node", "rotate_keys"];
+    let all = [
+        "admit_member",
+        "admit_node",
+        "change_policy",
+        "change_retention",
+        "revoke_member",
+        "revoke_node",
+        "rotate_keys",
+    ];
     assert_eq!(executed, BTreeSet::from(all));
 }
 

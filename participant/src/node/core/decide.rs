@@ -260,6 +260,7 @@ impl Core {
             let plan = state.plans().get(&record.manifest.plan);
             record.number().is_some()
                 && record.revoked.is_none()
+                && record.pruned.files.is_none()
                 && plan.is_some_and(|plan| plan.consents.contains_key(&self.site.member))
         };
         self.site.test_examples > 0
@@ -305,6 +306,13 @@ impl Core {
             );
             let command = Evaluate { version, examples: evaluation.examples, metrics };
             self.submit(Intent::Evaluate(version), Command::Evaluate(command));
+        }
+        // Nobody has its weights any more.
+        if let Some(version) = self.evaluating
+            && self.federation().versions().get(&version).is_some_and(|record| record.pruned.files.is_some())
+        {
+            self.evaluating = None;
+            self.outputs.push(Output::StopEvaluating);
         }
         while self.evaluating.is_none()
             && let Some(version) = self.evaluations.pop_front()

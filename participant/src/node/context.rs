@@ -92,31 +92,6 @@ impl Context {
         self.heads.of(&self.endpoint, replica).await
     }
 
-    /// The bytes of a file, from the disk or from whichever replica has it; none once the work is cancelled.
-    pub async fn fetch(&self, file: FileRef, stop: &CancellationToken) -> Option<Vec<u8>> {
-        let mut failures = 0;
-        loop {
-            self.obtain(file, stop).await?;
-            let files = Arc::clone(&self.files);
-            let read = tokio::task::spawn_blocking(move || match files.read_blob(&file)? {
-                None => files.discard_blob(&file.digest).map(|()| None),
-                bytes => Ok(bytes),
-            });
-            match read.await {
-                Ok(Ok(Some(bytes))) => return Some(bytes),
-                Ok(Ok(None)) => {
-                    tracing::warn!(file = %file.digest, "a file was damaged on this disk: it is fetched anew")
-                }
-                Ok(Err(error)) => tracing::warn!(file = %file.digest, %error, "a file cannot be read"),
-                Err(error) => tracing::error!(%error, "reading a file failed"),
-            }
-            if !self.wait(failures, stop).await {
-                return None;
-            }
-            failures = failures.saturating_add(1);
-        }
-    }
-
     /// Gets a file onto the disk from whichever replica has it, going on where another one stopped, and says where it lies;
     /// none once the work is cancelled. It was verified when it was received; whoever reads it verifies it again.
     pub async fn obtain(&self, file: FileRef, stop: &CancellationToken) -> Option<PathBuf> {

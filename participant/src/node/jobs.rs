@@ -64,8 +64,8 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         return Some(Input::Trained(key, update));
     }
     loop {
-        // From here on the file is read from the disk, which may have damaged it since.
-        drop(context.fetch(task.weights, &stop).await?);
+        // Whoever reads it verifies it on the way: reading it here as well would only cost time and memory.
+        context.obtain(task.weights, &stop).await?;
         let (trainer, work, cancelled) = (Arc::clone(&context), task.clone(), stop.clone());
         let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &cancelled)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
@@ -110,7 +110,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
     loop {
-        drop(context.fetch(task.weights, &stop).await?);
+        context.obtain(task.weights, &stop).await?;
         let _permit = tokio::select! {
             () = stop.cancelled() => return None,
             permit = context.compute.acquire() => permit.ok()?,

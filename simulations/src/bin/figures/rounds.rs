@@ -190,14 +190,14 @@ pub async fn rollback() -> Vec<Figure> {
         // In the middle of a round that others follow, so the branch does not move at the same time.
         let in_a_round = |follower: &Follower| {
             let last = follower.seen.last()?;
-            let head = *follower.state().branches().get("main")?;
+            let head = *follower.state().branches().get(&plan::BRANCH.to_owned())?;
             let parent = *follower.state().versions().get(&head)?.manifest.parents.first()?;
             let joined = matches!(last.event, Event::RoundJoined { .. }) && follower.seen.len() > seen;
             joined.then_some((head, parent))
         };
         let (head, parent) = follower.until("a round after the first version", in_a_round).await;
         let command = Command::MoveBranch(MoveBranch {
-            branch: "main".to_owned(),
+            branch: plan::BRANCH.to_owned(),
             from: Some(head),
             to: parent,
             revoke: true,
@@ -282,6 +282,10 @@ fn say_phases(rounds: &[follow::Round]) {
     for (phase, of) in phases {
         let mut times: Vec<f64> = rounds.iter().map(of).collect();
         eprintln!("figures:   {phase}: {:.3} s", median(&mut times));
+    }
+    let mut idle: Vec<f64> = rounds.windows(2).map(|pair| seconds(pair[0].attested, pair[1].opened)).collect();
+    if !idle.is_empty() {
+        eprintln!("figures:   attested to the next one opened: {:.3} s", median(&mut idle));
     }
 }
 

@@ -5,6 +5,9 @@ use fedledger_federation::{
     plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training, UpdateDtype},
 };
 
+/// The branch that is trained.
+pub const BRANCH: &str = "main";
+
 /// Values per row of every table.
 pub const FEATURES: u32 = 13;
 
@@ -44,8 +47,8 @@ impl Model {
         match self {
             Self::Tiny => vec![32],
             Self::Medium => vec![1_000, 984],
-            Self::Big => vec![5_000, 4_983],
-            Self::Giant => vec![16_384, 16_360],
+            Self::Big => vec![1_888; 8],
+            Self::Giant => vec![6_190; 8],
         }
     }
 }
@@ -60,7 +63,7 @@ pub fn plan(model: Model, work: Work, participants: usize, rounds: u64) -> Plan 
     let plan = Plan {
         name: "figures".to_owned(),
         description: String::new(),
-        branch: "main".to_owned(),
+        branch: BRANCH.to_owned(),
         architecture: Architecture::MultilayerPerceptron { features: FEATURES, hidden: model.hidden() },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: "0.01".parse().unwrap() }, steps, batch_size },
         aggregation: Aggregation {

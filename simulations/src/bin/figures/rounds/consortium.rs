@@ -71,7 +71,12 @@ impl Drop for Node {
 impl Consortium {
     /// A running consortium. Folders lie where temporary files do, so `TMPDIR` should name a disk.
     pub fn start(replicas: usize, participants: usize) -> Self {
-        let mut consortium = Self::provision(replicas, participants);
+        Self::start_over(replicas, participants, "")
+    }
+
+    /// The same, where nodes reach each other in one way only, such as `tcp://`.
+    pub fn start_over(replicas: usize, participants: usize, way: &str) -> Self {
+        let mut consortium = Self::provision(replicas, participants, way);
         for number in 0..participants {
             let child = fedledger("participant", &consortium.folder(number, "participant"));
             consortium.participants.push(Node { child });
@@ -81,7 +86,7 @@ impl Consortium {
 
     /// The same, with all participants in one process.
     pub fn start_together(replicas: usize, participants: usize) -> Self {
-        let mut consortium = Self::provision(replicas, participants);
+        let mut consortium = Self::provision(replicas, participants, "");
         let folders = (0..participants).map(|number| consortium.folder(number, "participant"));
         let mut command = Command::new(env::current_exe().unwrap());
         command.arg(PARTICIPANTS_OPTION).args(folders);
@@ -90,7 +95,7 @@ impl Consortium {
         consortium
     }
 
-    fn provision(replicas: usize, participants: usize) -> Self {
+    fn provision(replicas: usize, participants: usize, way: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let addresses: Vec<_> = (0..replicas).map(|_| (free_port(), free_port())).collect();
         let members = (0..replicas.max(participants)).map(|number| MemberDescription {
@@ -101,6 +106,7 @@ impl Consortium {
                 listen: Some(*listen),
                 api: Some(*api),
                 http: Some(free_port()),
+                address: Some(serde_json::from_value(format!("{way}{listen}").into()).unwrap()),
                 ..ReplicaDescription::default()
             }),
             participant: (number < participants).then(|| ParticipantDescription {

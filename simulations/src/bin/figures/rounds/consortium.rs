@@ -50,11 +50,12 @@ positive_when = { greater_than = "0" }
 
 /// The processes of a consortium, in a folder that is removed afterwards. They end with this.
 pub struct Consortium {
-    directory: TempDir,
     operator: Identity,
-    replicas: Vec<Node>,
     participants: Vec<Node>,
+    replicas: Vec<Node>,
     apis: Vec<String>,
+    // Removed when nobody writes to it any more.
+    directory: TempDir,
 }
 
 struct Node {

@@ -81,6 +81,11 @@ pub async fn big() -> Vec<Figure> {
     let what = "100 MB, 4 participants, 1 replica: peak memory of the coordinator";
     figures
         .push(Figure::lower("round-big", what, trained.coordinator_peak_mib, "MiB").target(450e6 / MIB, 350e6 / MIB));
+    drop(consortium);
+    let mut consortium = Consortium::start_over(1, PARTICIPANTS, "tcp://");
+    let mut trained = train(&mut consortium, Model::Big, PARTICIPANTS, BIG_ROUNDS).await;
+    let what = "100 MB, 4 participants, 1 replica, without QUIC: one round to the next, median";
+    figures.push(Figure::lower("round-big", what, median(&mut trained.next_s), "s"));
     figures
 }
 
@@ -124,11 +129,11 @@ pub async fn participants() -> Vec<Figure> {
     figures
 }
 
-/// The model of 100 MB with many participants.
+/// The model of 100 MB with many participants, whose updates are of half the size, so that all fit on a usual disk.
 pub async fn big_participants() -> Vec<Figure> {
     let mut consortium = Consortium::start_together(1, BIG_PARTICIPANTS);
-    let mut trained = train(&mut consortium, Model::Big, BIG_PARTICIPANTS, 1).await;
-    let what = |what| format!("100 MB, {BIG_PARTICIPANTS} participants, 1 replica: {what}");
+    let mut trained = train(&mut consortium, Model::BigHalved, BIG_PARTICIPANTS, 1).await;
+    let what = |what| format!("100 MB, {BIG_PARTICIPANTS} participants, updates in bf16, 1 replica: {what}");
     vec![
         Figure::lower("sites-big", what("opened to final"), median(&mut trained.final_s), "s"),
         Figure::lower("sites-big", what("peak memory of the coordinator"), trained.coordinator_peak_mib, "MiB"),

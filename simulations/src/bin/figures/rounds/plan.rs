@@ -29,6 +29,8 @@ pub enum Model {
     Medium,
     /// 25 M parameters, 100 MB.
     Big,
+    /// The same, with updates of 16-bit floats.
+    BigHalved,
     /// Nearly as many parameters as a model may have, 1 GiB.
     Giant,
 }
@@ -47,8 +49,15 @@ impl Model {
         match self {
             Self::Tiny => vec![32],
             Self::Medium => vec![1_000, 984],
-            Self::Big => vec![1_888; 8],
+            Self::Big | Self::BigHalved => vec![1_888; 8],
             Self::Giant => vec![6_190; 8],
+        }
+    }
+
+    const fn update_dtype(self) -> UpdateDtype {
+        match self {
+            Self::BigHalved => UpdateDtype::BF16,
+            _ => UpdateDtype::F32,
         }
     }
 }
@@ -69,7 +78,7 @@ pub fn plan(model: Model, work: Work, participants: usize, rounds: u64) -> Plan 
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },
             example_scale: u64::from(ROWS).next_power_of_two(),
-            update_dtype: UpdateDtype::F32,
+            update_dtype: model.update_dtype(),
         },
         seed: 42,
         rounds,

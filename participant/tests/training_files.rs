@@ -146,9 +146,15 @@ fn a_damaged_base_leads_to_no_update() {
     let base = Base::of(&settings.architecture);
     let path = base.directory.path().join("weights");
     let whole = fs::read(&path).unwrap();
-    for at in [0, 20, whole.len() / 2, whole.len() - 1] {
+    let flipped = [0, 20, whole.len() / 2, whole.len() - 1].map(|at| {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
+        damaged
+    });
+    // A value that no weight may have is damage as well, where the digest says so.
+    let value = whole.len() / 2 / 4 * 4;
+    let not_finite = [&whole[..value], &[0xff; 8], &whole[value + 8..]].concat();
+    for damaged in flipped.into_iter().chain([not_finite]) {
         fs::write(&path, damaged).unwrap();
         let error = to_file(&settings, &base, UpdateDtype::F32, None, &mut |_| Ok(())).unwrap_err();
         let TrainingError::BaseFile(FileError::Damaged { file, .. }) = error else { panic!("{error}") };

@@ -150,7 +150,7 @@ impl Cluster {
 
 /// A port that is free for TCP and UDP, given out once. It lies below those that the system gives to outgoing connections,
 /// which could take it before the node does.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let offset = std::process::id().wrapping_mul(97);
     loop {

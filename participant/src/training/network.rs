@@ -123,6 +123,8 @@ impl Network {
         let mut pieces = base.read()?;
         let mut values: Vec<Vec<f32>> = Vec::new();
         let parameters = architecture.parameters();
+        // Judged when everything was read: the bytes of a damaged file may mean anything, and its digest tells at the end.
+        let mut not_finite = None;
         for (_, shape) in &parameters {
             let count = shape.iter().product::<u64>();
             values.push(Vec::with_capacity(usize::try_from(count).unwrap_or_default()));
@@ -133,13 +135,17 @@ impl Network {
                 return Err(WeightsError::Count { expected: parameters.len(), found }.into());
             };
             if let Some(index) = piece.iter().position(|value| !value.is_finite()) {
-                return Err(WeightsError::NotFinite { name: name.clone(), index: values.len() + index }.into());
+                let index = values.len() + index;
+                not_finite.get_or_insert_with(|| WeightsError::NotFinite { name: name.clone(), index });
             }
             if piece.len() > values.capacity() - values.len() {
                 let (expected, found) = (values.capacity() as u64, values.len() + piece.len());
                 return Err(WeightsError::Length { name: name.clone(), expected, found }.into());
             }
             values.extend_from_slice(piece);
+        }
+        if let Some(error) = not_finite {
+            return Err(error.into());
         }
         let mut variables = Vec::new();
         for ((name, shape), values) in parameters.iter().zip(values) {

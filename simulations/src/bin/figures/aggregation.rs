@@ -17,7 +17,7 @@ use fedledger_federation::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{figure::Figure, verification::peak_kib};
+use crate::{figure::Figure, memory::own_peak_kib};
 
 /// The option with which this program is started anew.
 pub const CHILD_OPTION: &str = "--aggregate";
@@ -119,7 +119,7 @@ pub fn run_child(path: &Path) {
     let threads = available_parallelism().map_or(1, usize::from);
     let outputs = aggregate_files(&aggregation, base, sums, destination, threads).unwrap();
     let closing_s = started.elapsed().as_secs_f64();
-    let made = Made { version: outputs.weights, arriving_s, closing_s, peak_kib: peak_kib() };
+    let made = Made { version: outputs.weights, arriving_s, closing_s, peak_kib: own_peak_kib() };
     println!("{}", serde_json::json!(made));
 }
 

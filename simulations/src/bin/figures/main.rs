@@ -12,8 +12,17 @@
 //! verify     offline verification of 100,000 entries
 //! start      a replica with 100,000 entries: start to serving
 //! aggregate  a version of a model of 1 GiB; needs 7 GiB of disk
+//! round      rounds of a tiny model, every node a process, and their memory
+//! round-big  rounds of a model of 100 MB, and the coordinator's memory
+//! replicas   the same with three replicas
+//! sites      the coordinator's memory with 10 and 100 participants
+//! failover   a leader killed in the middle of a round
+//! rollback   a branch moved back in the middle of a round
+//! giant      a round of a model of 1 GiB; needs 14 GiB of disk and of memory, and is measured only when it is named
+//! sites-big  100 MB with 50 participants; needs 11 GiB of disk, and is measured only when it is named
 //! ```
 //!
+//! The rows from `round` on start the program `fedledger` that lies beside this one; build it with the same profile first.
 //! The benchmarks measure the same with more patience; what both need is written once, beside them.
 
 #![expect(
@@ -37,8 +46,10 @@ mod history;
 mod live;
 #[path = "../../../../coordinator/tests/shared/load.rs"]
 mod load;
+mod memory;
 mod receipt;
 mod replica;
+mod rounds;
 mod verification;
 
 use std::{env, path::Path, process::ExitCode};
@@ -46,8 +57,8 @@ use std::{env, path::Path, process::ExitCode};
 use figure::{Figure, Machine};
 use tokio::runtime::Runtime;
 
-const USAGE: &str =
-    "usage: figures [--json] [commit] [latency] [finality] [cosigning] [disk] [receipt] [verify] [start] [aggregate]";
+const USAGE: &str = "usage: figures [--json] [commit] [latency] [finality] [cosigning] [disk] [receipt] [verify] [start] \
+    [aggregate] [round] [round-big] [replicas] [sites] [failover] [rollback] [giant] [sites-big]";
 
 /// Rows that replicas on loopback are needed for.
 const LIVE: [&str; 5] = ["commit", "latency", "finality", "cosigning", "disk"];
@@ -58,6 +69,12 @@ const HISTORY: [&str; 2] = ["verify", "start"];
 const RECEIPT: &str = "receipt";
 
 const AGGREGATE: &str = "aggregate";
+
+/// Rows that processes are started for.
+const ROUNDS: [&str; 6] = ["round", "round-big", "replicas", "sites", "failover", "rollback"];
+
+/// Rows that need more of a machine than many have.
+const ON_DEMAND: [&str; 2] = ["giant", "sites-big"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -71,6 +88,10 @@ fn main() -> ExitCode {
             aggregation::run_child(Path::new(task));
             return ExitCode::SUCCESS;
         }
+        [option, folders @ ..] if option == rounds::PARTICIPANTS_OPTION => {
+            rounds::run_participants(folders);
+            return ExitCode::SUCCESS;
+        }
         [option] if option == "--help" || option == "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -79,13 +100,14 @@ fn main() -> ExitCode {
     }
     let (options, mut rows): (Vec<String>, Vec<String>) =
         arguments.into_iter().partition(|argument| argument.starts_with('-'));
-    let known = |row: &String| LIVE.into_iter().chain(HISTORY).chain([RECEIPT, AGGREGATE]).any(|known| known == row);
+    let usual = || LIVE.into_iter().chain([RECEIPT, AGGREGATE]).chain(HISTORY).chain(ROUNDS);
+    let known = |row: &String| usual().chain(ON_DEMAND).any(|known| known == row);
     if options.iter().any(|option| option != "--json") || !rows.iter().all(known) {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     }
     if rows.is_empty() {
-        rows = LIVE.into_iter().chain([RECEIPT, AGGREGATE]).chain(HISTORY).map(str::to_owned).collect();
+        rows = usual().map(str::to_owned).collect();
     }
     let machine = Machine::now();
     let figures = measure(&rows);
@@ -112,6 +134,14 @@ fn measure(rows: &[String]) -> Vec<Figure> {
             ("disk", _) => runtime.block_on(live::disk()),
             ("verify", Some(history)) => verification::measure(history),
             (AGGREGATE, _) => aggregation::measure(),
+            ("round", _) => runtime.block_on(rounds::tiny()),
+            ("round-big", _) => runtime.block_on(rounds::big()),
+            ("replicas", _) => runtime.block_on(rounds::replicated()),
+            ("sites", _) => runtime.block_on(rounds::participants()),
+            ("failover", _) => runtime.block_on(rounds::failover()),
+            ("rollback", _) => runtime.block_on(rounds::rollback()),
+            ("giant", _) => runtime.block_on(rounds::giant()),
+            ("sites-big", _) => runtime.block_on(rounds::big_participants()),
             ("start", Some(history)) => runtime.block_on(replica::start(history)),
             _ => receipt::measure(),
         });

@@ -9,7 +9,7 @@ use fedledger_federation::{
 use fedledger_ledger::SecretKey;
 use serde::{Deserialize, Serialize};
 
-use crate::{consortium::Consortium, figure::Figure};
+use crate::{consortium::Consortium, figure::Figure, memory::own_peak_kib};
 
 /// The option with which this program is started anew.
 pub const CHILD_OPTION: &str = "--verify-bundle";
@@ -54,7 +54,7 @@ pub fn run_child(bundle: &Path) {
     let report = verify(&source, &Options { threads: threads(), ..Options::default() }).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     assert!(report.ok, "{:?}", report.problems);
-    let verified = Verified { entries: report.entries, seconds, peak_kib: peak_kib() };
+    let verified = Verified { entries: report.entries, seconds, peak_kib: own_peak_kib() };
     println!("{}", serde_json::json!(verified));
 }
 
@@ -71,11 +71,4 @@ fn signature_s() -> f64 {
         assert!(public.verify(b"figures", black_box(&message), &signature).is_ok());
     }
     started.elapsed().as_secs_f64() / f64::from(SIGNATURES)
-}
-
-/// The most memory that this process had.
-pub fn peak_kib() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    peak.trim().strip_suffix("kB")?.trim().parse().ok()
 }

@@ -44,6 +44,7 @@ mod probe;
 mod proxy;
 mod pushed;
 mod serve;
+mod slots;
 mod streams;
 mod transport;
 

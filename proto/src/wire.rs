@@ -236,6 +236,7 @@ mod tests {
         check(BlobRequest::Get(BlobGet { digest, size_max: u64::MAX, held, doubted: true }));
         check(BlobRequest::Get(BlobGet { digest, size_max: 1, held: None, doubted: false }));
         check(BlobRequest::Put(BlobPut { digest, size: 5 }));
+        check(BlobHeader::Wait);
         check(BlobHeader::Found { size: 5 });
         check(BlobHeader::NotFound);
         check(BlobHeader::TooLarge { size: 6 });
@@ -244,6 +245,7 @@ mod tests {
         check(PutDecision::Send { held: None });
         check(BlobStart { offset: u64::MAX });
         check(PutDecision::Have);
+        check(PutDecision::Wait);
         check(Answer::Granted(BlobStored { size: 5 }));
     }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
+use super::slots::Slots;
+
 /// How long a direction may be idle and then make up for it.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -44,6 +46,8 @@ pub struct Traffic {
 pub(super) struct Bandwidth {
     pub upload: Direction,
     pub download: Direction,
+    /// Transfers that peers ask for.
+    pub served: Slots,
     resumed: AtomicU64,
 }
 

@@ -16,6 +16,7 @@ use super::{
     call::{ask, read_answer},
     inbound::{RequestKind, Served},
     open::Opener,
+    slots::Slot,
 };
 use crate::{
     blobs::{BlobSink, BlobSource},
@@ -33,6 +34,12 @@ use transfer::Transfer;
 
 /// How long the peer may take to say whether it has or wants a blob.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a peer is told that other transfers still come first: it would give up otherwise.
+const WAIT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a peer may say so before it is left: after an hour.
+const WAITS_MAX: usize = 1800;
 
 /// How long the peer may take to make a blob durable that it has received.
 const STORE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -169,14 +176,15 @@ pub(super) async fn get<S: BlobSink>(
     let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
     let held = sink.progress().prefix();
     let request = BlobRequest::Get(BlobGet { digest, size_max, held, doubted });
-    match decision(&mut stream, &request).await? {
+    match decision(&mut stream, &request, |header| *header == BlobHeader::Wait).await? {
+        BlobHeader::Wait => Err(BlobError::Call(CallError::TimedOut)),
         BlobHeader::NotFound => Err(BlobError::NotFound(digest)),
         BlobHeader::Differs => Err(BlobError::Differs(digest)),
         BlobHeader::Found { size } if size <= size_max => {
             if held.is_some_and(|held| held.size > size) {
                 return Err(CallError::Protocol("found a file smaller than its beginning").into());
             }
-            transfer::receive(Transfer { bandwidth, digest, size }, &mut stream, sink).await
+            transfer::receive(Transfer { bandwidth, digest, size }, &mut stream, sink, Slot::default()).await
         }
         BlobHeader::Found { size } | BlobHeader::TooLarge { size } => {
             Err(BlobError::TooLarge { digest, size, limit: size_max })
@@ -194,7 +202,9 @@ pub(super) async fn put<S: BlobSource>(
 ) -> Result<PutOutcome, BlobError> {
     let size = source.size();
     let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
-    match decision(&mut stream, &BlobRequest::Put(BlobPut { digest, size })).await? {
+    let request = BlobRequest::Put(BlobPut { digest, size });
+    match decision(&mut stream, &request, |decision| *decision == PutDecision::Wait).await? {
+        PutDecision::Wait => Err(BlobError::Call(CallError::TimedOut)),
         PutDecision::Have => Ok(PutOutcome::AlreadyThere),
         PutDecision::Send { held } => {
             // What the peer holds may be the beginning of something else; then it gets everything.
@@ -205,11 +215,21 @@ pub(super) async fn put<S: BlobSource>(
     }
 }
 
-async fn decision<T>(stream: &mut Stream, request: &BlobRequest) -> Result<T, CallError>
+/// What the peer says in the end, or the last time that it says to wait.
+async fn decision<T>(stream: &mut Stream, request: &BlobRequest, is_wait: fn(&T) -> bool) -> Result<T, CallError>
 where
     T: serde::Serialize + serde::de::DeserializeOwned,
 {
-    timeout(DECISION_TIMEOUT, ask(stream, Protocol::Blob, request)).await.map_err(|_| CallError::TimedOut)?
+    let asked = timeout(DECISION_TIMEOUT, ask(stream, Protocol::Blob, request));
+    let mut decision = asked.await.map_err(|_| CallError::TimedOut)??;
+    for _ in 0..WAITS_MAX {
+        if !is_wait(&decision) {
+            break;
+        }
+        let answered = timeout(DECISION_TIMEOUT, read_answer(&mut *stream, Protocol::Blob));
+        decision = answered.await.map_err(|_| CallError::TimedOut)??;
+    }
+    Ok(decision)
 }
 
 /// What is sent of a blob.
@@ -227,7 +247,7 @@ async fn send_body<S: BlobSource>(stream: Stream, body: Body<'_, S>) -> Result<(
     let sending = pin!(async {
         let limit = Protocol::Blob.request_size_bytes_max();
         frame::write_message(&mut writer, &BlobStart { offset }, limit).await?;
-        transfer::send(transfer, &mut writer, source, offset).await
+        transfer::send(transfer, &mut writer, source, offset, Slot::default()).await
     });
     let verdict = pin!(read_answer::<BlobStored, _>(&mut answers, Protocol::Blob));
     let stored = match futures::future::select(sending, verdict).await {

@@ -1,8 +1,8 @@
 //! `/fedledger/blob/1`: files named by their SHA-256 digest, resumable at every chunk.
 //!
-//! - **get**: [`BlobGet`]; [`Answer`](super::Answer) of [`BlobHeader`]; if found, the chunks that follow what the asker
+//! - **get**: [`BlobGet`]; [`Answer`](super::Answer) of [`BlobHeader`], perhaps after some that tell to wait; if found, the chunks that follow what the asker
 //!   holds.
-//! - **put**: [`BlobPut`]; [`Answer`](super::Answer) of [`PutDecision`], so that a body that is not wanted is never
+//! - **put**: [`BlobPut`]; [`Answer`](super::Answer) of [`PutDecision`], likewise, so that a body that is not wanted is never
 //!   sent; [`BlobStart`]; the chunks from there on; [`Answer`](super::Answer) of [`BlobStored`] once they are verified
 //!   and stored.
 //!
@@ -53,6 +53,8 @@ pub struct BlobGet {
 /// The answer to a [`BlobGet`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobHeader {
+    /// Other transfers come first. Another answer follows.
+    Wait,
     /// The rest of the blob follows.
     Found {
         /// Size of the whole blob, in bytes.
@@ -81,6 +83,8 @@ pub struct BlobPut {
 /// The answer to a [`BlobPut`], before the body is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PutDecision {
+    /// Other transfers come first. Another answer follows.
+    Wait,
     /// Send the body.
     Send {
         /// What of it is here already, from an earlier transfer.

@@ -235,10 +235,17 @@ async fn an_offered_blob_is_refused_unless_it_is_wanted_and_right() {
 }
 
 /// A disk that takes some chunks and then does what a test wants.
-struct Disk<F> {
+pub struct Disk<F> {
     progress: Progress,
     chunks: usize,
     then: F,
+}
+
+impl<F: FnMut() -> io::Result<()> + Send + 'static> Disk<F> {
+    /// What it does with this chunk, counted from one.
+    pub fn new(chunk: usize, then: F) -> Self {
+        Self { progress: Progress::default(), chunks: chunk, then }
+    }
 }
 
 impl<F: FnMut() -> io::Result<()> + Send + 'static> BlobSink for Disk<F> {
@@ -266,7 +273,7 @@ async fn a_disk_that_fails_on_the_way_is_reported_as_such() {
         };
 
         let putting = put_blob(client.endpoint.clone(), source.clone());
-        let full = Disk { progress: Progress::default(), chunks: 3, then: || Err(io::ErrorKind::StorageFull.into()) };
+        let full = Disk::new(3, || Err(io::ErrorKind::StorageFull.into()));
         let received = next_put(&mut server).await.receive(full).await.map(|_| ());
         assert!(matches!(received, Err(BlobError::Local(_))), "{received:?}");
         assert_eq!(refused(within(putting).await.unwrap()), RefusalCode::Storage);
@@ -296,9 +303,7 @@ async fn transfers_to_a_stuck_disk_do_not_hold_up_other_streams() {
             let (release, held) = mpsc::channel::<()>();
             disks.push(release);
             let then = move || held.recv().map_err(io::Error::other);
-            stuck.spawn(async move {
-                put.receive(Disk { progress: Progress::default(), chunks: 2, then }).await.map(|_| ())
-            });
+            stuck.spawn(async move { put.receive(Disk::new(2, then)).await.map(|_| ()) });
         }
         let mut requests = server.incoming.requests;
         tokio::spawn(async move {

@@ -13,3 +13,4 @@ mod raft;
 mod raw_peer;
 mod resuming;
 mod running;
+mod turns;

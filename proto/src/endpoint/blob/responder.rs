@@ -1,6 +1,6 @@
 //! The serving side of blob transfers.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use fedledger_ledger::Digest;
 use tokio::time::timeout;
@@ -9,14 +9,16 @@ use super::{
     super::{
         bandwidth::Bandwidth,
         inbound::{Served, close},
+        slots::Slot,
     },
-    BlobError,
+    BlobError, WAIT_INTERVAL,
     transfer::{self, Transfer},
 };
 use crate::{
     blobs::{BlobSink, BlobSource, Progress},
     wire::{
-        Answer, BlobGet, BlobHeader, BlobPut, BlobStart, BlobStored, FrameError, PutDecision, Refusal, RefusalCode,
+        Answer, BlobGet, BlobHeader, BlobPut, BlobStart, BlobStored, CHUNK_BYTES, FrameError, PutDecision, Refusal,
+        RefusalCode,
         frame::{self, STALL_TIMEOUT},
     },
 };
@@ -60,10 +62,11 @@ impl BlobGetResponder {
         if held.is_some_and(|held| !source.marks().begin_with(&held)) {
             return Ok(self.served.finish(&Answer::Granted(BlobHeader::Differs)).await?);
         }
-        self.served.answer(&Answer::Granted(BlobHeader::Found { size })).await?;
         let offset = held.map_or(0, |held| held.size);
+        let slot = turn(&mut self.served, &self.bandwidth, size.saturating_sub(offset), BlobHeader::Wait).await?;
+        self.served.answer(&Answer::Granted(BlobHeader::Found { size })).await?;
         let transfer = Transfer { bandwidth: &self.bandwidth, digest: self.request.digest, size };
-        transfer::send(transfer, &mut self.served.stream, source, offset).await?;
+        transfer::send(transfer, &mut self.served.stream, source, offset, slot).await?;
         Ok(close(&mut self.served.stream).await?)
     }
 
@@ -135,8 +138,10 @@ impl BlobPutResponder {
     /// the last chunk.
     pub async fn receive<S: BlobSink>(mut self, mut sink: S) -> Result<(BlobReceipt, S), BlobError> {
         let held = sink.progress().prefix();
+        let rest = self.request.size.saturating_sub(sink.progress().bytes());
+        let slot = turn(&mut self.served, &self.bandwidth, rest, PutDecision::Wait).await?;
         self.served.answer(&Answer::Granted(PutDecision::Send { held })).await?;
-        match self.take_body(sink).await {
+        match self.take_body(sink, slot).await {
             Ok(sink) => Ok((BlobReceipt { served: self.served, size: self.request.size }, sink)),
             Err(error) => {
                 let code = match error {
@@ -154,7 +159,7 @@ impl BlobPutResponder {
         }
     }
 
-    async fn take_body<S: BlobSink>(&mut self, mut sink: S) -> Result<S, BlobError> {
+    async fn take_body<S: BlobSink>(&mut self, mut sink: S, slot: Slot) -> Result<S, BlobError> {
         let (stream, limit) = (&mut self.served.stream, self.served.protocol.request_size_bytes_max());
         let start = timeout(STALL_TIMEOUT, frame::read_message::<BlobStart, _>(stream, limit)).await;
         let start = start.map_err(|_| FrameError::Stalled)??;
@@ -167,7 +172,25 @@ impl BlobPutResponder {
             return Err(BlobError::WrongStart(offset));
         }
         let transfer = Transfer { bandwidth: &self.bandwidth, digest: self.request.digest, size: self.request.size };
-        transfer::receive(transfer, stream, sink).await
+        transfer::receive(transfer, stream, sink, slot).await
+    }
+}
+
+/// Waits until it is this transfer's turn, and has the peer wait as well. The last chunk of a blob needs no turn: it is in
+/// memory anyway while it is verified.
+async fn turn<T>(served: &mut Served, bandwidth: &Bandwidth, rest: u64, wait: T) -> Result<Slot, FrameError>
+where
+    T: serde::Serialize + Copy,
+{
+    if rest <= CHUNK_BYTES as u64 {
+        return Ok(Slot::default());
+    }
+    let mut acquired = pin!(bandwidth.served.acquire());
+    loop {
+        match timeout(WAIT_INTERVAL, &mut acquired).await {
+            Ok(slot) => return Ok(slot),
+            Err(_) => served.answer(&Answer::Granted(wait)).await?,
+        }
     }
 }
 

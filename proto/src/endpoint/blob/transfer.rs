@@ -11,7 +11,10 @@ use tokio::time::{Instant, timeout};
 use super::BlobError;
 use crate::{
     blobs::{BlobSink, BlobSource, Progress},
-    endpoint::bandwidth::{Bandwidth, Direction},
+    endpoint::{
+        bandwidth::{Bandwidth, Direction},
+        slots::Slot,
+    },
     wire::{CHUNK_BYTES, FrameError, frame},
 };
 
@@ -69,7 +72,12 @@ impl Course {
 }
 
 /// Takes the chunks that are missing from the stream, and verifies them one by one.
-pub(super) async fn receive<R, S>(transfer: Transfer<'_>, stream: &mut R, mut sink: S) -> Result<S, BlobError>
+pub(super) async fn receive<R, S>(
+    transfer: Transfer<'_>,
+    stream: &mut R,
+    mut sink: S,
+    mut slot: Slot,
+) -> Result<S, BlobError>
 where
     R: futures::AsyncRead + Unpin,
     S: BlobSink,
@@ -80,7 +88,8 @@ where
     while course.chunk_bytes() > 0 {
         let bytes = course.chunk_bytes();
         chunk.resize(bytes, 0);
-        let read = read_chunk(transfer.bandwidth, stream, &mut chunk);
+        let mut waited = Duration::ZERO;
+        let read = read_chunk(transfer.bandwidth, stream, &mut chunk, &mut waited);
         let truncated = |rest| BlobError::Truncated { received: course.done.saturating_add(rest), size: transfer.size };
         let mark = match timeout(CHUNK_TIMEOUT, read).await {
             Ok(Ok(Read::Whole(mark))) => mark,
@@ -88,6 +97,7 @@ where
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Err(BlobError::TooSlow { done: course.done, size: transfer.size }),
         };
+        slot.release_if_slow(waited);
         let is_last = bytes as u64 == transfer.size.saturating_sub(course.done);
         let announced = Announced { mark, digest: is_last.then_some(transfer.digest), is_alone: offset == 0 };
         let stored = blocking(move || {
@@ -112,29 +122,41 @@ enum Read {
     Part(u64),
 }
 
-async fn read_chunk<R>(bandwidth: &Bandwidth, stream: &mut R, chunk: &mut [u8]) -> Result<Read, FrameError>
+async fn read_chunk<R>(
+    bandwidth: &Bandwidth,
+    stream: &mut R,
+    chunk: &mut [u8],
+    waited: &mut Duration,
+) -> Result<Read, FrameError>
 where
     R: futures::AsyncRead + Unpin,
 {
     let mut mark = [0; MARK_BYTES];
     let direction = &bandwidth.download;
-    if fill(direction, stream, &mut mark).await? < MARK_BYTES {
+    if fill(direction, stream, &mut mark, waited).await? < MARK_BYTES {
         return Ok(Read::Part(0));
     }
-    let filled = fill(direction, stream, chunk).await?;
+    let filled = fill(direction, stream, chunk, waited).await?;
     let is_whole = filled == chunk.len();
     Ok(if is_whole { Read::Whole(Digest::from_bytes(mark)) } else { Read::Part(filled as u64) })
 }
 
-/// Reads until the buffer is full or the stream has ended.
-async fn fill<R>(direction: &Direction, stream: &mut R, buffer: &mut [u8]) -> Result<usize, FrameError>
+/// Reads until the buffer is full or the stream has ended, and adds up how long the peer was waited for.
+async fn fill<R>(
+    direction: &Direction,
+    stream: &mut R,
+    buffer: &mut [u8],
+    waited: &mut Duration,
+) -> Result<usize, FrameError>
 where
     R: futures::AsyncRead + Unpin,
 {
     let mut filled = 0usize;
     while filled < buffer.len() {
         let end = filled.saturating_add(direction.piece(buffer.len().saturating_sub(filled)));
+        let begun = Instant::now();
         let read = frame::read_some(stream, buffer.get_mut(filled..end).unwrap_or_default()).await?;
+        *waited = waited.saturating_add(begun.elapsed());
         if read == 0 {
             break;
         }
@@ -181,6 +203,7 @@ pub(super) async fn send<W, S>(
     stream: &mut W,
     mut source: S,
     offset: u64,
+    mut slot: Slot,
 ) -> Result<(), BlobError>
 where
     W: futures::AsyncWrite + Unpin,
@@ -206,7 +229,7 @@ where
         }
         let write = write_pieces(&transfer.bandwidth.upload, stream, &framed);
         let written = timeout(CHUNK_TIMEOUT, write).await;
-        written.map_err(|_| BlobError::TooSlow { done: course.done, size: transfer.size })??;
+        slot.release_if_slow(written.map_err(|_| BlobError::TooSlow { done: course.done, size: transfer.size })??);
         course.advance(bytes);
     }
     Ok(frame::flush(stream).await?)
@@ -221,18 +244,21 @@ fn read_marked<S: BlobSource>(source: &mut S, offset: u64, framed: &mut [u8]) ->
     source.read_at(offset, chunk)
 }
 
-async fn write_pieces<W>(direction: &Direction, stream: &mut W, bytes: &[u8]) -> Result<(), FrameError>
+/// Writes all of it, and says how long the peer was waited for.
+async fn write_pieces<W>(direction: &Direction, stream: &mut W, bytes: &[u8]) -> Result<Duration, FrameError>
 where
     W: futures::AsyncWrite + Unpin,
 {
-    let mut rest = bytes;
+    let (mut rest, mut waited) = (bytes, Duration::ZERO);
     while !rest.is_empty() {
         let (piece, later) = rest.split_at_checked(direction.piece(rest.len())).unwrap_or((rest, &[]));
         direction.take(piece.len()).await;
+        let begun = Instant::now();
         frame::write_all(stream, piece).await?;
+        waited = waited.saturating_add(begun.elapsed());
         rest = later;
     }
-    Ok(())
+    Ok(waited)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BlobError> {

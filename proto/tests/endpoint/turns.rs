@@ -1,0 +1,135 @@
+//! Many transfers at once: what they hold in memory does not grow with their number.
+
+use std::sync::mpsc;
+
+use fedledger_ledger::Digest;
+use fedledger_proto::{
+    blobs::{MemoryBlob, MemorySink},
+    endpoint::Endpoint,
+    wire::{
+        Answer, BlobPut, BlobRequest, CHUNK_BYTES, Protocol, PutDecision,
+        frame::{read_message, write_message},
+    },
+};
+use libp2p::Stream;
+use tokio::task::JoinSet;
+
+use crate::{
+    blobs::{Disk, bytes, next_put},
+    node::{EACH_TRANSPORT, Node, connected, dialer, key, listener, within},
+    raw_peer::RawPeer,
+};
+
+/// Transfers that a node serves at a time, and how many each of the peers asks for here.
+const SLOTS: usize = 8;
+const PER_PEER: usize = 4;
+
+/// Fills every slot with a transfer to a disk that waits until the test drops the other end.
+async fn fill_slots(server: &mut Node, clients: &[Endpoint], transfers: &mut JoinSet<()>) -> Vec<mpsc::Sender<()>> {
+    let mut disks = Vec::new();
+    for number in 0..SLOTS {
+        let endpoint = clients[number / PER_PEER].clone();
+        transfers.spawn(async move {
+            let blob = MemoryBlob::new(bytes(4 * CHUNK_BYTES, number as u64));
+            drop(endpoint.put_blob(key(1), blob.digest(), blob).await);
+        });
+        let put = next_put(server).await;
+        let (release, held) = mpsc::channel::<()>();
+        let (arrived, arrival) = tokio::sync::oneshot::channel();
+        let mut arrived = Some(arrived);
+        disks.push(release);
+        let then = move || {
+            arrived.take().map(|arrived| arrived.send(()));
+            held.recv().map_err(std::io::Error::other)
+        };
+        transfers.spawn(async move { drop(put.receive(Disk::new(1, then)).await) });
+        within(arrival).await.unwrap();
+    }
+    disks
+}
+
+async fn offer(raw: &mut RawPeer, size: usize) -> Stream {
+    let mut stream = within(raw.open(Protocol::Blob)).await.unwrap();
+    let put = BlobRequest::Put(BlobPut { digest: Digest::of(&size.to_be_bytes()), size: size as u64 });
+    write_message(&mut stream, &put, 1024).await.unwrap();
+    stream
+}
+
+async fn decision(stream: &mut Stream) -> PutDecision {
+    match within(read_message(stream, 1024)).await.unwrap() {
+        Some(Answer::Granted(decision)) => decision,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_of_fast_peers_take_turns_and_small_ones_need_none() {
+    for transports in EACH_TRANSPORT {
+        let mut server = listener(1, &[2, 3, 4], transports);
+        let clients = [2, 3].map(|seed| dialer(seed, &server.endpoint, transports));
+        for client in &clients {
+            connected(&client.endpoint, &server.endpoint).await;
+        }
+        let endpoints = clients.each_ref().map(|client| client.endpoint.clone());
+        let mut transfers = JoinSet::new();
+        let mut disks = fill_slots(&mut server, &endpoints, &mut transfers).await;
+
+        let mut raw = RawPeer::dial(4, &server.endpoint, transports);
+        within(raw.connected()).await;
+        let mut large = offer(&mut raw, CHUNK_BYTES + 1).await;
+        let put = next_put(&mut server).await;
+        transfers.spawn(async move { drop(put.receive(MemorySink::default()).await) });
+        assert_eq!(decision(&mut large).await, PutDecision::Wait);
+
+        let mut small = offer(&mut raw, CHUNK_BYTES).await;
+        let put = next_put(&mut server).await;
+        transfers.spawn(async move { drop(put.receive(MemorySink::default()).await) });
+        assert_eq!(decision(&mut small).await, PutDecision::Send { held: None });
+
+        disks.pop();
+        let mut last = decision(&mut large).await;
+        while last == PutDecision::Wait {
+            last = decision(&mut large).await;
+        }
+        assert_eq!(last, PutDecision::Send { held: None });
+        drop(disks);
+        transfers.abort_all();
+    }
+}
+
+/// As with a leader whose participants all come at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_transfers_than_turns_all_arrive() {
+    for transports in EACH_TRANSPORT {
+        let seeds: Vec<u8> = (2..10).collect();
+        let mut server = listener(1, &seeds, transports);
+        let mut putting = JoinSet::new();
+        for seed in seeds {
+            let client = dialer(seed, &server.endpoint, transports);
+            for number in 0..PER_PEER {
+                let (endpoint, blob) =
+                    (client.endpoint.clone(), bytes(4 * CHUNK_BYTES, u64::from(seed) * 10 + number as u64));
+                putting.spawn(async move {
+                    let blob = MemoryBlob::new(blob);
+                    endpoint.put_blob(key(1), blob.digest(), blob).await.map(|_| ())
+                });
+            }
+            connected(&client.endpoint, &server.endpoint).await;
+        }
+        let expected = putting.len();
+        let taking = tokio::spawn(async move {
+            for _ in 0..expected {
+                let put = next_put(&mut server).await;
+                tokio::spawn(async move {
+                    let (receipt, _) = put.receive(MemorySink::default()).await.unwrap();
+                    receipt.stored().await.unwrap();
+                });
+            }
+            server
+        });
+        while let Some(put) = within(putting.join_next()).await {
+            put.unwrap().unwrap();
+        }
+        drop(within(taking).await.unwrap());
+    }
+}

@@ -7,7 +7,6 @@ mod faults;
 mod flow;
 mod nodes;
 mod retention;
-mod speed;
 mod traces;
 
 use std::{

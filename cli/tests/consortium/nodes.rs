@@ -126,14 +126,6 @@ impl Consortium {
         self.start_node(command, name, "");
     }
 
-    /// Kills a node, given as `SITE/replica` or `SITE/participant`, as a power failure does.
-    pub fn kill(&mut self, name: &str) {
-        let position = self.nodes.iter().position(|node| node.name == name).unwrap();
-        let mut node = self.nodes.remove(position);
-        node.child.kill().unwrap();
-        node.child.wait().unwrap();
-    }
-
     /// Sends a signal, such as `STOP` or `CONT`, to a node.
     pub fn signal(&self, name: &str, signal: &str) {
         let node = self.nodes.iter().find(|node| node.name == name).unwrap();

@@ -103,9 +103,10 @@ async fn more_transfers_than_turns_all_arrive() {
     for transports in EACH_TRANSPORT {
         let seeds: Vec<u8> = (2..10).collect();
         let mut server = listener(1, &seeds, transports);
-        let mut putting = JoinSet::new();
+        let (mut clients, mut putting) = (Vec::new(), JoinSet::new());
         for seed in seeds {
             let client = dialer(seed, &server.endpoint, transports);
+            connected(&client.endpoint, &server.endpoint).await;
             for number in 0..PER_PEER {
                 let (endpoint, blob) =
                     (client.endpoint.clone(), bytes(4 * CHUNK_BYTES, u64::from(seed) * 10 + number as u64));
@@ -114,7 +115,7 @@ async fn more_transfers_than_turns_all_arrive() {
                     endpoint.put_blob(key(1), blob.digest(), blob).await.map(|_| ())
                 });
             }
-            connected(&client.endpoint, &server.endpoint).await;
+            clients.push(client);
         }
         let expected = putting.len();
         let taking = tokio::spawn(async move {

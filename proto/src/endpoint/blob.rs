@@ -247,7 +247,7 @@ async fn send_body<S: BlobSource>(stream: Stream, body: Body<'_, S>) -> Result<(
     let sending = pin!(async {
         let limit = Protocol::Blob.request_size_bytes_max();
         frame::write_message(&mut writer, &BlobStart { offset }, limit).await?;
-        transfer::send(transfer, &mut writer, source, offset, Slot::default()).await
+        transfer::send(transfer, &mut writer, source, offset, Slot::default()).await.map(drop)
     });
     let verdict = pin!(read_answer::<BlobStored, _>(&mut answers, Protocol::Blob));
     let stored = match futures::future::select(sending, verdict).await {

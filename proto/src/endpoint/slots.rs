@@ -7,11 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-/// Transfers of fast peers that go on at a time. Two would keep a disk and a network busy; more even out the waiting for
-/// either of them.
-pub(super) const SLOTS: usize = 8;
+/// Transfers of fast peers that go on at a time: enough to keep a disk, a network and two processors busy.
+pub(super) const SLOTS: usize = 4;
 
 /// How long a peer may keep this side waiting for one chunk and still count as fast.
 const FAST_CHUNK: Duration = Duration::from_secs(1);
@@ -25,6 +27,13 @@ impl Slot {
     pub fn release_if_slow(&mut self, waited: Duration) {
         if waited > FAST_CHUNK {
             self.0 = None;
+        }
+    }
+
+    /// Keeps it until this has happened, or not for long.
+    pub async fn until(self, done: impl Future<Output = ()>) {
+        if self.0.is_some() {
+            drop(timeout(FAST_CHUNK, done).await);
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// Transfers that a node serves at a time, and how many each of the peers asks for here.
-const SLOTS: usize = 8;
-const PER_PEER: usize = 4;
+const SLOTS: usize = 4;
+const PER_PEER: usize = 2;
 
 /// Fills every slot with a transfer to a disk that waits until the test drops the other end.
 async fn fill_slots(server: &mut Node, clients: &[Endpoint], transfers: &mut JoinSet<()>) -> Vec<mpsc::Sender<()>> {

@@ -3,6 +3,8 @@
 use std::{pin::pin, sync::Arc};
 
 use fedledger_ledger::Digest;
+use futures::AsyncReadExt as _;
+use libp2p::Stream;
 use tokio::time::timeout;
 
 use super::{
@@ -66,8 +68,11 @@ impl BlobGetResponder {
         let slot = turn(&mut self.served, &self.bandwidth, size.saturating_sub(offset), BlobHeader::Wait).await?;
         self.served.answer(&Answer::Granted(BlobHeader::Found { size })).await?;
         let transfer = Transfer { bandwidth: &self.bandwidth, digest: self.request.digest, size };
-        transfer::send(transfer, &mut self.served.stream, source, offset, slot).await?;
-        Ok(close(&mut self.served.stream).await?)
+        let slot = transfer::send(transfer, &mut self.served.stream, source, offset, slot).await?;
+        close(&mut self.served.stream).await?;
+        // What was written is in memory until the peer has it.
+        slot.until(end_of(&mut self.served.stream)).await;
+        Ok(())
     }
 
     /// Says that the blob is not here.
@@ -192,6 +197,11 @@ where
             Err(_) => served.answer(&Answer::Granted(wait)).await?,
         }
     }
+}
+
+/// The peer's end of a stream, which it closes when it has what it asked for.
+async fn end_of(stream: &mut Stream) {
+    while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {}
 }
 
 /// A blob that arrived whole. Tell the peer once it is safe.

@@ -197,14 +197,14 @@ fn store<S: BlobSink>(sink: &mut S, chunk: &[u8], announced: Announced) -> Resul
     Ok(())
 }
 
-/// Sends the chunks from `offset` on, each with its mark.
+/// Sends the chunks from `offset` on, each with its mark. The slot comes back, unless the peer was too slow for one.
 pub(super) async fn send<W, S>(
     transfer: Transfer<'_>,
     stream: &mut W,
     mut source: S,
     offset: u64,
     mut slot: Slot,
-) -> Result<(), BlobError>
+) -> Result<Slot, BlobError>
 where
     W: futures::AsyncWrite + Unpin,
     S: BlobSource,
@@ -232,7 +232,8 @@ where
         slot.release_if_slow(written.map_err(|_| BlobError::TooSlow { done: course.done, size: transfer.size })??);
         course.advance(bytes);
     }
-    Ok(frame::flush(stream).await?)
+    frame::flush(stream).await?;
+    Ok(slot)
 }
 
 /// A mark and the chunk after it.

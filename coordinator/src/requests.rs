@@ -83,8 +83,9 @@ impl Inner {
             RequestKind::Submit(request, responder) => self.submit(is_replica, request, responder).await,
             RequestKind::Checkpoint(request, responder) => self.checkpoint(request, responder).await,
             RequestKind::Events(request, responder) => self.events(request, responder).await,
-            RequestKind::BlobGet(responder) => self.blob_get(is_replica, responder).await,
-            RequestKind::BlobPut(responder) => self.blob_put(peer, is_replica, responder).await,
+            // Apart, so that a stream of events, of which every participant has one, does not take the room of a transfer.
+            RequestKind::BlobGet(responder) => Box::pin(self.blob_get(is_replica, responder)).await,
+            RequestKind::BlobPut(responder) => Box::pin(self.blob_put(peer, is_replica, responder)).await,
         };
         if let Err(reason) = answered {
             tracing::debug!(%peer, reason, "a peer's request was not answered");

@@ -8,6 +8,7 @@
 //! <first two digits>/<other digits>          a file
 //! <first two digits>/<other digits>.marks    the marks of its chunks, made on the way in, made again where it is missing
 //! incoming/<digits>.part                     verified chunks of a file, and perhaps the beginning of one more
+//! incoming/<digits>.aside                    another beginning of it, while a peer says that the first one is wrong
 //! incoming/.tmp...                           a file that this process writes itself
 //! ```
 

@@ -34,6 +34,9 @@ pub(super) const OFFER_PATIENCE: Duration = Duration::from_secs(10);
 /// What the name of such a file ends with.
 const EXTENSION: &str = "part";
 
+/// What the name of a beginning ends with that was put aside. It is swept away by the next start.
+const EXTENSION_ASIDE: &str = "aside";
+
 /// The folder of files that are on their way in.
 #[derive(Debug)]
 pub(super) struct Partials {
@@ -91,7 +94,7 @@ impl Partials {
     /// Sweeps away what is neither a beginning nor within the bounds.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         for entry in fs::read_dir(&folder)?.filter_map(Result::ok) {
-            if digest_of(&entry.path()).is_none() {
+            if digest_of(&entry.path(), EXTENSION).is_none() {
                 let path = entry.path();
                 if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
             }
@@ -150,7 +153,7 @@ impl Partials {
     /// Removes the beginnings of files that are not to be kept.
     pub fn keep_only(&self, kept: impl Fn(&Digest) -> bool) -> io::Result<()> {
         let mut known = self.known();
-        for (digest, path) in self.listed()? {
+        for (digest, path) in self.listed(EXTENSION)?.into_iter().chain(self.listed(EXTENSION_ASIDE)?) {
             if !kept(&digest) && !matches!(known.get(&digest), Some(Known::Claimed(_))) {
                 known.remove(&digest);
                 unless_absent(fs::remove_file(path))?;
@@ -159,9 +162,9 @@ impl Partials {
         Ok(())
     }
 
-    fn listed(&self) -> io::Result<Vec<(Digest, PathBuf)>> {
+    fn listed(&self, extension: &str) -> io::Result<Vec<(Digest, PathBuf)>> {
         let paths = fs::read_dir(&self.folder)?.filter_map(Result::ok).map(|entry| entry.path());
-        Ok(paths.filter_map(|path| Some((digest_of(&path)?, path))).collect())
+        Ok(paths.filter_map(|path| Some((digest_of(&path, extension)?, path))).collect())
     }
 
     /// Removes the beginnings that are too old or too many, so that one more of `newcomer` has its place. Those that have
@@ -170,7 +173,7 @@ impl Partials {
         let mut superfluous = Vec::new();
         let mut left: BTreeMap<Origin, Vec<Beginning>> = BTreeMap::new();
         let now = SystemTime::now();
-        for (digest, path) in self.listed()? {
+        for (digest, path) in self.listed(EXTENSION)? {
             let origin = match known.get(&digest) {
                 Some(Known::Claimed(_)) => continue,
                 Some(Known::Left { origin, .. }) => *origin,
@@ -224,6 +227,11 @@ impl Claim {
         self.partials.path(&self.digest)
     }
 
+    /// Where another beginning of the file lies, if there are two.
+    pub fn path_aside(&self) -> PathBuf {
+        self.path().with_extension(EXTENSION_ASIDE)
+    }
+
     /// Cancelled when another transfer of the file takes over.
     pub const fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -247,8 +255,8 @@ impl Drop for Claim {
     }
 }
 
-fn digest_of(path: &Path) -> Option<Digest> {
-    let is_partial = path.extension().is_some_and(|extension| extension == EXTENSION);
+fn digest_of(path: &Path, extension: &str) -> Option<Digest> {
+    let is_partial = path.extension().is_some_and(|found| found == extension);
     path.file_stem().filter(|_| is_partial)?.to_str()?.parse().ok()
 }
 

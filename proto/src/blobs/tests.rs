@@ -177,6 +177,37 @@ async fn a_peer_with_many_beginnings_pushes_out_only_its_own_and_the_shortest_fi
     assert_eq!(held(&Digest::of(b"far")), 2 * CHUNK_BYTES as u64);
 }
 
+#[test]
+fn two_beginnings_of_a_file_are_kept_until_one_of_them_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let blob = bytes(3 * CHUNK_BYTES);
+    let (digest, size) = (Digest::of(&blob), blob.len() as u64);
+    let begin = || store.begin(&digest, size).unwrap().unwrap();
+    let exchange = || begin().exchange().unwrap();
+    exchange();
+    receive(&mut begin(), &blob[..2 * CHUNK_BYTES]);
+    // A liar says that the file begins otherwise, and how.
+    exchange();
+    assert_eq!(begin().bytes(), 0);
+    receive(&mut begin(), &vec![7; CHUNK_BYTES]);
+    // Who has the file cannot go on with that.
+    exchange();
+    let mut partial = begin();
+    assert_eq!(partial.bytes(), 2 * CHUNK_BYTES as u64);
+    assert_eq!(beginnings_in(folder.path()), 2);
+    receive(&mut partial, &blob[2 * CHUNK_BYTES..]);
+    store.finish(partial).unwrap();
+    assert!(fs::read(store.path(&digest)).unwrap() == blob);
+    assert_eq!(beginnings_in(folder.path()), 0);
+    // What is given up goes as well.
+    let other = Digest::of(b"other");
+    receive(&mut store.begin(&other, size).unwrap().unwrap(), &blob[..CHUNK_BYTES]);
+    store.begin(&other, size).unwrap().unwrap().exchange().unwrap();
+    store.keep_only(|_| false).unwrap();
+    assert_eq!(beginnings_in(folder.path()), 0);
+}
+
 #[tokio::test]
 async fn marks_are_made_again_where_they_are_missing_or_wrong() {
     let folder = tempfile::tempdir().unwrap();

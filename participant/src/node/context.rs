@@ -105,7 +105,7 @@ impl Context {
         connected.mark_unchanged();
         tokio::select! {
             () = stop.cancelled() => false,
-            () = tokio::time::sleep(peers::backoff(failures)) => true,
+            () = tokio::time::sleep(peers::backoff(failures, peers::randomness())) => true,
             // While the endpoint is there, its sender is.
             Ok(()) = connected.changed() => true,
         }

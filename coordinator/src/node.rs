@@ -11,7 +11,7 @@ use fedledger_ledger::{
     storage::{LogStorage, StorageError, rocks::RocksStorage},
 };
 use fedledger_proto::{
-    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, ParseProxyError, Proxy, Transports},
+    endpoint::{Endpoint, EndpointConfig, EndpointError, Incoming, Proxy, ProxyVariableError, Transports},
     kit::{CertificateError, KitError, ReplicaKit},
     wire::{EventsRequest, SubmitRequest, SubmitResponse},
 };
@@ -78,8 +78,8 @@ pub enum NodeError {
     #[error("the certificates for WebSocket cannot be used: {0}")]
     Certificate(#[from] CertificateError),
     /// The environment names a proxy in a way that is not understood.
-    #[error("HTTPS_PROXY: {0}")]
-    Proxy(#[from] ParseProxyError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyVariableError),
     /// It cannot serve its API.
     #[error(transparent)]
     Api(#[from] ApiServerError),
@@ -394,13 +394,15 @@ fn open_replica(kit: &ReplicaKit, storage: &RocksStorage) -> Result<Replica<Fede
 fn endpoint_config(kit: &ReplicaKit, view: &SharedView) -> Result<EndpointConfig, NodeError> {
     let view = view.read();
     let keys = view.transport_keys();
+    let dial = membership::dialed(kit, keys);
+    let proxy = Proxy::for_addresses(dial.iter().flat_map(|peer| &peer.addresses))?;
     Ok(EndpointConfig {
         transport_key: kit.transport_key.clone(),
         listen: vec![kit.config.listen],
-        dial: membership::dialed(kit, keys),
+        dial,
         admitted: keys.values().copied().collect(),
         transports: Transports::default(),
-        websocket: kit.websocket(Proxy::from_environment()?)?,
+        websocket: kit.websocket(proxy)?,
     })
 }
 

@@ -198,19 +198,27 @@ impl Inner {
         if self.blobs.verify(digest).await? { self.blobs.source(digest).await } else { Ok(None) }
     }
 
+    fn may_store(&self, peer: PublicKey, is_replica: bool, digest: &Digest, size: u64) -> Result<(), Refusal> {
+        let view = self.view.read();
+        let waiting = if is_replica { Vec::new() } else { view.waiting_for(&peer, size) };
+        if waiting.is_empty() {
+            let reason = format!("no round in progress waits for an update of {size} bytes from this node");
+            return Err(Refusal::new(RefusalCode::NotPermitted, reason));
+        }
+        if !self.uploads.admit(peer, *digest, &waiting, |attempt| view.is_collecting(attempt)) {
+            let reason = "too many updates for one round: wait for the next one";
+            return Err(Refusal::new(RefusalCode::Unavailable, reason));
+        }
+        Ok(())
+    }
+
     async fn blob_put(&self, peer: PublicKey, is_replica: bool, responder: BlobPutResponder) -> Result<(), String> {
         let (digest, size) = (responder.digest(), responder.size());
         if self.blobs.has(&digest) {
             return text(responder.have().await);
         }
-        if is_replica || !self.view.read().is_expected_size(size) {
-            let reason = format!("no round in progress waits for an update of {size} bytes");
-            return text(responder.refuse(Refusal::new(RefusalCode::NotPermitted, reason)).await);
-        }
-        let rounds_opened = self.view.read().rounds_opened();
-        if !self.uploads.admit(peer, digest, rounds_opened) {
-            let reason = "too many updates for one round: wait for the next one";
-            return text(responder.refuse(Refusal::new(RefusalCode::Unavailable, reason)).await);
+        if let Err(refusal) = self.may_store(peer, is_replica, &digest, size) {
+            return text(responder.refuse(refusal).await);
         }
         fail_point!("uploading", |_| std::process::abort());
         let partial = match self.blobs.take_over(peer, &digest, size).await {

@@ -5,7 +5,12 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use fedledger_federation::{Event, Federation, VersionId, member::Members};
+use fedledger_federation::{
+    Event, Federation, VersionId,
+    command::RoundKey,
+    member::{MemberId, Members},
+    records::{Participation, Phase},
+};
 use fedledger_ledger::{Digest, PublicKey, log::Entry};
 use tokio::sync::watch;
 
@@ -25,10 +30,17 @@ pub struct View {
     transport_keys: TransportKeys,
     /// Files of attested versions. Every other file may be a participant's raw update.
     version_files: BTreeSet<Digest>,
-    /// Sizes of updates that open rounds are waiting for.
-    expected_sizes: BTreeSet<u64>,
-    /// Attempts at rounds so far.
-    rounds_opened: u64,
+    /// The attempts at rounds that collect contributions.
+    collecting: BTreeMap<RoundKey, Collecting>,
+}
+
+/// What an attempt at a round waits for.
+#[derive(Debug)]
+struct Collecting {
+    /// Size of every update, in bytes.
+    size: u64,
+    /// The members selected that have neither contributed nor declined.
+    from: BTreeSet<MemberId>,
 }
 
 impl View {
@@ -52,14 +64,24 @@ impl View {
         self.version_files.contains(digest)
     }
 
-    /// Attempts at rounds that were opened so far.
-    pub const fn rounds_opened(&self) -> u64 {
-        self.rounds_opened
+    /// The attempts at rounds that wait for an update of this size from the node with this transport key.
+    pub fn waiting_for(&self, node: &PublicKey, size: u64) -> Vec<RoundKey> {
+        let Some((member, _)) = self.members.by_transport_key(node) else { return Vec::new() };
+        let waits = |attempt: &Collecting| attempt.size == size && attempt.from.contains(&member.id);
+        self.collecting.iter().filter(|(_, attempt)| waits(attempt)).map(|(key, _)| *key).collect()
     }
 
-    /// Whether a round in progress waits for updates of this size.
-    pub fn is_expected_size(&self, size: u64) -> bool {
-        self.expected_sizes.contains(&size)
+    /// Whether an attempt at a round collects contributions.
+    pub fn is_collecting(&self, key: &RoundKey) -> bool {
+        self.collecting.contains_key(key)
+    }
+
+    /// Takes over how an attempt at a round stands.
+    fn set_attempt(&mut self, state: &Federation, key: &RoundKey) {
+        match collecting(state, key) {
+            Some(attempt) => self.collecting.insert(*key, attempt),
+            None => self.collecting.remove(key),
+        };
     }
 }
 
@@ -70,8 +92,7 @@ impl SharedView {
             members: state.members().clone(),
             transport_keys: transport_keys(state.members()),
             version_files: BTreeSet::new(),
-            expected_sizes: expected_sizes(state),
-            rounds_opened: state.rounds().len() as u64,
+            collecting: all_collecting(state),
         };
         for (_, _, record) in state.attested().filter(|(_, _, record)| record.pruned.files.is_none()) {
             view.version_files.extend(record.manifest.artifacts.values().map(|artifact| *artifact.cid.digest()));
@@ -98,16 +119,20 @@ impl SharedView {
             match event {
                 Event::VersionAttested { version, .. } => self.publish(state, version),
                 Event::VersionPruned { version, files: true, .. } => self.withdraw(state, version),
-                Event::RoundOpened { .. } | Event::RoundClosed { .. } | Event::RoundAbandoned { .. } => {
-                    let sizes = expected_sizes(state);
-                    let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
-                    view.expected_sizes = sizes;
-                    view.rounds_opened = state.rounds().len() as u64;
+                Event::RoundOpened { key, .. }
+                | Event::RoundDeclined { key, .. }
+                | Event::Contributed { key, .. }
+                | Event::RoundClosed { key, .. }
+                | Event::RoundAbandoned { key, .. } => {
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).set_attempt(state, key);
                 }
                 Event::Executed { consequences, .. } => {
                     consequences.attested.iter().for_each(|version| self.publish(state, version));
-                    let members = state.members().clone();
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).set_members(members);
+                    let (members, collecting) = (state.members().clone(), all_collecting(state));
+                    let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
+                    view.set_members(members);
+                    view.collecting = collecting;
+                    drop(view);
                     self.1.send_modify(|changes| *changes += 1);
                     is_sealed = false;
                 }
@@ -153,7 +178,20 @@ fn transport_keys(members: &Members) -> TransportKeys {
     members.nodes().map(|(_, node)| (node.name.clone(), node.transport_key)).collect()
 }
 
-fn expected_sizes(state: &Federation) -> BTreeSet<u64> {
-    let open = state.plans().iter().filter(|(_, record)| record.open.is_some());
-    open.map(|(_, record)| record.plan.update_size_bytes()).collect()
+fn all_collecting(state: &Federation) -> BTreeMap<RoundKey, Collecting> {
+    let open = state.plans().iter().filter_map(|(_, record)| record.open);
+    open.filter_map(|key| Some((key, collecting(state, &key)?))).collect()
+}
+
+/// What an attempt waits for, while it collects contributions.
+fn collecting(state: &Federation, key: &RoundKey) -> Option<Collecting> {
+    let record = state.rounds().get(key).filter(|record| record.phase == Phase::Collecting)?;
+    let size = state.plans().get(&key.plan)?.plan.update_size_bytes();
+    let mut from: BTreeSet<MemberId> = record.cohort.iter().cloned().collect();
+    for (member, participation) in state.participations(key) {
+        if !matches!(participation, Participation::Joined { .. }) {
+            from.remove(member);
+        }
+    }
+    Some(Collecting { size, from })
 }

@@ -114,13 +114,15 @@ impl ParticipantNode {
         let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
         let KnownReplicas { size: known_size, replicas: known } = known_replicas(&kit, &files)?;
+        let dial = peers::addresses(&known, &kit.config.peers);
+        let proxy = Proxy::for_addresses(dial.iter().flat_map(|peer| &peer.addresses))?;
         let (endpoint, incoming) = Endpoint::start(EndpointConfig {
             transport_key: kit.transport_key.clone(),
             listen: Vec::new(),
-            dial: peers::addresses(&known, &kit.config.peers),
+            dial,
             admitted: known.iter().map(|replica| replica.key).collect(),
             transports: options.transports,
-            websocket: kit.websocket(Proxy::from_environment()?),
+            websocket: kit.websocket(proxy),
         })?;
         endpoint.limit_bandwidth(kit.config.transfers.limits());
 

@@ -8,6 +8,7 @@
 //! <first two digits>/<other digits>          a file
 //! <first two digits>/<other digits>.marks    the marks of its chunks, made on the way in, made again where it is missing
 //! incoming/<digits>.part                     verified chunks of a file, and perhaps the beginning of one more
+//! incoming/<digits>.aside                    another beginning of it, while a peer says that the first one is wrong
 //! incoming/.tmp...                           a file that this process writes itself
 //! ```
 
@@ -30,7 +31,7 @@ pub use fetch::{Fetch, FetchError};
 pub use marks::Marks;
 pub use memory::{MemoryBlob, MemorySink};
 pub use partial::Partial;
-pub use partials::{PARTIAL_AGE_MAX, PARTIAL_BYTES_MAX, PARTIALS_MAX};
+pub use partials::{PARTIAL_AGE_MAX, PARTIAL_BYTES_MAX, PARTIALS_PER_PEER_MAX};
 pub use progress::Progress;
 pub use store::{BlobStore, INCOMING_FOLDER, IncomingBlob, path_in};
 pub use stored::StoredBlob;

@@ -55,7 +55,7 @@ pub use call::{CallError, FrameStream};
 pub use config::{EndpointConfig, EndpointError, PeerAddress, Transports, WebSocketCertificate, WebSocketConfig};
 pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
 pub use probe::{ProbeError, Prober};
-pub use proxy::{ParseProxyError, Proxy};
+pub use proxy::{ParseProxyError, Proxy, ProxyVariableError};
 pub use pushed::{FrameSendError, FrameSender};
 
 use crate::{

@@ -1,6 +1,7 @@
 //! A hospital behind a firewall that lets little out and nothing in, with real processes in network namespaces.
 //!
-//! Where namespaces cannot be made (they need root on Linux, and `ip` and `nsenter`), the tests say so and do nothing.
+//! Where namespaces cannot be made (they need root on Linux, and `ip` and `nsenter`), the tests say so and do nothing,
+//! unless `FEDLEDGER_REQUIRE_NETNS=1` makes that a failure.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]

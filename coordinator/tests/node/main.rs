@@ -14,6 +14,7 @@ mod rotation;
 #[path = "../shared/cluster.rs"]
 #[expect(dead_code, reason = "benchmarks use the rest of it")]
 mod shared;
+mod uploads;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -22,11 +22,11 @@ use super::{
 };
 
 /// Brings a command of a site's people onto the ledger, which accepts it.
-async fn accept(cluster: &Cluster, site: u64, command: Command) -> u64 {
+pub async fn accept(cluster: &Cluster, site: u64, command: Command) -> u64 {
     let identity = Identity::load(&cluster.directory().join(format!("site-{site}/identity"))).unwrap();
     let handle = cluster.node(1).handle();
     let payload = command.payload();
-    let digest = Digest::of_parts(&[&site.to_be_bytes(), &payload]);
+    let digest = Digest::of_parts(&[&site.to_be_bytes(), command.kind().as_bytes(), &payload]);
     let mut nonce = [0; 16];
     nonce.copy_from_slice(&digest.as_bytes()[..16]);
     let transaction = Transaction {

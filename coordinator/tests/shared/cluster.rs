@@ -38,13 +38,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Keys and directories of `count` members with a replica and a participant each, drawn from `seed`.
+    /// Keys and directories of `count` members with a replica, a participant and an operator each, drawn from `seed`.
     pub fn provision(count: u64, seed: u8) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let members = (1..=count).map(|number| MemberDescription {
             id: format!("site-{number}"),
             name: None,
-            roles: [Role::Replica, Role::Participant].into(),
+            roles: [Role::Replica, Role::Participant, Role::Operator].into(),
             replica: Some(ReplicaDescription {
                 listen: Some(free_port()),
                 api: Some(free_port()),

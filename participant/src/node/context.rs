@@ -11,7 +11,8 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
 use fedledger_proto::{
     blobs::Fetch,
-    endpoint::{Endpoint, WantedBlob},
+    endpoint::{CallError, Endpoint, WantedBlob},
+    wire::CheckpointRequest,
 };
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -105,7 +106,7 @@ impl Context {
         connected.mark_unchanged();
         tokio::select! {
             () = stop.cancelled() => false,
-            () = tokio::time::sleep(peers::backoff(failures)) => true,
+            () = tokio::time::sleep(peers::backoff(failures, peers::randomness())) => true,
             // While the endpoint is there, its sender is.
             Ok(()) = connected.changed() => true,
         }
@@ -130,7 +131,7 @@ impl Context {
         let mut failures = 0;
         loop {
             stop.run_until_cancelled(fetch.until_idle()).await?;
-            if fetch.is_done() || stop.run_until_cancelled(self.search(&mut fetch, failures as usize)).await? {
+            if fetch.is_done() || stop.run_until_cancelled(self.search(&mut fetch, failures)).await? {
                 return Some(self.files.blobs().path(&file.digest));
             }
             if !self.wait(failures, stop).await {
@@ -140,8 +141,20 @@ impl Context {
         }
     }
 
-    async fn search(&self, fetch: &mut Fetch, turn: usize) -> bool {
-        for replica in self.available(turn) {
+    /// Whether a replica answers at all, after so many failures in a row. Files may take long, so this cannot be told from
+    /// their transfer.
+    async fn is_there(&self, replica: &Replica, failures: u32) -> bool {
+        let request = CheckpointRequest::Latest { known: None };
+        let answered = self.endpoint.call(replica.key, &request, self.patience(failures)).await;
+        !matches!(answered, Err(CallError::TimedOut))
+    }
+
+    async fn search(&self, fetch: &mut Fetch, failures: u32) -> bool {
+        for replica in self.available(failures as usize) {
+            if !self.is_there(&replica, failures).await {
+                tracing::debug!(replica = replica.name, "it does not answer and is not asked for files");
+                continue;
+            }
             match fetch.from(replica.key).await {
                 Ok(()) => return true,
                 Err(error) => tracing::debug!(replica = replica.name, %error, "fetching failed"),

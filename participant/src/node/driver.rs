@@ -363,7 +363,8 @@ impl Driver {
         }
         self.followed_key = None;
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Instant::now() + peers::backoff(self.failures.min(RETRY_EXPONENT_MAX));
+        let wait = peers::backoff(self.failures.min(RETRY_EXPONENT_MAX), peers::randomness());
+        self.retry_at = Instant::now() + wait;
     }
 
     /// What came from the replica that is followed now.

@@ -26,8 +26,8 @@ pub enum ParticipantError {
         source: io::Error,
     },
     /// The environment names a proxy in a way that is not understood.
-    #[error("HTTPS_PROXY: {0}")]
-    Proxy(#[from] fedledger_proto::endpoint::ParseProxyError),
+    #[error(transparent)]
+    Proxy(#[from] fedledger_proto::endpoint::ProxyVariableError),
     /// The site's records cannot be used.
     #[error("the site's data cannot be used: {0}")]
     Data(#[from] OpenError),

@@ -6,7 +6,7 @@ use fedledger_proto::{
     endpoint::CallError,
     wire::{EventFrame, EventsRequest},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, core::Input, peers::Replica, witness};
@@ -54,7 +54,10 @@ async fn forward_all(
     // Leaves that the replica has signed for are there already, whatever it answers.
     let head = context.head_of(replica).await;
     let signed = head.as_deref().and_then(|note| witness::parse_unverified(note).ok()).map_or(0, |head| head.size());
-    let (accepted, mut leaves) = context.endpoint.subscribe(replica.key, &EventsRequest { from }).await?;
+    let request = EventsRequest { from };
+    let subscribing = timeout(context.replica_timeout, context.endpoint.subscribe(replica.key, &request));
+    // One that is gone without a word seems to be connected for some time.
+    let (accepted, mut leaves) = subscribing.await.map_err(|_| CallError::TimedOut)??;
     let following = Input::Following { replica: replica.name.clone(), next: accepted.next.max(signed) };
     let mut received = feed.send(Fed { turn, input: following }).await;
     let mut expected = from;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     path::Path,
     time::Duration,
 };
@@ -76,9 +77,17 @@ pub fn available<'a>(
     available.into_iter().cycle().skip(start).take(count)
 }
 
-/// How long to wait after some failures in a row.
-pub fn backoff(failures: u32) -> Duration {
-    doubled(BACKOFF_FIRST, failures).min(BACKOFF_MAX)
+/// How long to wait after some failures in a row: of a time that doubles up to a bound a random part, at least its half, so
+/// that participants that lost the same replica at the same instant do not all turn to the next one at the same instant.
+pub fn backoff(failures: u32, randomness: u16) -> Duration {
+    let half = doubled(BACKOFF_FIRST, failures).min(BACKOFF_MAX) / 2;
+    half + half * u32::from(randomness) / u32::from(u16::MAX)
+}
+
+/// A random number for waiting, not for secrets: the standard library draws new keys for every hasher.
+pub fn randomness() -> u16 {
+    let [first, second, ..] = RandomState::new().build_hasher().finish().to_be_bytes();
+    u16::from_be_bytes([first, second])
 }
 
 /// A time that doubles with every failure.
@@ -108,8 +117,18 @@ mod tests {
 
     #[test]
     fn waits_grow_up_to_a_bound() {
-        assert_eq!(backoff(0), BACKOFF_FIRST);
-        assert!(backoff(1) > backoff(0));
-        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+        assert_eq!(backoff(0, u16::MAX), BACKOFF_FIRST);
+        assert_eq!(backoff(1, u16::MAX), 2 * BACKOFF_FIRST);
+        assert_eq!(backoff(u32::MAX, u16::MAX), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn those_who_fail_together_do_not_try_again_together() {
+        assert_eq!(backoff(u32::MAX, 0), BACKOFF_MAX / 2);
+        let waits: BTreeSet<_> = (0..100).map(|_| backoff(u32::MAX, randomness())).collect();
+        assert!(
+            waits.len() > 50 && waits.iter().all(|wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(wait)),
+            "{waits:?}"
+        );
     }
 }

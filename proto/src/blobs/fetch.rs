@@ -20,6 +20,8 @@ pub struct Fetch {
     doubted: BTreeSet<PublicKey>,
     /// Whether a peer has the file, but not with the beginning that is here.
     differs: bool,
+    /// Whether a beginning may have been put aside.
+    exchanged: bool,
 }
 
 /// Why a peer did not give the file.
@@ -41,8 +43,9 @@ pub enum FetchError {
 
 impl Fetch {
     /// Looks for a file, of at most so many bytes.
-    pub const fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
-        Self { endpoint, store, wanted, blamed: BTreeSet::new(), doubted: BTreeSet::new(), differs: false }
+    pub fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
+        let (blamed, doubted) = (BTreeSet::new(), BTreeSet::new());
+        Self { endpoint, store, wanted, blamed, doubted, differs: false, exchanged: false }
     }
 
     /// Whether the file is there.
@@ -85,17 +88,24 @@ impl Fetch {
     }
 
     /// To be called when every peer was tried in vain. If a peer's file begins otherwise than what is here, and nobody else
-    /// could go on with that, it is given up. Peers whose copy was damaged are asked again: they may have repaired it.
+    /// could go on with that, it is [put aside](super::Partial::exchange): either that peer is wrong or whoever sent the
+    /// beginning. Peers whose copy was damaged are asked again: they may have repaired it.
     ///
     /// # Errors
     ///
     /// [`FetchError::Store`].
     pub async fn reconsider(&mut self) -> Result<(), FetchError> {
         self.blamed.clear();
-        if std::mem::take(&mut self.differs) {
+        let differs = std::mem::take(&mut self.differs);
+        if differs || self.exchanged {
+            self.exchanged = true;
             let (store, wanted) = (self.store.clone(), self.wanted);
-            let discard = move || store.begin(&wanted.digest, wanted.size_max)?.map_or(Ok(()), super::Partial::discard);
-            blocking(discard).await?;
+            blocking(move || match store.begin(&wanted.digest, wanted.size_max)? {
+                // Nothing at all is worse than what was put aside.
+                Some(partial) if differs || partial.bytes() == 0 => partial.exchange(),
+                _ => Ok(()),
+            })
+            .await?;
         }
         Ok(())
     }

@@ -58,15 +58,22 @@ impl Partial {
         self.claim.stop().clone()
     }
 
-    /// Forgets what is here of the file: no peer's file begins with it.
+    /// Puts what is here of the file aside, and takes up what was put aside before, if anything was: a peer says that its
+    /// file begins otherwise. One of the two beginnings is right, and who has the file will complete it; what a liar says
+    /// costs nothing that another exchange does not bring back.
     ///
     /// # Errors
     ///
     /// What the file system says.
-    pub fn discard(mut self) -> io::Result<()> {
+    pub fn exchange(mut self) -> io::Result<()> {
         self.file = None;
         self.progress = Progress::default();
-        unless_absent(fs::remove_file(self.claim.path())).map(drop)
+        let (path, aside) = (self.claim.path(), self.claim.path_aside());
+        let between = path.with_extension("exchanged");
+        for (from, to) in [(&path, &between), (&aside, &path), (&between, &aside)] {
+            unless_absent(fs::rename(from, to))?;
+        }
+        Ok(())
     }
 
     /// Makes the complete file durable and lets `place` move it. An empty file has nothing to be moved.
@@ -86,6 +93,8 @@ impl Partial {
             None => place(&digest, None)?,
         }
         self.file = None;
+        // A failure leaves it to the next start.
+        fs::remove_file(self.claim.path_aside()).ok();
         Ok((digest, std::mem::take(&mut self.progress).into_marks()))
     }
 

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Progress, store::unless_absent};
 
-/// Most files of which the beginning is kept. Transfers under way are not counted: the endpoint bounds those.
-pub const PARTIALS_MAX: usize = 64;
+/// Most files of one peer of which the beginning is kept, and most of this node's own searches. Transfers under way are not
+/// counted: the endpoint bounds those. Whose beginnings an earlier process has left is not known; they are bounded by their
+/// bytes and their age.
+pub const PARTIALS_PER_PEER_MAX: usize = 64;
 
-/// Most bytes that these beginnings have together.
+/// Most bytes that all beginnings have together. Where there are more, whoever has most of them loses some.
 pub const PARTIAL_BYTES_MAX: u64 = 16 << 30;
 
 /// How long a beginning is kept to which nothing is added.
@@ -31,6 +33,9 @@ pub(super) const OFFER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the name of such a file ends with.
 const EXTENSION: &str = "part";
+
+/// What the name of a beginning ends with that was put aside. It is swept away by the next start.
+const EXTENSION_ASIDE: &str = "aside";
 
 /// The folder of files that are on their way in.
 #[derive(Debug)]
@@ -47,7 +52,23 @@ enum Known {
     /// A transfer writes it.
     Claimed(Transfer),
     /// A transfer has left it.
-    Left(Progress),
+    Left { origin: Origin, progress: Progress },
+}
+
+/// Whose transfer has left a file: a peer's, one that this node began, or one of an earlier process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Earlier,
+    Own,
+    Peer(PublicKey),
+}
+
+/// A beginning on the disk that no transfer writes.
+struct Beginning {
+    digest: Digest,
+    path: PathBuf,
+    bytes: u64,
+    modified: SystemTime,
 }
 
 /// A transfer under way, which ends when it is told so.
@@ -63,6 +84,7 @@ struct Transfer {
 pub(super) struct Claim {
     partials: Arc<Partials>,
     digest: Digest,
+    origin: Origin,
     stop: CancellationToken,
     /// What is left behind of the file.
     pub left: Option<Progress>,
@@ -72,13 +94,13 @@ impl Partials {
     /// Sweeps away what is neither a beginning nor within the bounds.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         for entry in fs::read_dir(&folder)?.filter_map(Result::ok) {
-            if digest_of(&entry.path()).is_none() {
+            if digest_of(&entry.path(), EXTENSION).is_none() {
                 let path = entry.path();
                 if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
             }
         }
         let partials = Self { folder, known: Mutex::default(), ended: watch::Sender::new(0) };
-        partials.prune(&mut partials.known(), 0)?;
+        partials.prune(&mut partials.known(), None)?;
         Ok(partials)
     }
 
@@ -98,13 +120,14 @@ impl Partials {
                 known.insert(*digest, claimed);
                 return None;
             }
-            Some(Known::Left(progress)) => Some(progress),
+            Some(Known::Left { progress, .. }) => Some(progress),
             None => None,
         };
         let stop = CancellationToken::new();
         known.insert(*digest, Known::Claimed(Transfer { peer, stop: stop.clone() }));
         drop(known);
-        Some(Claim { partials: Arc::clone(partials), digest: *digest, stop, left })
+        let origin = peer.map_or(Origin::Own, Origin::Peer);
+        Some(Claim { partials: Arc::clone(partials), digest: *digest, origin, stop, left })
     }
 
     /// Whether a transfer of a file is under way, and which peer began it, if it was not this node.
@@ -130,7 +153,7 @@ impl Partials {
     /// Removes the beginnings of files that are not to be kept.
     pub fn keep_only(&self, kept: impl Fn(&Digest) -> bool) -> io::Result<()> {
         let mut known = self.known();
-        for (digest, path) in self.listed()? {
+        for (digest, path) in self.listed(EXTENSION)?.into_iter().chain(self.listed(EXTENSION_ASIDE)?) {
             if !kept(&digest) && !matches!(known.get(&digest), Some(Known::Claimed(_))) {
                 known.remove(&digest);
                 unless_absent(fs::remove_file(path))?;
@@ -139,35 +162,58 @@ impl Partials {
         Ok(())
     }
 
-    fn listed(&self) -> io::Result<Vec<(Digest, PathBuf)>> {
+    fn listed(&self, extension: &str) -> io::Result<Vec<(Digest, PathBuf)>> {
         let paths = fs::read_dir(&self.folder)?.filter_map(Result::ok).map(|entry| entry.path());
-        Ok(paths.filter_map(|path| Some((digest_of(&path)?, path))).collect())
+        Ok(paths.filter_map(|path| Some((digest_of(&path, extension)?, path))).collect())
     }
 
-    /// Removes the beginnings that are too old or too many, the oldest first, so that `room` more have their place.
-    fn prune(&self, known: &mut BTreeMap<Digest, Known>, room: usize) -> io::Result<()> {
-        let is_claimed = |digest: &Digest| matches!(known.get(digest), Some(Known::Claimed(_)));
-        let mut left = Vec::new();
-        for (digest, path) in self.listed()?.into_iter().filter(|(digest, _)| !is_claimed(digest)) {
-            let Some(metadata) = unless_absent(fs::metadata(&path))? else { continue };
-            left.push((metadata.modified()?, metadata.len(), digest, path));
-        }
-        // The newest first: what does not fit any more goes.
-        left.sort_by_key(|(modified, ..)| std::cmp::Reverse(*modified));
+    /// Removes the beginnings that are too old or too many, so that one more of `newcomer` has its place. Those that have
+    /// come farthest stay, and nobody's go before those of whoever has more.
+    fn prune(&self, known: &mut BTreeMap<Digest, Known>, newcomer: Option<Origin>) -> io::Result<()> {
+        let mut superfluous = Vec::new();
+        let mut left: BTreeMap<Origin, Vec<Beginning>> = BTreeMap::new();
         let now = SystemTime::now();
-        let mut bytes = 0u64;
-        for (number, (modified, size, digest, path)) in left.into_iter().enumerate() {
-            bytes = bytes.saturating_add(size);
-            let age = now.duration_since(modified).unwrap_or_default();
-            let fits =
-                number.saturating_add(room) < PARTIALS_MAX && bytes <= PARTIAL_BYTES_MAX && age <= PARTIAL_AGE_MAX;
-            if !fits {
-                known.remove(&digest);
-                unless_absent(fs::remove_file(path))?;
+        for (digest, path) in self.listed(EXTENSION)? {
+            let origin = match known.get(&digest) {
+                Some(Known::Claimed(_)) => continue,
+                Some(Known::Left { origin, .. }) => *origin,
+                None => Origin::Earlier,
+            };
+            let Some(metadata) = unless_absent(fs::metadata(&path))? else { continue };
+            let beginning = Beginning { digest, path, bytes: metadata.len(), modified: metadata.modified()? };
+            let is_old = now.duration_since(beginning.modified).unwrap_or_default() > PARTIAL_AGE_MAX;
+            if is_old { superfluous.push(beginning) } else { left.entry(origin).or_default().push(beginning) }
+        }
+        for (origin, beginnings) in &mut left {
+            // The farthest first, the newest of those that have come as far.
+            beginnings.sort_by_key(|beginning| std::cmp::Reverse((beginning.bytes, beginning.modified)));
+            if *origin != Origin::Earlier {
+                let room = PARTIALS_PER_PEER_MAX.saturating_sub(usize::from(newcomer == Some(*origin)));
+                superfluous.extend(beginnings.drain(room.min(beginnings.len())..));
             }
+        }
+        superfluous.extend(over_bytes(&mut left, PARTIAL_BYTES_MAX));
+        for beginning in superfluous {
+            known.remove(&beginning.digest);
+            unless_absent(fs::remove_file(beginning.path))?;
         }
         Ok(())
     }
+}
+
+/// Takes out what is more than so many bytes: of whoever has most bytes the beginning that has come least far, again and
+/// again.
+fn over_bytes(left: &mut BTreeMap<Origin, Vec<Beginning>>, bytes_max: u64) -> Vec<Beginning> {
+    let sum = |beginnings: &[Beginning]| beginnings.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes));
+    let mut sums: BTreeMap<Origin, u64> = left.iter().map(|(origin, all)| (*origin, sum(all))).collect();
+    let mut taken = Vec::new();
+    while sums.values().fold(0u64, |all, one| all.saturating_add(*one)) > bytes_max {
+        let Some((origin, sum)) = sums.iter_mut().max_by_key(|(_, sum)| **sum) else { break };
+        let Some(least) = left.get_mut(origin).and_then(Vec::pop) else { break };
+        *sum = sum.saturating_sub(least.bytes);
+        taken.push(least);
+    }
+    taken
 }
 
 impl Claim {
@@ -181,6 +227,11 @@ impl Claim {
         self.partials.path(&self.digest)
     }
 
+    /// Where another beginning of the file lies, if there are two.
+    pub fn path_aside(&self) -> PathBuf {
+        self.path().with_extension(EXTENSION_ASIDE)
+    }
+
     /// Cancelled when another transfer of the file takes over.
     pub const fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -188,7 +239,7 @@ impl Claim {
 
     /// Makes room for a file that did not exist yet.
     pub fn make_room(&self) -> io::Result<()> {
-        self.partials.prune(&mut self.partials.known(), 1)
+        self.partials.prune(&mut self.partials.known(), Some(self.origin))
     }
 }
 
@@ -196,7 +247,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut known = self.partials.known();
         match self.left.take() {
-            Some(progress) => known.insert(self.digest, Known::Left(progress)),
+            Some(progress) => known.insert(self.digest, Known::Left { origin: self.origin, progress }),
             None => known.remove(&self.digest),
         };
         drop(known);
@@ -204,7 +255,37 @@ impl Drop for Claim {
     }
 }
 
-fn digest_of(path: &Path) -> Option<Digest> {
-    let is_partial = path.extension().is_some_and(|extension| extension == EXTENSION);
+fn digest_of(path: &Path, extension: &str) -> Option<Digest> {
+    let is_partial = path.extension().is_some_and(|found| found == extension);
     path.file_stem().filter(|_| is_partial)?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beginnings(sizes: &[u64]) -> Vec<Beginning> {
+        let of = |bytes: &u64| Beginning {
+            digest: Digest::of(b""),
+            path: PathBuf::new(),
+            bytes: *bytes,
+            modified: SystemTime::UNIX_EPOCH,
+        };
+        sizes.iter().map(of).collect()
+    }
+
+    #[test]
+    fn whoever_has_most_bytes_loses_what_has_come_least_far() {
+        let [greedy, modest] = [1, 2].map(|number| Origin::Peer(PublicKey::from_bytes([number; 32])));
+        let mut left = BTreeMap::from([
+            (greedy, beginnings(&[500, 400, 300])),
+            (modest, beginnings(&[90, 10])),
+            (Origin::Earlier, beginnings(&[100])),
+        ]);
+        assert!(over_bytes(&mut left, 1400).is_empty());
+        let taken: Vec<u64> = over_bytes(&mut left, 800).iter().map(|taken| taken.bytes).collect();
+        assert_eq!(taken, [300, 400]);
+        assert_eq!(left[&modest].len() + left[&Origin::Earlier].len(), 3);
+        assert_eq!(over_bytes(&mut left, 0).len(), 4);
+    }
 }

@@ -48,8 +48,8 @@ pub struct IncomingBlob {
 
 impl BlobStore {
     /// Opens the store in `folder`, creating it where there is none. What an earlier process was writing itself is swept
-    /// away; what it was receiving is kept within the bounds of [`PARTIALS_MAX`](super::PARTIALS_MAX),
-    /// [`PARTIAL_BYTES_MAX`](super::PARTIAL_BYTES_MAX) and [`PARTIAL_AGE_MAX`](super::PARTIAL_AGE_MAX).
+    /// away; what it was receiving is kept within the bounds of [`PARTIAL_BYTES_MAX`](super::PARTIAL_BYTES_MAX) and
+    /// [`PARTIAL_AGE_MAX`](super::PARTIAL_AGE_MAX).
     ///
     /// # Errors
     ///

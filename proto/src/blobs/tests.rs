@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -130,29 +131,81 @@ async fn a_file_that_a_peer_sends_too_slowly_is_looked_for_elsewhere() {
     store.until_idle(&digest).await;
 }
 
+/// The beginnings in a folder.
+fn beginnings_in(folder: &Path) -> usize {
+    fs::read_dir(folder.join(INCOMING_FOLDER)).unwrap().count()
+}
+
 #[test]
-fn beginnings_are_bounded_in_number_and_age_and_the_oldest_go_first() {
+fn what_an_earlier_process_left_stays_unless_it_is_old() {
+    const LEFT: u32 = 3 * PARTIALS_PER_PEER_MAX as u32;
     let folder = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(folder.path()).unwrap();
-    let now = SystemTime::now();
+    drop(BlobStore::open(folder.path()).unwrap());
     let place = |number: u32, age: Duration| {
         let digest = Digest::of(&number.to_be_bytes());
         let path = folder.path().join(INCOMING_FOLDER).join(format!("{digest}.part"));
-        fs::File::create(&path).unwrap().set_modified(now - age).unwrap();
-        path
+        fs::File::create(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
     };
-    let paths: Vec<_> =
-        (0..PARTIALS_MAX as u32 + 5).map(|number| place(number, Duration::from_secs(number.into()))).collect();
-    let ancient = place(u32::MAX, PARTIAL_AGE_MAX + Duration::from_secs(60));
-    drop(store);
+    (0..LEFT).for_each(|number| place(number, Duration::from_secs(number.into())));
+    place(LEFT, PARTIAL_AGE_MAX + Duration::from_secs(60));
     let store = BlobStore::open(folder.path()).unwrap();
-    let left: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
-    assert_eq!(left.iter().filter(|left| **left).count(), PARTIALS_MAX);
-    assert!(left[..PARTIALS_MAX].iter().all(|left| *left) && !ancient.exists());
-    // One more takes the place of the oldest.
+    assert_eq!(beginnings_in(folder.path()), LEFT as usize);
     let mut partial = store.begin(&Digest::of(b"new"), 2 * CHUNK_BYTES as u64).unwrap().unwrap();
     partial.write(&bytes(CHUNK_BYTES)).unwrap();
-    assert!(!paths[PARTIALS_MAX - 1].exists() && paths[PARTIALS_MAX - 2].exists());
+    assert_eq!(beginnings_in(folder.path()), LEFT as usize + 1);
+}
+
+#[tokio::test]
+async fn a_peer_with_many_beginnings_pushes_out_only_its_own_and_the_shortest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let [victim, hostile] = [1, 2].map(|number| PublicKey::from_bytes([number; 32]));
+    let leave = async |peer: PublicKey, name: Digest, chunks: usize| {
+        let mut partial = store.take_over(peer, &name, 9 * CHUNK_BYTES as u64).await.unwrap().unwrap();
+        assert_eq!(partial.bytes(), 0);
+        receive(&mut partial, &bytes(chunks * CHUNK_BYTES));
+    };
+    let name = |number: usize| Digest::of(&number.to_be_bytes());
+    leave(victim, Digest::of(b"the victim's"), 1).await;
+    leave(hostile, Digest::of(b"far"), 2).await;
+    for number in 0..PARTIALS_PER_PEER_MAX + 3 {
+        leave(hostile, name(number), 1).await;
+    }
+    assert_eq!(beginnings_in(folder.path()), PARTIALS_PER_PEER_MAX + 1);
+    let held = |digest: &Digest| store.begin(digest, 9 * CHUNK_BYTES as u64).unwrap().unwrap().bytes();
+    assert_eq!(held(&Digest::of(b"the victim's")), CHUNK_BYTES as u64);
+    assert_eq!(held(&Digest::of(b"far")), 2 * CHUNK_BYTES as u64);
+}
+
+#[test]
+fn two_beginnings_of_a_file_are_kept_until_one_of_them_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let blob = bytes(3 * CHUNK_BYTES);
+    let (digest, size) = (Digest::of(&blob), blob.len() as u64);
+    let begin = || store.begin(&digest, size).unwrap().unwrap();
+    let exchange = || begin().exchange().unwrap();
+    exchange();
+    receive(&mut begin(), &blob[..2 * CHUNK_BYTES]);
+    // A liar says that the file begins otherwise, and how.
+    exchange();
+    assert_eq!(begin().bytes(), 0);
+    receive(&mut begin(), &vec![7; CHUNK_BYTES]);
+    // Who has the file cannot go on with that.
+    exchange();
+    let mut partial = begin();
+    assert_eq!(partial.bytes(), 2 * CHUNK_BYTES as u64);
+    assert_eq!(beginnings_in(folder.path()), 2);
+    receive(&mut partial, &blob[2 * CHUNK_BYTES..]);
+    store.finish(partial).unwrap();
+    assert!(fs::read(store.path(&digest)).unwrap() == blob);
+    assert_eq!(beginnings_in(folder.path()), 0);
+    // What is given up goes as well.
+    let other = Digest::of(b"other");
+    receive(&mut store.begin(&other, size).unwrap().unwrap(), &blob[..CHUNK_BYTES]);
+    store.begin(&other, size).unwrap().unwrap().exchange().unwrap();
+    store.keep_only(|_| false).unwrap();
+    assert_eq!(beginnings_in(folder.path()), 0);
 }
 
 #[tokio::test]

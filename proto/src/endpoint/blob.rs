@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod pace;
 mod responder;
 mod transfer;
 
@@ -95,7 +96,8 @@ pub enum BlobError {
         /// Bytes that were announced.
         size: u64,
     },
-    /// The peer went on so slowly that it was given up.
+    /// The peer went on so slowly that it was left: below 16 KiB/s over half a minute of waiting for it, or without a single
+    /// chunk in two minutes. Another one may be asked for the rest.
     #[error("the transfer was given up after {done} of {size} bytes: it is too slow")]
     TooSlow {
         /// Bytes that are behind it.

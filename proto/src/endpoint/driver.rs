@@ -34,7 +34,7 @@ use super::{
     lookup,
     serve::{self, Inbox},
     streams::{InboundStream, OpenError, OpenStream},
-    transport::{Behaviour, BehaviourEvent, Memory, PING_FAILURES_MAX},
+    transport::{Behaviour, BehaviourEvent, DIAL_TIMEOUT, Memory, PING_FAILURES_MAX},
 };
 use crate::wire::Protocol;
 
@@ -66,8 +66,10 @@ struct Connection {
 
 type Lookup = BoxFuture<'static, (PublicKey, Vec<Multiaddr>)>;
 
-/// Connections that came about within this time may be two that both sides dialed at once.
-const DIALS_OVERLAP: Duration = Duration::from_secs(2);
+/// A dial that began before a connection was there ends within this time after it, and what comes of it is a second one that
+/// says nothing about the first: the time that a dial may take, and some for the two sides to see either connection. Peers
+/// that are started again and dial sooner than this are noticed by the silence of QUIC, or by TCP's reset.
+const DIALS_OVERLAP: Duration = DIAL_TIMEOUT.saturating_add(Duration::from_secs(2));
 
 /// See the module's documentation.
 pub(super) struct Driver {
@@ -239,7 +241,7 @@ impl Driver {
     /// there long before this one, as a node does that is started again. Streams would stay on them until they are found dead.
     fn close_forgotten(&mut self, id: ConnectionId) {
         let Some(new) = self.connections.get(&id) else { return };
-        let is_forgotten = |old: &Connection| old.peer == new.peer && old.established + DIALS_OVERLAP < new.established;
+        let is_forgotten = |old: &Connection| old.peer == new.peer && is_forgotten(old.established, new.established);
         let forgotten: Vec<_> =
             self.connections.iter().filter(|(_, old)| is_forgotten(old)).map(|(id, _)| *id).collect();
         for old in forgotten {
@@ -370,5 +372,23 @@ impl Driver {
             debug!("some connections did not close in time");
         }
         self.connected.send_replace(BTreeSet::new());
+    }
+}
+
+/// Whether a peer that dialed the `new` connection cannot have known the `old` one any more.
+fn is_forgotten(old: Instant, new: Instant) -> bool {
+    new.saturating_duration_since(old) > DIALS_OVERLAP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dial_that_began_before_a_connection_does_not_end_it() {
+        let established = Instant::now();
+        assert!(!is_forgotten(established, established + DIAL_TIMEOUT));
+        assert!(!is_forgotten(established + DIAL_TIMEOUT, established), "it is the newer one");
+        assert!(is_forgotten(established, established + 2 * DIAL_TIMEOUT));
     }
 }

@@ -74,7 +74,8 @@ impl Prober {
 
     /// The proxy through which a leg to this address goes.
     pub fn proxy(&self, address: &NodeAddress, leg: Leg) -> Option<&Proxy> {
-        self.websocket.proxy.as_ref().filter(|proxy| leg == Leg::WebSocket && proxy.serves(&address.at.host()))
+        let is_served = |proxy: &&Proxy| proxy.serves(&address.at.host(), address.at.port());
+        self.websocket.proxy.as_ref().filter(|_| leg == Leg::WebSocket).filter(is_served)
     }
 
     /// Connects over one leg and shakes hands with whoever is there; returns how long that took.

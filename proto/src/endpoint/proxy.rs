@@ -12,7 +12,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::address::Address;
+use super::address::{Address, Leg, NodeAddress};
 
 /// Variables that name the proxy, the first one that is set counts.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
@@ -32,14 +32,47 @@ pub struct Proxy {
     at: Address,
     /// `user:password`, as the proxy is to see them.
     credentials: Option<Zeroizing<String>>,
-    /// Hosts that are dialed without it: `host`, `.domain` or `*`.
-    except: Vec<String>,
+    /// The variable that names it, if one does.
+    variable: Option<&'static str>,
+    except: Exceptions,
 }
+
+/// Hosts that are dialed without a proxy: `host`, `.domain`, either with `:port`, or `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Exceptions(Vec<String>);
 
 /// Text that names no proxy. The text is not shown: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the proxy is not understood, expected http://host:port or http://user:password@host:port")]
 pub struct ParseProxyError;
+
+/// A variable of the environment names a proxy in a way that is not understood. Its text is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {reason}")]
+pub struct ProxyVariableError {
+    variable: &'static str,
+    reason: ParseProxyError,
+    except: Exceptions,
+}
+
+impl ProxyVariableError {
+    /// The variable.
+    pub const fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// What is wrong with it.
+    pub const fn reason(&self) -> &ParseProxyError {
+        &self.reason
+    }
+
+    /// Whether one of these addresses would be dialed through the proxy.
+    pub fn concerns<'a>(&self, addresses: impl IntoIterator<Item = &'a NodeAddress>) -> bool {
+        let is_served = |at: &Address| !self.except.cover(&at.host(), at.port());
+        let mut addresses = addresses.into_iter();
+        addresses.any(|address| address.legs().any(|leg| leg == Leg::WebSocket) && is_served(&address.at))
+    }
+}
 
 impl Proxy {
     /// The proxy that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, and `NO_PROXY` for hosts that are dialed without
@@ -47,24 +80,49 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ParseProxyError`].
-    pub fn from_environment() -> Result<Option<Self>, ParseProxyError> {
-        let first = |names: &[&str]| names.iter().find_map(|name| env::var(name).ok().filter(|text| !text.is_empty()));
-        let Some(text) = first(&PROXY_VARIABLES) else { return Ok(None) };
-        let except = first(&NO_PROXY_VARIABLES).unwrap_or_default();
-        let except = except.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
-        Ok(Some(Self { except: except.collect(), ..text.parse()? }))
+    /// [`ProxyVariableError`].
+    pub fn from_environment() -> Result<Option<Self>, ProxyVariableError> {
+        Self::from_variables(|name| env::var(name).ok())
+    }
+
+    /// The proxy that the environment names for a node that dials these addresses. One that is not understood is only warned
+    /// of where none of them would be dialed through it: the variable may be meant for other programs.
+    ///
+    /// # Errors
+    ///
+    /// [`ProxyVariableError`].
+    pub fn for_addresses<'a>(
+        addresses: impl IntoIterator<Item = &'a NodeAddress>,
+    ) -> Result<Option<Self>, ProxyVariableError> {
+        match Self::from_environment() {
+            Err(error) if !error.concerns(addresses) => {
+                tracing::warn!(%error, "going on without a proxy: no address of this node needs one");
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    fn from_variables(value: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ProxyVariableError> {
+        let first = |names: &[&'static str]| {
+            names.iter().find_map(|name| Some((*name, value(name).filter(|text| !text.is_empty())?)))
+        };
+        let Some((variable, text)) = first(&PROXY_VARIABLES) else { return Ok(None) };
+        let except = first(&NO_PROXY_VARIABLES).map(|(_, text)| Exceptions::of(&text)).unwrap_or_default();
+        match text.parse::<Self>() {
+            Ok(proxy) => Ok(Some(Self { variable: Some(variable), except, ..proxy })),
+            Err(reason) => Err(ProxyVariableError { variable, reason, except }),
+        }
+    }
+
+    /// The variable of the environment that names it, if one does.
+    pub const fn variable(&self) -> Option<&'static str> {
+        self.variable
     }
 
     /// Whether a host is dialed through it.
-    pub fn serves(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        let is_excepted = |pattern: &String| {
-            let domain = pattern.strip_prefix("*.").or_else(|| pattern.strip_prefix('.')).unwrap_or(pattern);
-            let below = host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-            pattern == "*" || host == domain || below
-        };
-        !self.except.iter().any(is_excepted)
+    pub fn serves(&self, host: &str, port: u16) -> bool {
+        !self.except.cover(host, port)
     }
 
     /// Connects with `host:port` behind the proxy.
@@ -94,6 +152,34 @@ impl Proxy {
     }
 }
 
+impl Exceptions {
+    fn of(text: &str) -> Self {
+        let patterns = text.split(',').map(|pattern| pattern.trim().to_ascii_lowercase());
+        Self(patterns.filter(|pattern| !pattern.is_empty()).collect())
+    }
+
+    fn cover(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        let is_covered = |pattern: &String| {
+            let (pattern, only_port) = without_port(pattern);
+            let domain = pattern.strip_prefix("*.").or_else(|| pattern.strip_prefix('.')).unwrap_or(pattern);
+            let below = host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+            only_port.is_none_or(|only| only == port) && (pattern == "*" || host == domain || below)
+        };
+        self.0.iter().any(is_covered)
+    }
+}
+
+/// The host in `host`, `host:443`, `::1`, `[::1]` and `[::1]:443`, and the port if there is one.
+fn without_port(pattern: &str) -> (&str, Option<u16>) {
+    let bare = |host: &str| !host.contains(':') || host.ends_with(']');
+    let (host, port) = match pattern.rsplit_once(':') {
+        Some((host, port)) if bare(host) => port.parse().map_or((pattern, None), |port| (host, Some(port))),
+        _ => (pattern, None),
+    };
+    (host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port)
+}
+
 impl FromStr for Proxy {
     type Err = ParseProxyError;
 
@@ -109,7 +195,8 @@ impl FromStr for Proxy {
             None => (None, rest),
         };
         let at = host.parse::<Address>().or_else(|_| format!("{host}:{PROXY_PORT_DEFAULT}").parse());
-        Ok(Self { at: at.map_err(|_| ParseProxyError)?, credentials, except: Vec::new() })
+        let at = at.map_err(|_| ParseProxyError)?;
+        Ok(Self { at, credentials, variable: None, except: Exceptions::default() })
     }
 }
 
@@ -189,13 +276,44 @@ mod tests {
         assert_eq!(*open.request("::1", 443), "CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n\r\n");
     }
 
+    /// What variables with these values name.
+    fn named(variables: &[(&str, &str)]) -> Result<Option<Proxy>, ProxyVariableError> {
+        let value =
+            |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+        Proxy::from_variables(value)
+    }
+
     #[test]
     fn excepted_hosts_are_dialed_without_it() {
-        let except = ["localhost", ".inside.org"].map(str::to_owned).to_vec();
-        let proxy = Proxy { except, ..Proxy::from_str("http://p:1").unwrap() };
-        assert!(proxy.serves("replica.org") && proxy.serves("notinside.org"));
-        assert!(!proxy.serves("LOCALHOST") && !proxy.serves("inside.org") && !proxy.serves("a.inside.org"));
-        assert!(!Proxy { except: vec!["*".to_owned()], ..proxy }.serves("replica.org"));
+        let except = |list| named(&[("https_proxy", "http://p:1"), ("NO_PROXY", list)]).unwrap().unwrap();
+        let proxy = except("localhost, .inside.org,, replica.net:443 ,*.wild.org,[::1]:8443,fd00::1");
+        assert_eq!(proxy.variable(), Some("https_proxy"));
+        for (host, port) in [("replica.org", 443), ("notinside.org", 443), ("replica.net", 444), ("::1", 443)] {
+            assert!(proxy.serves(host, port), "{host}:{port}");
+        }
+        for host in ["LOCALHOST", "inside.org", "a.inside.org", "replica.net", "a.replica.net", "a.wild.org", "fd00::1"]
+        {
+            assert!(!proxy.serves(host, 443), "{host}");
+        }
+        assert!(!proxy.serves("::1", 8443));
+        assert!(!except("*").serves("replica.org", 443));
+        assert!(except("replica.org:http").serves("replica.org", 443), "no port, and no host has this name");
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_understood_matters_only_to_what_would_go_through_it() {
+        assert_eq!(named(&[("ALL_PROXY", "")]), Ok(None));
+        let error = named(&[("ALL_PROXY", "socks5://me:secret@p:1"), ("NO_PROXY", "a.org:443")]).unwrap_err();
+        assert_eq!(error.variable(), "ALL_PROXY");
+        assert!(error.to_string().starts_with("ALL_PROXY: ") && !error.to_string().contains("secret"), "{error}");
+        let concerns = |texts: &[&str]| {
+            let addresses: Vec<NodeAddress> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            error.concerns(&addresses)
+        };
+        assert!(!concerns(&["a.org:7001", "quic://b.org:7001", "tcp://b.org:7001", "wss://a.org"]));
+        assert!(
+            concerns(&["a.org:7001", "wss://b.org"]) && concerns(&["ws://b.org"]) && concerns(&["wss://a.org:444"])
+        );
     }
 
     #[test]

@@ -5,11 +5,11 @@
 //! a time, and the others are told to wait. Whoever is too slow to fill a window holds nothing back worth mentioning and
 //! goes on beside them, so that no number of slow peers keeps the fast ones waiting.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// Transfers of fast peers that go on at a time: enough to keep a disk, a network and two processors busy.
@@ -20,19 +20,35 @@ const FAST_CHUNK: Duration = Duration::from_secs(1);
 
 /// The right to be one of them, given back when dropped.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Option<OwnedSemaphorePermit>);
+pub(super) struct Slot {
+    permit: Option<OwnedSemaphorePermit>,
+    /// For the chunk that is on its way.
+    waited: Duration,
+}
 
 impl Slot {
-    /// Whoever kept this side waiting for so long goes on without one.
-    pub fn release_if_slow(&mut self, waited: Duration) {
-        if waited > FAST_CHUNK {
-            self.0 = None;
+    /// Waits for the peer, without the slot once that takes too long.
+    pub async fn hold_while<T>(&mut self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = pin!(waiting);
+        if self.permit.is_some() {
+            let begun = Instant::now();
+            if let Ok(done) = timeout(FAST_CHUNK.saturating_sub(self.waited), &mut waiting).await {
+                self.waited = self.waited.saturating_add(begun.elapsed());
+                return done;
+            }
+            self.permit = None;
         }
+        waiting.await
+    }
+
+    /// The next chunk may take as long again.
+    pub const fn complete_chunk(&mut self) {
+        self.waited = Duration::ZERO;
     }
 
     /// Keeps it until this has happened, or not for long.
     pub async fn until(self, done: impl Future<Output = ()>) {
-        if self.0.is_some() {
+        if self.permit.is_some() {
             drop(timeout(FAST_CHUNK, done).await);
         }
     }
@@ -52,27 +68,56 @@ impl Slots {
     /// A slot, as soon as one is free. Whoever asks first is served first.
     pub async fn acquire(&self) -> Slot {
         // Nobody closes the semaphore.
-        Slot(Arc::clone(&self.0).acquire_owned().await.ok())
+        Slot { permit: Arc::clone(&self.0).acquire_owned().await.ok(), waited: Duration::ZERO }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use futures::{FutureExt as _, future::join_all};
+    use tokio::time::sleep;
 
     use super::*;
 
-    #[test]
-    fn slow_peers_keep_nobody_waiting() {
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn wait(slot: &mut Slot, time: Duration) {
+        slot.hold_while(sleep(time)).await;
+    }
+
+    fn is_full(slots: &Slots) -> bool {
+        slots.acquire().now_or_never().is_none()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_peers_keep_nobody_waiting() {
         let slots = Slots::default();
-        let mut held: Vec<_> = (0..SLOTS).map(|_| slots.acquire().now_or_never().unwrap()).collect();
-        assert!(slots.acquire().now_or_never().is_none());
-        held[0].release_if_slow(FAST_CHUNK);
-        assert!(slots.acquire().now_or_never().is_none());
-        held[0].release_if_slow(FAST_CHUNK * 2);
-        held.push(slots.acquire().now_or_never().unwrap());
-        assert!(slots.acquire().now_or_never().is_none());
-        held.pop();
-        assert!(slots.acquire().now_or_never().is_some());
+        let mut held = join_all((0..SLOTS).map(|_| slots.acquire())).await;
+        for _ in 0..100 {
+            wait(&mut held[0], FAST_CHUNK * 3 / 4).await;
+            held[0].complete_chunk();
+        }
+        assert!(is_full(&slots), "its chunks are fast");
+        wait(&mut held[0], FAST_CHUNK * 3 / 4).await;
+        assert!(is_full(&slots));
+        let begun = Instant::now();
+        let ((), next) = tokio::join!(wait(&mut held[0], LONG), async {
+            let next = slots.acquire().await;
+            (next, begun.elapsed())
+        });
+        assert!((FAST_CHUNK / 4..FAST_CHUNK).contains(&next.1), "{:?}", next.1);
+        assert!(is_full(&slots), "somebody else has it");
+        drop(next);
+        assert!(!is_full(&slots));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_its_way_is_waited_for_but_not_for_long() {
+        let slots = Slots::default();
+        let begun = Instant::now();
+        slots.acquire().await.until(sleep(LONG)).await;
+        assert_eq!(begun.elapsed(), FAST_CHUNK);
+        Slot::default().until(sleep(LONG)).await;
+        assert_eq!(begun.elapsed(), FAST_CHUNK);
     }
 }

@@ -53,6 +53,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Consecutive pings without answer after which a connection counts as dead.
 pub(super) const PING_FAILURES_MAX: u32 = 2;
 
+/// How long dialing a peer may take: its last way begins after the head starts of the others.
+pub(super) const DIAL_TIMEOUT: Duration = stack::CONNECT_TIMEOUT.saturating_add(race::HEAD_STARTS_MAX);
+
 /// A peer that has gone without a word is noticed within this time. QUIC notices sooner, after three seconds without a packet.
 const DEAD_PEER_NOTICED_WITHIN: Duration =
     Duration::from_secs((KEEP_ALIVE_INTERVAL.as_secs() + PING_TIMEOUT.as_secs()) * PING_FAILURES_MAX as u64);

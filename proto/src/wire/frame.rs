@@ -164,13 +164,22 @@ where
 pub async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> Result<(), FrameError> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let written = progress(writer.write(rest)).await?;
-        if written == 0 {
-            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-        }
+        let written = write_some(writer, rest).await?;
         rest = rest.get(written..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Writes some of `bytes`, at least one unless there is none, and returns how many.
+///
+/// # Errors
+///
+/// [`FrameError::Stalled`] or [`FrameError::Io`].
+pub async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> Result<usize, FrameError> {
+    match progress(writer.write(bytes)).await? {
+        0 if !bytes.is_empty() => Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+        written => Ok(written),
+    }
 }
 
 /// Flushes what was written.

@@ -203,7 +203,7 @@ async fn a_made_up_file_is_found_out_and_leaves_nothing() {
     let honest = || MemoryBlob::new(blob.clone());
     let (differs, ()) = tokio::join!(get(&asker.endpoint, 2, &store, digest), serve_once(&mut second, honest()));
     assert!(matches!(differs, Err(BlobError::Differs(_))), "{differs:?}");
-    begin(&store, &digest, SIZE).discard().unwrap();
+    begin(&store, &digest, SIZE).exchange().unwrap();
     let (got, ()) = tokio::join!(get(&asker.endpoint, 2, &store, digest), serve_once(&mut second, honest()));
     got.unwrap();
     assert!(std::fs::read(store.path(&digest)).unwrap() == blob);

@@ -61,13 +61,16 @@ pub(super) fn examine(
 /// What WebSocket needs, from the node's directory and the environment.
 fn websocket(node: &Examined, checks: &mut Vec<Check>) -> WebSocketConfig {
     let proxy = Proxy::from_environment().unwrap_or_else(|error| {
-        let check = Check::fail("proxy", "HTTPS_PROXY", error.to_string());
+        // The node starts without it where it needs none.
+        let is_needed = error.concerns(peers(node).iter().flat_map(|peer| &peer.addresses));
+        let check = if is_needed { Check::fail } else { Check::warn };
+        let check = check("proxy", error.variable(), error.reason().to_string());
         checks.push(check.advise("correct the variable where the node is started, or unset it"));
         None
     });
     if let Some(proxy) = &proxy {
         let found = format!("{proxy} is used for WebSocket (wss://), and for nothing else");
-        checks.push(Check::ok("proxy", "HTTPS_PROXY", found));
+        checks.push(Check::ok("proxy", proxy.variable().unwrap_or_default(), found));
     }
     let authority = authority_of_node(&node.directory).unwrap_or_else(|error| {
         checks.push(Check::warn("certificates", "", error.to_string()));

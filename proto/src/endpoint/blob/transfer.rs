@@ -6,9 +6,9 @@
 use std::{io, time::Duration};
 
 use fedledger_ledger::Digest;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::BlobError;
+use super::{BlobError, pace::Pace};
 use crate::{
     blobs::{BlobSink, BlobSource, Progress},
     endpoint::{
@@ -20,9 +20,6 @@ use crate::{
 
 /// Size of the mark before each chunk.
 const MARK_BYTES: usize = 32;
-
-/// How long a chunk may take. Whoever is slower than this, but never quite stops, is given up.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How often a long transfer tells how far it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,16 +40,19 @@ struct Course {
     done: u64,
     tell_at: Instant,
     verb: &'static str,
+    pace: Pace,
+    slot: Slot,
 }
 
 impl Course {
-    fn new(transfer: &Transfer<'_>, offset: u64, verb: &'static str) -> Self {
+    fn new(transfer: &Transfer<'_>, offset: u64, verb: &'static str, slot: Slot) -> Self {
         if offset > 0 {
             transfer.bandwidth.count_resumed();
             tracing::info!(digest = %transfer.digest, offset, size = transfer.size, "{verb} the rest of a file");
         }
         let tell_at = Instant::now() + TELL_INTERVAL;
-        Self { digest: transfer.digest, size: transfer.size, done: offset, tell_at, verb }
+        let Transfer { digest, size, .. } = *transfer;
+        Self { digest, size, done: offset, tell_at, verb, pace: Pace::default(), slot }
     }
 
     /// Bytes of the next chunk; 0 at the end.
@@ -62,11 +62,24 @@ impl Course {
 
     fn advance(&mut self, bytes: usize) {
         self.done = self.done.saturating_add(bytes as u64);
+        self.pace.complete_chunk();
+        self.slot.complete_chunk();
         let now = Instant::now();
         if now >= self.tell_at {
             self.tell_at = now + TELL_INTERVAL;
             let percent = self.done.saturating_mul(100).checked_div(self.size).unwrap_or(100);
             tracing::info!(digest = %self.digest, done = self.done, size = self.size, percent, "{} a file", self.verb);
+        }
+    }
+
+    /// Waits for the peer to take or give some bytes, and returns how many; fails if it does not keep up.
+    async fn wait(&mut self, some: impl Future<Output = Result<usize, FrameError>>) -> Result<usize, BlobError> {
+        let begun = Instant::now();
+        let bytes = self.slot.hold_while(some).await?;
+        if self.pace.keeps_up(begun.elapsed(), bytes) {
+            Ok(bytes)
+        } else {
+            Err(BlobError::TooSlow { done: self.done, size: self.size })
         }
     }
 }
@@ -76,28 +89,25 @@ pub(super) async fn receive<R, S>(
     transfer: Transfer<'_>,
     stream: &mut R,
     mut sink: S,
-    mut slot: Slot,
+    slot: Slot,
 ) -> Result<S, BlobError>
 where
     R: futures::AsyncRead + Unpin,
     S: BlobSink,
 {
     let offset = sink.progress().bytes();
-    let mut course = Course::new(&transfer, offset, "receiving");
+    let mut course = Course::new(&transfer, offset, "receiving", slot);
     let mut chunk = Vec::new();
     while course.chunk_bytes() > 0 {
         let bytes = course.chunk_bytes();
         chunk.resize(bytes, 0);
-        let mut waited = Duration::ZERO;
-        let read = read_chunk(transfer.bandwidth, stream, &mut chunk, &mut waited);
-        let truncated = |rest| BlobError::Truncated { received: course.done.saturating_add(rest), size: transfer.size };
-        let mark = match timeout(CHUNK_TIMEOUT, read).await {
-            Ok(Ok(Read::Whole(mark))) => mark,
-            Ok(Ok(Read::Part(read))) => return Err(truncated(read)),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(BlobError::TooSlow { done: course.done, size: transfer.size }),
+        let mark = match read_chunk(transfer.bandwidth, stream, &mut course, &mut chunk).await? {
+            Read::Whole(mark) => mark,
+            Read::Part(read) => {
+                let received = course.done.saturating_add(read);
+                return Err(BlobError::Truncated { received, size: transfer.size });
+            }
         };
-        slot.release_if_slow(waited);
         let is_last = bytes as u64 == transfer.size.saturating_sub(course.done);
         let announced = Announced { mark, digest: is_last.then_some(transfer.digest), is_alone: offset == 0 };
         let stored = blocking(move || {
@@ -125,38 +135,36 @@ enum Read {
 async fn read_chunk<R>(
     bandwidth: &Bandwidth,
     stream: &mut R,
+    course: &mut Course,
     chunk: &mut [u8],
-    waited: &mut Duration,
-) -> Result<Read, FrameError>
+) -> Result<Read, BlobError>
 where
     R: futures::AsyncRead + Unpin,
 {
     let mut mark = [0; MARK_BYTES];
     let direction = &bandwidth.download;
-    if fill(direction, stream, &mut mark, waited).await? < MARK_BYTES {
+    if fill(direction, stream, course, &mut mark).await? < MARK_BYTES {
         return Ok(Read::Part(0));
     }
-    let filled = fill(direction, stream, chunk, waited).await?;
+    let filled = fill(direction, stream, course, chunk).await?;
     let is_whole = filled == chunk.len();
     Ok(if is_whole { Read::Whole(Digest::from_bytes(mark)) } else { Read::Part(filled as u64) })
 }
 
-/// Reads until the buffer is full or the stream has ended, and adds up how long the peer was waited for.
+/// Reads until the buffer is full or the stream has ended.
 async fn fill<R>(
     direction: &Direction,
     stream: &mut R,
+    course: &mut Course,
     buffer: &mut [u8],
-    waited: &mut Duration,
-) -> Result<usize, FrameError>
+) -> Result<usize, BlobError>
 where
     R: futures::AsyncRead + Unpin,
 {
     let mut filled = 0usize;
     while filled < buffer.len() {
         let end = filled.saturating_add(direction.piece(buffer.len().saturating_sub(filled)));
-        let begun = Instant::now();
-        let read = frame::read_some(stream, buffer.get_mut(filled..end).unwrap_or_default()).await?;
-        *waited = waited.saturating_add(begun.elapsed());
+        let read = course.wait(frame::read_some(stream, buffer.get_mut(filled..end).unwrap_or_default())).await?;
         if read == 0 {
             break;
         }
@@ -203,13 +211,13 @@ pub(super) async fn send<W, S>(
     stream: &mut W,
     mut source: S,
     offset: u64,
-    mut slot: Slot,
+    slot: Slot,
 ) -> Result<Slot, BlobError>
 where
     W: futures::AsyncWrite + Unpin,
     S: BlobSource,
 {
-    let mut course = Course::new(&transfer, offset, "sending");
+    let mut course = Course::new(&transfer, offset, "sending", slot);
     let mut framed = Vec::new();
     while course.chunk_bytes() > 0 {
         let (bytes, offset) = (course.chunk_bytes(), course.done);
@@ -227,13 +235,11 @@ where
             }
             Err(error) => return Err(BlobError::Local(error)),
         }
-        let write = write_pieces(&transfer.bandwidth.upload, stream, &framed);
-        let written = timeout(CHUNK_TIMEOUT, write).await;
-        slot.release_if_slow(written.map_err(|_| BlobError::TooSlow { done: course.done, size: transfer.size })??);
+        write_pieces(&transfer.bandwidth.upload, stream, &mut course, &framed).await?;
         course.advance(bytes);
     }
     frame::flush(stream).await?;
-    Ok(slot)
+    Ok(course.slot)
 }
 
 /// A mark and the chunk after it.
@@ -245,21 +251,26 @@ fn read_marked<S: BlobSource>(source: &mut S, offset: u64, framed: &mut [u8]) ->
     source.read_at(offset, chunk)
 }
 
-/// Writes all of it, and says how long the peer was waited for.
-async fn write_pieces<W>(direction: &Direction, stream: &mut W, bytes: &[u8]) -> Result<Duration, FrameError>
+async fn write_pieces<W>(
+    direction: &Direction,
+    stream: &mut W,
+    course: &mut Course,
+    bytes: &[u8],
+) -> Result<(), BlobError>
 where
     W: futures::AsyncWrite + Unpin,
 {
-    let (mut rest, mut waited) = (bytes, Duration::ZERO);
+    let mut rest = bytes;
     while !rest.is_empty() {
-        let (piece, later) = rest.split_at_checked(direction.piece(rest.len())).unwrap_or((rest, &[]));
+        let (mut piece, later) = rest.split_at_checked(direction.piece(rest.len())).unwrap_or((rest, &[]));
         direction.take(piece.len()).await;
-        let begun = Instant::now();
-        frame::write_all(stream, piece).await?;
-        waited = waited.saturating_add(begun.elapsed());
+        while !piece.is_empty() {
+            let written = course.wait(frame::write_some(stream, piece)).await?;
+            piece = piece.get(written..).unwrap_or_default();
+        }
         rest = later;
     }
-    Ok(waited)
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BlobError> {

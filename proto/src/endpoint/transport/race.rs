@@ -27,6 +27,9 @@ use crate::endpoint::address::Leg;
 /// How long a way is tried before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How long the last way waits for its turn at most.
+pub(super) const HEAD_STARTS_MAX: Duration = HEAD_START.saturating_mul(Leg::ALL.len() as u32);
+
 /// Peers whose way is remembered; above it all are forgotten, which costs them a head start.
 const PEERS_REMEMBERED_MAX: usize = 1024;
 

@@ -17,7 +17,7 @@ use super::tunnel::Tunnel;
 use crate::endpoint::{EndpointError, WebSocketConfig};
 
 /// How long a connection may take from its first packet to the end of its handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams that are open on one TCP connection; more than both sides' limits together.
 const YAMUX_STREAMS_MAX: usize = 256;

@@ -45,7 +45,7 @@ impl Transport for Tunnel {
 
     fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let Some((host, port)) = target(&address) else { return Err(TransportError::MultiaddrNotSupported(address)) };
-        let proxy = self.proxy.clone().filter(|proxy| proxy.serves(&host));
+        let proxy = self.proxy.clone().filter(|proxy| proxy.serves(&host, port));
         Ok(async move {
             let stream = match proxy {
                 Some(proxy) => proxy.connect(&host, port).await?,

@@ -49,7 +49,7 @@ pub(crate) fn apply(
         Command::ResumePlan(command) => plans::resume(state, context, command),
         Command::CancelPlan(command) => plans::cancel(state, context, command),
         Command::StopEarly(command) => plans::stop_early(state, context, &command),
-        Command::OpenRound(command) => rounds::open(state, context, command),
+        Command::OpenRound(command) => rounds::open(state, context, &command),
         Command::JoinRound(command) => rounds::join(state, context, &command),
         Command::DeclineRound(command) => rounds::decline(state, context, command),
         Command::Contribute(command) => rounds::contribute(state, context, command),

@@ -179,8 +179,9 @@ pub struct OpenRound {
     pub key: RoundKey,
     /// The version that is trained on.
     pub base: VersionId,
-    /// The participants selected, by id.
-    pub cohort: Vec<MemberId>,
+    /// SHA-256 of the cohort ([`cohort::digest`](crate::cohort::digest)): who is in it follows from the ledger, and thousands of
+    /// ids would not fit into a transaction.
+    pub cohort: Digest,
     /// Time for contributions, in milliseconds.
     pub duration_ms: u64,
 }

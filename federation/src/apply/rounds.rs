@@ -6,7 +6,7 @@ use fedledger_ledger::machine::WriteSet;
 
 use super::{Context, certificate::certify, check_code, check_metrics, check_text, plans::known};
 use crate::{
-    Event, Federation, Rejection,
+    Event, Federation, Rejection, cohort,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
     member::MemberId,
     quorum::Quorum,
@@ -19,7 +19,7 @@ pub(crate) const BELOW_QUORUM: &str = "below_quorum";
 /// The code under which a contribution is excluded that came after those that the leader had looked at.
 pub const LATE: &str = "late";
 
-pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRound) -> Result<Event, Rejection> {
+pub(super) fn open(state: &mut Federation, context: Context<'_>, command: &OpenRound) -> Result<Event, Rejection> {
     context.require_replica()?;
     let key = command.key;
     let record = known(state, &key.plan)?;
@@ -46,13 +46,14 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
     if command.duration_ms != participation.round_duration_ms {
         return Err(Rejection::WrongDuration);
     }
-    if command.cohort != state.next_cohort(&key, record, base) {
+    let cohort = state.next_cohort(&key, record, base);
+    if command.cohort != cohort::digest(&cohort) {
         return Err(Rejection::WrongCohort);
     }
     let round = RoundRecord {
         base: command.base,
-        cohort: command.cohort.clone(),
-        declared_examples: declared_examples(record, &command.cohort),
+        declared_examples: declared_examples(record, &cohort),
+        cohort: cohort.clone(),
         enrolled: None,
         duration_ms: command.duration_ms,
         opened_index: context.index,
@@ -62,7 +63,7 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
     Quorum::of(state, participation, &key, &round, |_| true).check()?;
     state.rounds.put(key, round, context.writes);
     state.plans.update(&key.plan, context.writes, |record| record.open = Some(key));
-    Ok(Event::RoundOpened { key, base: command.base, cohort: command.cohort })
+    Ok(Event::RoundOpened { key, base: command.base, cohort })
 }
 
 pub(super) fn join(state: &mut Federation, context: Context<'_>, command: &JoinRound) -> Result<Event, Rejection> {
@@ -286,7 +287,8 @@ fn collecting<'a>(state: &'a Federation, key: &RoundKey, member: &MemberId) -> R
     if round.phase != Phase::Collecting {
         return Err(Rejection::RoundClosed);
     }
-    if !round.cohort.contains(member) {
+    // It is in the order of ids.
+    if round.cohort.binary_search(member).is_err() {
         return Err(Rejection::NotSelected(member.clone()));
     }
     Ok(round)

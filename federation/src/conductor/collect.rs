@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, UNCHECKED, View};
+use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, TOO_MANY_EXCLUDED, UNCHECKED, View};
 use crate::{
     Command,
     apply::rounds::BELOW_QUORUM,
     command::{AbandonRound, CloseRound, Contribute, RoundKey},
+    limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
     quorum::Quorum,
     recipe::Update,
@@ -110,14 +111,15 @@ impl Conductor {
         if over && met(&|member| collected.counts(member)) {
             // What comes before this is on the ledger has not been looked at, and is left out.
             let close = CloseRound { key: *key, through: collected.through, excluded: collected.excluded(over) };
-            return self.submit(view, Command::CloseRound(close), duties);
+            return self.submit(view, fitting(key, Command::CloseRound(close)), duties);
         }
         // As long as nobody is out, everybody may come.
         if over || (collected.lacks_any() && !met(&|member| collected.may_count(member))) {
             // Another contribution that comes before this is on the ledger may make up the quorum, so it is looked at.
             deadline.through = None;
             let (reason, excluded) = (BELOW_QUORUM.to_owned(), collected.excluded(over));
-            self.submit(view, Command::AbandonRound(AbandonRound { key: *key, reason, excluded }), duties);
+            let abandon = AbandonRound { key: *key, reason, excluded };
+            self.submit(view, fitting(key, Command::AbandonRound(abandon)), duties);
         }
     }
 
@@ -162,4 +164,14 @@ impl Conductor {
         duties.push(Duty::Check { key: *key, update: Update::of(member, contribution) });
         None
     }
+}
+
+/// The command that ends a round's collection, if it fits into a transaction; with hundreds of contributions to leave out it
+/// does not, and the attempt is given up without naming them, rather than asked for without end.
+fn fitting(key: &RoundKey, command: Command) -> Command {
+    if command.payload().len() <= PAYLOAD_SIZE_BYTES_MAX {
+        return command;
+    }
+    let reason = TOO_MANY_EXCLUDED.to_owned();
+    Command::AbandonRound(AbandonRound { key: *key, reason, excluded: BTreeMap::new() })
 }

@@ -6,6 +6,7 @@ use super::{BASE_MOVED, Conductor, Duty, View};
 use crate::{
     Command, Federation, VersionId,
     apply::plans::PLAN_STOPPED,
+    cohort,
     command::{OpenRound, RoundKey, StopEarly},
     early_stopping,
     records::{Phase, PlanRecord, PlanStatus},
@@ -80,6 +81,7 @@ impl Conductor {
         let enough = cohort.len() as u64 >= participation.minimum_participants
             && participation.required_members.iter().all(|member| cohort.contains(member));
         if enough {
+            let cohort = cohort::digest(&cohort);
             self.submit(view, Command::OpenRound(OpenRound { key, base: *head, cohort, duration_ms }), duties);
         }
     }

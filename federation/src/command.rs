@@ -300,13 +300,13 @@ pub struct AttestVersion {
     pub outputs: OutputFiles,
 }
 
-/// Reports metrics of a version.
+/// Reports metrics of a version, or, with no examples and no metrics, that there is nothing to report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The version.
     pub version: VersionId,
-    /// Examples evaluated on.
+    /// Examples evaluated on; 0 of a member that cannot evaluate it, so that nobody waits for it.
     pub examples: u64,
     /// Metrics, in millionths.
     pub metrics: Metrics,

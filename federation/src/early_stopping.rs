@@ -2,7 +2,11 @@
 //!
 //! The condition is about one metric that the hospitals report of each version. What a version is worth is the mean over
 //! the reports of the members whose updates made it, weighted by the examples that each has evaluated on, in millionths and
-//! in integers. It is computed from what is on record alone, so `apply` finds for itself whether it holds.
+//! in integers. No report weighs more than the plan's example scale, as no update does. It is computed from what is on
+//! record alone, so `apply` finds for itself whether it holds.
+//!
+//! A plan that was finished early can be started again. Its condition is then held against versions made since alone, or it
+//! would hold at once.
 
 use fedledger_ledger::Digest;
 use serde::{Deserialize, Serialize};
@@ -14,9 +18,6 @@ use crate::{
     member::{MemberId, is_name},
     records::{PlanRecord, VersionRecord},
 };
-
-/// Examples of one report above which it weighs no more, so that sums stay within 128 bits.
-const EXAMPLES_WEIGHED_MAX: u64 = 1 << 32;
 
 /// When a plan is finished before all of its rounds are done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,13 +178,14 @@ pub fn verdict(state: &Federation, plan: &Digest) -> Option<EarlyStop> {
     let record = state.plans().get(plan)?;
     let condition = record.plan.early_stopping.as_ref()?;
     let (head, _) = own_head(state, plan, record)?;
+    let scale = record.plan.aggregation.example_scale;
     let mut values: Vec<(VersionId, i64)> = state
         .ancestry(&head)
         .map_while(|id| Some((id, state.versions().get(&id)?)))
-        .take_while(|(_, version)| is_of_round(plan, version))
+        .take_while(|(_, version)| is_judged(plan, record, version))
         // A target is held against the head alone.
         .take(if condition.patience.is_some() { usize::MAX } else { 1 })
-        .filter_map(|(id, version)| Some((id, mean(state, &id, version, &condition.metric)?)))
+        .filter_map(|(id, version)| Some((id, mean(state, &id, version, &condition.metric, scale)?)))
         .collect();
     // The head itself must be worth something: an older version has been judged before.
     if values.first()?.0 != head {
@@ -207,23 +209,24 @@ pub fn awaited(state: &Federation, plan: &Digest) -> Vec<MemberId> {
     awaited.cloned().collect()
 }
 
-/// The head of the plan's branch, if one of the plan's rounds led to it.
+/// The head of the plan's branch, if the plan's condition is held against it.
 fn own_head<'a>(state: &'a Federation, plan: &Digest, record: &PlanRecord) -> Option<(VersionId, &'a VersionRecord)> {
     let (id, version) = state.head(&record.plan.branch)?;
-    is_of_round(plan, version).then_some((*id, version))
+    is_judged(plan, record, version).then_some((*id, version))
 }
 
-fn is_of_round(plan: &Digest, version: &VersionRecord) -> bool {
-    version.manifest.plan == *plan && version.manifest.round > 0
+/// Whether one of the plan's rounds led to a version, and since it was last finished early.
+fn is_judged(plan: &Digest, record: &PlanRecord, version: &VersionRecord) -> bool {
+    version.manifest.plan == *plan && version.manifest.round > 0 && version.created_index > record.judged_from
 }
 
-/// The mean of a metric over the reports of a version's contributors, weighted by their examples, rounded down.
-fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, metric: &str) -> Option<i64> {
+/// The mean of a metric over the reports of a version's contributors, weighted by their examples up to `scale`, rounded down.
+fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, metric: &str, scale: u64) -> Option<i64> {
     let (mut sum, mut weight) = (0_i128, 0_i128);
     for contribution in &version.manifest.contributions {
         let Some(report) = state.evaluations.get(&(*id, contribution.member.clone())) else { continue };
         let Some(value) = report.metrics.get(metric) else { continue };
-        let examples = i128::from(report.examples.min(EXAMPLES_WEIGHED_MAX));
+        let examples = i128::from(report.examples.min(scale));
         sum += i128::from(*value) * examples;
         weight += examples;
     }

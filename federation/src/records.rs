@@ -40,14 +40,23 @@ pub struct PlanRecord {
     pub status_index: u64,
     /// Why, in words or as the code of an abandoned round's reason, if somebody has said so.
     pub status_reason: Option<String>,
-    /// The version after which its condition for stopping early held.
+    /// The version after which its condition for stopping early held, if it is finished for that.
     pub early_stop: Option<EarlyStop>,
+    /// Index of the entry that started it again after it was finished early; 0 without one. Its condition is held against
+    /// versions that were proposed since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judged_from: u64,
     /// The round to be opened next, from 1.
     pub next_round: u64,
     /// The attempt at it, from 1.
     pub next_attempt: u64,
     /// The attempt in progress.
     pub open: Option<RoundKey>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A hospital's consent to a plan.
@@ -75,7 +84,7 @@ pub enum PlanStatus {
     Stopped,
     /// Taken back before it was ever started, for good.
     Cancelled,
-    /// Every round is done, or as many as its condition for stopping early wanted.
+    /// Every round is done, or as many as its condition for stopping early wanted; then it can be started again.
     Finished,
 }
 

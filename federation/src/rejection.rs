@@ -32,6 +32,10 @@ pub enum Rejection {
     InvalidName(String),
     #[error("{0} metrics: use at most {METRICS_MAX}, each with a valid name")]
     InvalidMetrics(usize),
+    #[error("{name} is {millionths} millionths: use 0 to 1000000 for accuracy and auc, and no negative loss")]
+    ImpossibleMetric { name: String, millionths: i64 },
+    #[error("metrics of no examples: leave them out where there is nothing to report")]
+    MetricsOfNothing,
 
     #[error("the plan cannot be carried out: {0}")]
     InvalidPlan(#[from] PlanError),
@@ -227,7 +231,7 @@ impl RejectionCode for Rejection {
             Self::MalformedPayload(_) => "malformed_payload",
             Self::TextTooLong(_) => "text_too_long",
             Self::InvalidName(_) => "invalid_name",
-            Self::InvalidMetrics(_) => "invalid_metrics",
+            Self::InvalidMetrics(_) | Self::ImpossibleMetric { .. } | Self::MetricsOfNothing => "invalid_metrics",
             Self::InvalidPlan(_) => "invalid_plan",
             Self::PlanExists(_) => "plan_exists",
             Self::UnknownPlan(_) => "unknown_plan",

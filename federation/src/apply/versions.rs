@@ -125,6 +125,9 @@ pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Ev
         context.require_participant()?;
     }
     check_metrics(&command.metrics)?;
+    if command.examples == 0 && !command.metrics.is_empty() {
+        return Err(Rejection::MetricsOfNothing);
+    }
     let version = command.version;
     if !state.versions.contains(&version) {
         return Err(Rejection::UnknownVersion(version));

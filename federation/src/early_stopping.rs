@@ -196,17 +196,29 @@ pub fn verdict(state: &Federation, plan: &Digest) -> Option<EarlyStop> {
 }
 
 /// Members whose reports of the head are still to come before a plan with such a condition goes on: those whose updates
-/// made it and that still consent.
+/// made it and that still consent. Who has said that there is nothing to report is not waited for.
 pub fn awaited(state: &Federation, plan: &Digest) -> Vec<MemberId> {
     let Some(record) = state.plans().get(plan).filter(|record| record.plan.early_stopping.is_some()) else {
         return Vec::new();
     };
     let Some((head, version)) = own_head(state, plan, record) else { return Vec::new() };
     let contributors = version.manifest.contributions.iter().map(|contribution| &contribution.member);
-    let awaited = contributors.filter(|member| {
-        record.consents.contains_key(*member) && !state.evaluations.contains(&(head, (*member).clone()))
-    });
-    awaited.cloned().collect()
+    contributors.filter(|member| is_to_report(state, record, &head, member)).cloned().collect()
+}
+
+/// Whether a plan with such a condition waits for a member's report of a version, if that is the head.
+pub fn awaits(state: &Federation, version: &VersionId, member: &MemberId) -> bool {
+    let Some(found) = state.versions().get(version) else { return false };
+    let plan = &found.manifest.plan;
+    let Some(record) = state.plans().get(plan).filter(|record| record.plan.early_stopping.is_some()) else {
+        return false;
+    };
+    let contributed = found.manifest.contributions.iter().any(|contribution| contribution.member == *member);
+    contributed && is_judged(plan, record, found) && is_to_report(state, record, version, member)
+}
+
+fn is_to_report(state: &Federation, record: &PlanRecord, version: &VersionId, member: &MemberId) -> bool {
+    record.consents.contains_key(member) && state.evaluation(version, member).is_none()
 }
 
 /// The head of the plan's branch, if the plan's condition is held against it.
@@ -224,7 +236,7 @@ fn is_judged(plan: &Digest, record: &PlanRecord, version: &VersionRecord) -> boo
 fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, metric: &str, scale: u64) -> Option<i64> {
     let (mut sum, mut weight) = (0_i128, 0_i128);
     for contribution in &version.manifest.contributions {
-        let Some(report) = state.evaluations.get(&(*id, contribution.member.clone())) else { continue };
+        let Some(report) = state.evaluation(id, &contribution.member) else { continue };
         let Some(value) = report.metrics.get(metric) else { continue };
         let examples = i128::from(report.examples.min(scale));
         sum += i128::from(*value) * examples;

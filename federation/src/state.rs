@@ -130,6 +130,16 @@ impl Federation {
         range.map(|((_, member), participation)| (member, participation))
     }
 
+    /// What one member did in a round.
+    pub fn participation(&self, key: &RoundKey, member: &MemberId) -> Option<&Participation> {
+        self.participations.get(&(*key, member.clone()))
+    }
+
+    /// A member's evaluation of a version.
+    pub fn evaluation(&self, version: &VersionId, member: &MemberId) -> Option<&EvaluationRecord> {
+        self.evaluations.get(&(*version, member.clone()))
+    }
+
     /// The evaluations of a version, by member.
     pub fn evaluations(&self, version: &VersionId) -> impl Iterator<Item = (&MemberId, &EvaluationRecord)> {
         let range = self.evaluations.range((*version, String::new()), (*version, "{".to_owned()));

@@ -3,7 +3,7 @@
 use fedledger_federation::{
     Command, Event, VersionId,
     command::{AbandonRound, Evaluate, JoinRound, Metrics, MoveBranch, StartPlan, StopEarly},
-    early_stopping::{Cause, EarlyStopping, Goal},
+    early_stopping::{Cause, EarlyStopping, Goal, awaited, awaits},
     plan::Plan,
     records::PlanStatus,
 };
@@ -188,8 +188,7 @@ fn values_that_a_metric_cannot_have_are_refused() {
         let metrics = Metrics::from([(name.to_owned(), value)]);
         consortium.refused("basel/participant", Command::Evaluate(Evaluate { version, examples, metrics }))
     };
-    for (name, value) in
-        [("accuracy", 1_000_001), ("accuracy", -1), ("auc", i64::MAX), ("auc", i64::MIN), ("loss", -1)]
+    for (name, value) in [("accuracy", 1_000_001), ("accuracy", -1), ("auc", i64::MAX), ("auc", i64::MIN), ("loss", -1)]
     {
         assert_eq!(refused(10, name, value), "invalid_metrics", "{name} {value}");
     }
@@ -199,9 +198,10 @@ fn values_that_a_metric_cannot_have_are_refused() {
     contribution.metrics.insert("accuracy".to_owned(), 2_000_000);
     consortium.accept("basel/participant", Command::JoinRound(JoinRound { key }));
     assert_eq!(consortium.refused("basel/participant", Command::Contribute(contribution)), "invalid_metrics");
-    let metrics = Metrics::from([("accuracy", 1_000_000), ("auc", 0), ("loss", i64::MAX), ("own_metric", -5)].map(
-        |(name, value)| (name.to_owned(), value),
-    ));
+    let metrics = Metrics::from(
+        [("accuracy", 1_000_000), ("auc", 0), ("loss", i64::MAX), ("own_metric", -5)]
+            .map(|(name, value)| (name.to_owned(), value)),
+    );
     consortium.accept("basel/participant", Command::Evaluate(Evaluate { version, examples: 1, metrics }));
 }
 
@@ -224,5 +224,29 @@ fn a_plan_that_was_finished_early_goes_on_when_it_is_started_again() {
     let stop = record.early_stop.unwrap();
     assert_eq!((record.status, record.next_round), (PlanStatus::Finished, 7));
     assert_eq!((stop.cause, stop.value, stop.best_value), (Cause::NoImprovement, 590_000, 600_000));
-    assert_eq!(world.consortium.refused(OFFICE, Command::StartPlan(StartPlan { plan: Digest::of(b"no") })), "unknown_plan");
+    assert_eq!(
+        world.consortium.refused(OFFICE, Command::StartPlan(StartPlan { plan: Digest::of(b"no") })),
+        "unknown_plan"
+    );
+}
+
+#[test]
+fn who_has_nothing_to_report_is_not_waited_for_and_has_no_say() {
+    let mut consortium = Consortium::new(4);
+    let id = consortium.start(stopping(Some("0.9"), None));
+    let mut world = World::new(consortium);
+    world.settle(&mut diligent);
+    let head = world.consortium.head("main");
+    for site in &SITES[..2] {
+        evaluate(&mut world.consortium, &format!("{site}/participant"), head, 50, 500_000);
+    }
+    assert_eq!(awaited(world.consortium.state(), &id), ["porto", "turin"]);
+    for site in &SITES[2..] {
+        assert!(awaits(world.consortium.state(), &head, &(*site).to_owned()));
+        let nothing = Evaluate { version: head, examples: 0, metrics: Metrics::new() };
+        world.consortium.accept(&format!("{site}/participant"), Command::Evaluate(nothing));
+        assert!(!awaits(world.consortium.state(), &head, &(*site).to_owned()));
+    }
+    world.settle(&mut idle);
+    assert_eq!((world.open(&id).map(|key| key.round), world.now_ms), (Some(2), 0), "nothing is left to wait for");
 }

@@ -46,9 +46,6 @@ pub const BLOB_LOST: &str = "blob_lost";
 /// The code under which a contribution is excluded whose update was still being fetched or checked when its time was over.
 pub const UNCHECKED: &str = "unchecked";
 
-/// The code under which an attempt is given up whose base is no longer the head of the branch.
-const BASE_MOVED: &str = "base_moved";
-
 /// The code under which an attempt is given up of which more contributions would be left out than a transaction can name.
 const TOO_MANY_EXCLUDED: &str = "too_many_excluded";
 

@@ -114,6 +114,8 @@ pub enum Rejection {
     ExampleShareTooSmall { found: u64, of: u64, needed: Decimal },
     #[error("the contributions meet the plan's quorum: close the round instead of giving it up for want of one")]
     QuorumMet,
+    #[error("version {0} is still the head of the branch: give the attempt up for another reason")]
+    BaseNotMoved(VersionId),
     #[error("the plan has no condition for stopping early: stop it with `fedledger plan stop`")]
     NoEarlyStopping,
     #[error("by the evaluations on record, the plan's condition for stopping early does not hold for version {0}")]
@@ -268,6 +270,7 @@ impl RejectionCode for Rejection {
             Self::RequiredContributionMissing(_) => "required_contribution_missing",
             Self::ExampleShareTooSmall { .. } => "example_share_too_small",
             Self::QuorumMet => "quorum_met",
+            Self::BaseNotMoved(_) => "base_not_moved",
             Self::NoEarlyStopping => "no_early_stopping",
             Self::ConditionNotMet(_) => "condition_not_met",
             Self::CandidateExists => "candidate_exists",

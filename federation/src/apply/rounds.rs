@@ -16,6 +16,9 @@ use crate::{
 /// The code under which an attempt is given up whose contributions do not meet the plan's quorum.
 pub(crate) const BELOW_QUORUM: &str = "below_quorum";
 
+/// The code under which an attempt is given up whose base is no longer the head of the branch.
+pub(crate) const BASE_MOVED: &str = "base_moved";
+
 /// The code under which a contribution is excluded that came after those that the leader had looked at.
 pub const LATE: &str = "late";
 
@@ -189,7 +192,12 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     if reason == BELOW_QUORUM && certificate.quorum.is_met() {
         return Err(Rejection::QuorumMet);
     }
-    let exhausted = attempts_made(state, record, &key) >= record.plan.participation.attempts;
+    let base_moved = state.branches.get(&record.plan.branch) != Some(&round.base);
+    if reason == BASE_MOVED && !base_moved {
+        return Err(Rejection::BaseNotMoved(round.base));
+    }
+    let failed = failed_attempts(state, record, &key) + u64::from(is_failure(&reason));
+    let exhausted = failed >= record.plan.participation.attempts;
     let plan_stopped = exhausted || record.status == PlanStatus::Draining;
     give_up(state, &key, index, &reason, excluded, context.writes);
     state.plans.update(&key.plan, context.writes, |record| {
@@ -202,13 +210,19 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     Ok(Event::RoundAbandoned { key, reason, plan_stopped, certificate })
 }
 
-/// Attempts at a round up to this one, as far as they were opened since somebody last started or resumed the plan.
-fn attempts_made(state: &Federation, record: &PlanRecord, key: &RoundKey) -> u64 {
-    let recent = |attempt: &u64| {
-        let round = state.rounds.get(&RoundKey { attempt: *attempt, ..*key });
-        round.is_some_and(|round| round.opened_index > record.status_index)
-    };
-    (1..=key.attempt).rev().take_while(recent).count().max(1) as u64
+/// Attempts at a round before this one that failed since somebody last started or resumed the plan.
+pub(crate) fn failed_attempts(state: &Federation, record: &PlanRecord, key: &RoundKey) -> u64 {
+    let earlier = (1..key.attempt).rev().map_while(|attempt| state.rounds.get(&RoundKey { attempt, ..*key }));
+    let recent = earlier.take_while(|round| round.phase.ended_index().is_some_and(|index| index > record.status_index));
+    let failed =
+        recent.filter(|round| matches!(&round.phase, Phase::Abandoned { reason, .. } if is_failure(reason.as_str())));
+    failed.count() as u64
+}
+
+/// Whether an attempt that was given up for this reason counts against those that the plan allows: not where its operator has
+/// moved the branch. That the plan was stopped need not be told from it, since it has been started since.
+fn is_failure(reason: &str) -> bool {
+    reason != BASE_MOVED
 }
 
 /// Ends an attempt without a version; the round will be attempted again.

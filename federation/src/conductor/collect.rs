@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, TOO_MANY_EXCLUDED, UNCHECKED, View};
+use super::{BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, TOO_MANY_EXCLUDED, UNCHECKED, View};
 use crate::{
     Command,
-    apply::rounds::BELOW_QUORUM,
+    apply::rounds::{BASE_MOVED, BELOW_QUORUM},
     command::{AbandonRound, CloseRound, Contribute, RoundKey},
     limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,

@@ -2,14 +2,14 @@
 
 use fedledger_ledger::Digest;
 
-use super::{BASE_MOVED, Conductor, Duty, View};
+use super::{Conductor, Duty, View};
 use crate::{
     Command, Federation, VersionId,
-    apply::plans::PLAN_STOPPED,
+    apply::rounds::failed_attempts,
     cohort,
     command::{OpenRound, RoundKey, StopEarly},
     early_stopping,
-    records::{Phase, PlanRecord, PlanStatus},
+    records::{PlanRecord, PlanStatus},
 };
 
 /// Wait before a round is attempted a second time, in milliseconds; doubled with every further attempt, up to the time that a
@@ -17,7 +17,7 @@ use crate::{
 const PATIENCE_MS: u64 = 1_000;
 
 /// Doublings after which [`PATIENCE_MS`] is longer than any round may take.
-const DOUBLINGS_MAX: u32 = 32;
+const DOUBLINGS_MAX: u64 = 32;
 
 /// What a leader waits for before it opens a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,17 +106,14 @@ pub(crate) fn awaits_reports(state: &Federation, id: &Digest, record: &PlanRecor
 /// How long is waited before an attempt, in milliseconds: the longer, the more attempts at the round have failed since
 /// somebody last started or resumed the plan.
 pub(crate) fn patience_ms(state: &Federation, key: &RoundKey, record: &PlanRecord) -> u64 {
-    let failed =
-        |attempt: &u64| match state.rounds().get(&RoundKey { attempt: *attempt, ..*key }).map(|round| &round.phase) {
-            Some(Phase::Abandoned { index, reason, .. }) => {
-                *index > record.status_index && ![PLAN_STOPPED, BASE_MOVED].contains(&reason.as_str())
-            }
-            _ => false,
-        };
-    let attempts = (1..key.attempt).rev().take_while(failed).take(DOUBLINGS_MAX as usize).count();
-    match u32::try_from(attempts) {
-        Ok(0) => 0,
-        Ok(attempts) => (PATIENCE_MS << (attempts - 1)).min(record.plan.participation.round_duration_ms),
-        Err(_) => record.plan.participation.round_duration_ms,
+    patience_after(failed_attempts(state, record, key), record)
+}
+
+/// How long is waited after so many failures, in milliseconds.
+fn patience_after(failed: u64, record: &PlanRecord) -> u64 {
+    let longest_ms = record.plan.participation.round_duration_ms;
+    match failed.checked_sub(1).map(|doublings| doublings.min(DOUBLINGS_MAX)) {
+        None => 0,
+        Some(doublings) => (PATIENCE_MS << doublings).min(longest_ms),
     }
 }

@@ -46,6 +46,12 @@ pub struct PlanRecord {
     /// versions that were proposed since.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub judged_from: u64,
+    /// Its initial version, while that is not rejected; none where its branch began with another plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<VersionId>,
+    /// Initial versions that were rejected since somebody last started or resumed the plan.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub initial_rejections: u64,
     /// The round to be opened next, from 1.
     pub next_round: u64,
     /// The attempt at it, from 1.

@@ -39,6 +39,8 @@ pub(super) fn propose(state: &mut Federation, context: Context<'_>, plan: Plan) 
         status_reason: None,
         early_stop: None,
         judged_from: 0,
+        initial: None,
+        initial_rejections: 0,
         next_round: 1,
         next_attempt: 1,
         open: None,
@@ -220,6 +222,9 @@ fn set_status(
 ) {
     state.plans.update(plan, writes, |record| {
         (record.status, record.status_index, record.status_reason) = (status, index, reason);
+        if status == PlanStatus::Running {
+            record.initial_rejections = 0;
+        }
     });
 }
 

@@ -15,6 +15,9 @@ use crate::{
     retention::Pruned,
 };
 
+/// The code under which an attempt is given up, or a plan stopped, whose version a majority of the replicas contradicts.
+pub(crate) const VERSION_REJECTED: &str = "version_rejected";
+
 /// The manifest that an attempt leads to with these files.
 pub(crate) fn manifest(state: &Federation, key: &RoundKey, outputs: &OutputFiles) -> Result<Manifest, Rejection> {
     let plan = &known(state, &key.plan)?.plan;
@@ -162,7 +165,11 @@ fn check_place(state: &Federation, key: &RoundKey) -> Result<(), Rejection> {
         if key.attempt != 0 {
             return Err(Rejection::UnknownRound);
         }
-        return if state.head(&record.plan.branch).is_some() { Err(Rejection::BranchExists) } else { Ok(()) };
+        return match (state.head(&record.plan.branch), record.initial) {
+            (Some(_), _) => Err(Rejection::BranchExists),
+            (None, Some(_)) => Err(Rejection::CandidateExists),
+            (None, None) => Ok(()),
+        };
     }
     match &state.rounds.get(key).ok_or(Rejection::UnknownRound)?.phase {
         Phase::Closed { candidate: None, .. } => Ok(()),
@@ -179,7 +186,7 @@ fn set_candidate(
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) {
     if key.round == 0 {
-        return;
+        return state.plans.update(&key.plan, writes, |record| record.initial = version);
     }
     state.rounds.update(key, writes, |round| {
         if let Phase::Closed { candidate, .. } = &mut round.phase {
@@ -213,9 +220,28 @@ fn settle(
         state.versions.update(version, writes, |record| record.status = VersionStatus::Rejected);
         state.unname_files(version);
         set_candidate(state, &key, None, writes);
+        if key.round == 0 {
+            count_initial_rejection(state, &key, index, writes);
+        }
         return Some(Event::VersionRejected { version: *version });
     }
     None
+}
+
+/// Stops a plan whose initial version the replicas cannot agree on: unlike a round, it would be proposed without end.
+fn count_initial_rejection(
+    state: &mut Federation,
+    key: &RoundKey,
+    index: u64,
+    writes: &mut fedledger_ledger::machine::WriteSet,
+) {
+    state.plans.update(&key.plan, writes, |record| {
+        record.initial_rejections += 1;
+        if record.status.is_active() && record.initial_rejections >= record.plan.participation.attempts {
+            (record.status, record.status_index) = (PlanStatus::Stopped, index);
+            record.status_reason = Some(VERSION_REJECTED.to_owned());
+        }
+    });
 }
 
 /// Decides on every candidate, after the replicas have changed.

@@ -26,13 +26,15 @@ pub(super) enum WaitFor {
     Attempt(RoundKey),
     /// Reports about the head of a plan's branch.
     Reports(Digest, VersionId),
+    /// That time passes before the initial version is proposed again, which was rejected so many times.
+    Initial(Digest, u64),
 }
 
 impl WaitFor {
     /// The plan that waits.
     pub(super) const fn plan(&self) -> &Digest {
         match self {
-            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) => plan,
+            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) | Self::Initial(plan, _) => plan,
         }
     }
 
@@ -42,6 +44,7 @@ impl WaitFor {
         let pending = match self {
             Self::Attempt(key) => Federation::next_key(key.plan, record) == *key,
             Self::Reports(_, version) => state.branches().get(&record.plan.branch) == Some(version),
+            Self::Initial(_, rejections) => record.initial_rejections == *rejections && record.initial.is_none(),
         };
         pending && record.status == PlanStatus::Running && record.open.is_none()
     }
@@ -84,6 +87,14 @@ impl Conductor {
             let cohort = cohort::digest(&cohort);
             self.submit(view, Command::OpenRound(OpenRound { key, base: *head, cohort, duration_ms }), duties);
         }
+    }
+
+    /// Whether enough time has passed since a plan's initial version was rejected for the last time.
+    pub(super) fn waited_for_initial(&mut self, view: &View<'_>, plan: &Digest) -> bool {
+        let Some(record) = view.state.plans().get(plan) else { return false };
+        let (rejections, patience_ms) =
+            (record.initial_rejections, patience_after(record.initial_rejections.max(1), record));
+        self.waited(view, WaitFor::Initial(*plan, rejections), patience_ms)
     }
 
     /// Whether the time for something is over, which begins when this is first asked.

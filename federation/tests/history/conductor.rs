@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     Command,
-    command::{JoinRound, MoveBranch, RoundKey, StartPlan},
+    command::{AttestVersion, FileRef, JoinRound, MoveBranch, OutputFiles, RoundKey, StartPlan},
     records::{Participation, Phase, PlanStatus},
 };
 use fedledger_ledger::Digest;
@@ -153,7 +153,7 @@ fn a_lying_leader_is_outvoted_and_the_next_one_proposes_anew() {
     let (mut world, id) = ready();
     world.liar = Some(world.leader);
     world.settle(&mut diligent);
-    // Its candidates are rejected on record, again and again; nothing moves.
+    // Its candidate is rejected on record, and nothing moves.
     assert_eq!(world.consortium.state().attested().count(), 0);
     assert!(!world.consortium.state().versions().is_empty());
     world.leader = SITES[1];
@@ -162,6 +162,57 @@ fn a_lying_leader_is_outvoted_and_the_next_one_proposes_anew() {
     for (_, _, record) in world.consortium.state().attested() {
         assert_ne!(record.manifest.weights().unwrap().digest, Digest::of(b"forged"));
     }
+}
+
+#[test]
+fn an_initial_version_that_is_rejected_is_proposed_ever_more_seldom_until_the_plan_stops() {
+    let (mut world, id) = ready();
+    world.liar = Some(world.leader);
+    let rejections = |world: &World| {
+        let record = world.consortium.state().plans().get(&id).unwrap();
+        (record.status, record.initial_rejections, record.initial)
+    };
+    world.settle(&mut diligent);
+    assert_eq!(rejections(&world), (PlanStatus::Running, 1, None));
+    let progress = |world: &World| world.conductors["lyon"].progress(world.consortium.state(), world.now_ms).remove(0);
+    assert!(progress(&world).waiting_for.contains("1 of 3 were rejected"));
+    for (at_ms, count) in [(999, 1), (1_000, 2), (2_999, 2)] {
+        world.now_ms = at_ms;
+        world.settle(&mut diligent);
+        assert_eq!(rejections(&world), (PlanStatus::Running, count, None), "at {at_ms} ms");
+    }
+    assert_eq!(progress(&world).lasting_ms, Some(2_999), "another candidate is no progress");
+    world.wait();
+    assert_eq!(world.now_ms, 3_000);
+    world.settle(&mut diligent);
+    assert_eq!(rejections(&world), (PlanStatus::Stopped, 3, None));
+    let record = world.consortium.state().plans().get(&id).unwrap();
+    assert_eq!(record.status_reason.as_deref(), Some("version_rejected"));
+    // Started again, by a leader that computes what the others do.
+    world.consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
+    world.leader = SITES[1];
+    world.settle(&mut diligent);
+    assert_eq!(world.status(&id), PlanStatus::Finished);
+}
+
+#[test]
+fn there_is_one_initial_candidate_at_a_time() {
+    let (mut world, id) = ready();
+    let key = RoundKey { plan: id, round: 0, attempt: 0 };
+    let right = world.consortium.compute(&key);
+    let wrong = OutputFiles { weights: FileRef { digest: Digest::of(b"other"), size: 6 }, optimizer_state: None };
+    let commands = [wrong, right].map(|outputs| world.consortium.commit(&key, outputs));
+    let version = commands[0].version;
+    let [first, second] = commands.map(Command::CommitVersion);
+    world.consortium.accept("basel/replica", first);
+    assert_eq!(world.consortium.refused("lyon/replica", second.clone()), "candidate_exists");
+    for site in ["lyon", "porto"] {
+        let attest = Command::AttestVersion(AttestVersion { version, outputs: right });
+        world.consortium.accept(&format!("{site}/replica"), attest);
+    }
+    world.consortium.accept("lyon/replica", second);
+    world.settle(&mut diligent);
+    assert_eq!(world.status(&id), PlanStatus::Finished);
 }
 
 #[test]

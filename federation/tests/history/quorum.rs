@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     Command,
-    command::{AbandonRound, ApprovePlan, CloseRound, DeclineRound, RoundKey, StartPlan, WithdrawConsent},
+    command::{AbandonRound, ApprovePlan, CloseRound, DeclineRound, MoveBranch, RoundKey, StartPlan, WithdrawConsent},
     plan::Plan,
     records::{Phase, PlanStatus},
 };

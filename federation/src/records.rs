@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command::{Contribute, Metrics, OutputFiles, RoundKey},
     content_id::VersionId,
-    early_stopping::EarlyStop,
+    early_stopping::{EarlyStop, Trend},
     manifest::Manifest,
     member::{Member, MemberId},
     plan::Plan,
@@ -251,6 +251,9 @@ pub struct VersionRecord {
     /// Why all of it is kept at any age, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<String>,
+    /// What later versions of a plan with a patience are held against, once a round has trained on this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Trend>,
     /// Which of its files were let go.
     #[serde(default, skip_serializing_if = "Pruned::is_nothing")]
     pub pruned: Pruned,

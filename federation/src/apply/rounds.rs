@@ -8,6 +8,7 @@ use super::{Context, certificate::certify, check_code, check_metrics, check_text
 use crate::{
     Event, Federation, Rejection, cohort,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
+    early_stopping,
     member::MemberId,
     quorum::Quorum,
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord},
@@ -65,6 +66,7 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: &OpenR
     };
     Quorum::of(state, participation, &key, &round, |_| true).check()?;
     state.rounds.put(key, round, context.writes);
+    early_stopping::note_trend(state, &key.plan, &command.base, context.writes);
     state.plans.update(&key.plan, context.writes, |record| record.open = Some(key));
     Ok(Event::RoundOpened { key, base: command.base, cohort })
 }

@@ -90,6 +90,7 @@ pub(super) fn commit(
         attestations: BTreeMap::from([(node, command.outputs)]),
         revoked: None,
         pinned: None,
+        trend: None,
         pruned: Pruned::default(),
     };
     state.versions.put(computed, record, context.writes);

@@ -3,7 +3,7 @@
 use fedledger_federation::{
     Command, Event, VersionId,
     command::{AbandonRound, Evaluate, JoinRound, Metrics, MoveBranch, StartPlan, StopEarly},
-    early_stopping::{Cause, EarlyStopping, Goal, awaited, awaits},
+    early_stopping::{Cause, EarlyStopping, Goal, Trend, awaited, awaits},
     plan::Plan,
     records::PlanStatus,
 };
@@ -11,6 +11,7 @@ use fedledger_ledger::Digest;
 
 use crate::{
     consortium::{Consortium, INSURER, OFFICE, SITES, plan},
+    retention::restored_state_keeps_the_same,
     world::{World, diligent, idle},
 };
 
@@ -249,4 +250,45 @@ fn who_has_nothing_to_report_is_not_waited_for_and_has_no_say() {
     }
     world.settle(&mut idle);
     assert_eq!((world.open(&id).map(|key| key.round), world.now_ms), (Some(2), 0), "nothing is left to wait for");
+}
+
+#[test]
+fn what_versions_are_held_against_is_kept_with_each_of_them() {
+    let (mut consortium, id) = Consortium::ready_for(2, stopping(None, Some(3)));
+    let mut versions = Vec::new();
+    // Nobody evaluates the third one, which is passed over.
+    for accuracy in [Some(500_000), Some(700_000), None, Some(600_000), Some(650_000)] {
+        let version = consortium.run_round(&id);
+        for site in ["basel", "lyon"] {
+            if let Some(accuracy) = accuracy {
+                evaluate(&mut consortium, &format!("{site}/participant"), version, 50, accuracy);
+            }
+        }
+        versions.push(version);
+    }
+    let trend = |consortium: &Consortium, nth: usize| consortium.state().versions().get(&versions[nth]).unwrap().trend;
+    let expected = [(0, 500_000, 0), (1, 700_000, 0), (1, 700_000, 0), (1, 700_000, 1)];
+    for (nth, (best, best_value, since_best)) in expected.into_iter().enumerate() {
+        assert_eq!(
+            trend(&consortium, nth),
+            Some(Trend { best: versions[best], best_value, since_best }),
+            "version {nth}"
+        );
+    }
+    assert_eq!(trend(&consortium, 4), None, "no round has trained on it");
+    // What is reported of an older version now comes too late, and attempts at one round are no rounds.
+    evaluate(&mut consortium, INSURER, versions[2], 50, 1_000_000);
+    for _ in 0..2 {
+        let key = consortium.open_round(&id);
+        assert_eq!(trend(&consortium, 4).unwrap().since_best, 2);
+        let abandon = AbandonRound { key, reason: "deadline".to_owned(), excluded: Default::default() };
+        consortium.accept(REPLICA, Command::AbandonRound(abandon));
+    }
+    let sixth = consortium.run_round(&id);
+    for site in ["basel", "lyon"] {
+        evaluate(&mut consortium, &format!("{site}/participant"), sixth, 50, 700_000);
+    }
+    restored_state_keeps_the_same(&consortium);
+    let Event::PlanStoppedEarly { stop, .. } = consortium.accept(REPLICA, stop_early(id, sixth)) else { panic!() };
+    assert_eq!((stop.cause, stop.best, stop.best_value), (Cause::NoImprovement, versions[1], 700_000));
 }

@@ -144,11 +144,17 @@ fn commit(guess: &Guess<'_>) -> CommitVersion {
     CommitVersion { key, version: version.unwrap_or_else(|| guess.version()), outputs }
 }
 
-/// A condition that the metrics of the tests meet at once, sometimes.
+/// A condition that the metrics of the tests meet at once or in the second round, sometimes.
 fn hasty(choice: u8) -> Option<EarlyStopping> {
-    let target = Some("0.8".parse().unwrap());
+    let target = (choice >= 32).then(|| "0.8".parse().unwrap());
     let metric = "accuracy".to_owned();
-    let condition = EarlyStopping { metric, goal: Goal::Max, target, patience: None, minimum_improvement: None };
+    let condition = EarlyStopping {
+        metric,
+        goal: Goal::Max,
+        target,
+        patience: (choice < 32).then_some(1),
+        minimum_improvement: None,
+    };
     (choice < 64).then_some(condition)
 }
 

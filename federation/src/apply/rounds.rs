@@ -103,7 +103,7 @@ pub(super) fn decline(state: &mut Federation, context: Context<'_>, command: Dec
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
     };
     let declined = Participation::Declined { index: context.index, joined_index, reason: command.reason };
-    state.participations.put(record_key, declined, context.writes);
+    state.settle_participation(record_key, declined, context.writes);
     Ok(Event::RoundDeclined { key, member })
 }
 
@@ -147,7 +147,7 @@ pub(super) fn contribute(
     let update = command.update;
     let contribution = Box::new(command);
     let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
-    state.participations.put(record_key, contributed, context.writes);
+    state.settle_participation(record_key, contributed, context.writes);
     state.kept.name(update);
     Ok(Event::Contributed { key, member, update })
 }

@@ -80,7 +80,7 @@ impl Conductor {
             Some(_) => false,
         };
         if again && let Ok(recipe) = Recipe::of(view.state, key) {
-            self.computations.insert(*key, Computation::UnderWay);
+            self.remember(*key, Computation::UnderWay);
             duties.push(Duty::Compute(Box::new(recipe)));
         }
     }

@@ -3,6 +3,7 @@
 use fedledger_federation::{
     Command,
     command::{AttestVersion, FileRef, JoinRound, MoveBranch, OutputFiles, RoundKey, StartPlan},
+    conductor::{Conductor, Duty, Report},
     records::{Participation, Phase, PlanStatus},
 };
 use fedledger_ledger::Digest;
@@ -264,4 +265,69 @@ fn a_participant_that_only_joined_is_missing() {
     world.now_ms = 30_000;
     world.settle(&mut |_, _| {});
     assert_eq!(world.consortium.state().certificate(&key).unwrap().missing["turin"], "not_contributed");
+}
+
+#[test]
+fn the_computations_that_are_oldest_are_forgotten_first() {
+    let (mut consortium, id) = Consortium::ready(2);
+    let key = consortium.open_round(&id);
+    consortium.join_and_contribute(&key, "basel");
+    consortium.join_and_contribute(&key, "lyon");
+    consortium.close(&key, &[]);
+    let outputs = consortium.compute(&key);
+    consortium.settle(&key, outputs);
+    // Turin has computed many rounds of another plan before, which comes after this one in the order of ids.
+    let mut conductor = Conductor::new("turin/replica");
+    let plan = Digest::from_bytes([0xff; 32]);
+    for round in 1..=100 {
+        conductor.report(Report::Computed { key: RoundKey { plan, round, attempt: 1 }, outputs }, 0);
+    }
+    conductor.report(Report::Computed { key, outputs }, 0);
+    let mut attests = |now_ms: u64| {
+        let duties = conductor.step(consortium.state(), false, now_ms);
+        let mut commands = duties.into_iter().filter_map(|duty| match duty {
+            Duty::Submit(command @ Command::AttestVersion(_)) => Some(command),
+            _ => None,
+        });
+        let command = commands.next().expect("it is attested");
+        conductor.report(Report::Submitted { command, accepted: false }, now_ms);
+    };
+    // No leader takes it at first.
+    attests(0);
+    attests(1_000);
+    attests(2_000);
+}
+
+#[test]
+fn what_is_contributed_among_many_joins_is_looked_at_at_once() {
+    for leads in [true, false] {
+        let (mut consortium, id) = Consortium::ready(4);
+        let key = consortium.open_round(&id);
+        let mut conductor = Conductor::new("turin/replica");
+        let mut checked = Vec::new();
+        let mut step = |consortium: &Consortium, now_ms: u64| {
+            let mut duties = conductor.step(consortium.state(), leads, now_ms);
+            duties.retain(|duty| !matches!(duty, Duty::Obtain { .. }));
+            for duty in &duties {
+                if let Duty::Check { key, update } = duty {
+                    checked.push(update.member.clone());
+                    conductor.report(Report::CheckFailed { key: *key, member: update.member.clone() }, now_ms);
+                }
+            }
+            duties.len()
+        };
+        assert_eq!(step(&consortium, 0), 0);
+        for site in SITES {
+            consortium.accept(&format!("{site}/participant"), Command::JoinRound(JoinRound { key }));
+            assert_eq!(step(&consortium, 1), 0, "nothing comes of it that {site} has joined");
+        }
+        for site in ["porto", "basel"] {
+            let contribution = consortium.contribution(&key, site);
+            consortium.accept(&format!("{site}/participant"), Command::Contribute(contribution));
+            assert_eq!((step(&consortium, 1), step(&consortium, 2)), (1, 0));
+        }
+        // What failed is tried again in its time, although nothing has happened on the ledger.
+        assert_eq!((step(&consortium, 500), step(&consortium, 501)), (0, 2));
+        assert_eq!(checked, ["porto", "basel", "basel", "porto"]);
+    }
 }

@@ -16,6 +16,7 @@ mod output;
 mod passphrase;
 mod places;
 mod random;
+mod reasons;
 mod remote;
 mod retention;
 mod rounds;

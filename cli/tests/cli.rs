@@ -218,6 +218,15 @@ fn a_rollback_that_waits_needs_an_entry_to_wait_for() {
 }
 
 #[test]
+fn rounds_that_are_waited_for_are_numbered_from_one() {
+    let folder = provisioned();
+    assert_says(
+        &failure(&fedledger(folder.path(), &["round", "watch", "--until", "0"]), 2),
+        &["'0'", "--until <ROUND>"],
+    );
+}
+
+#[test]
 fn a_file_that_is_no_bundle_fails_verification_at_its_first_byte() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("notes.txt"), "no bundle").unwrap();

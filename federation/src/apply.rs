@@ -19,6 +19,9 @@ use crate::{
     member::{Author, Capacity, MemberId, Role, is_name},
 };
 
+/// One, in the fixed-point numbers of metrics.
+const MILLIONTHS: i64 = 1_000_000;
+
 /// What a command's handler needs beside the state.
 struct Context<'a> {
     index: u64,
@@ -49,7 +52,7 @@ pub(crate) fn apply(
         Command::ResumePlan(command) => plans::resume(state, context, command),
         Command::CancelPlan(command) => plans::cancel(state, context, command),
         Command::StopEarly(command) => plans::stop_early(state, context, &command),
-        Command::OpenRound(command) => rounds::open(state, context, command),
+        Command::OpenRound(command) => rounds::open(state, context, &command),
         Command::JoinRound(command) => rounds::join(state, context, &command),
         Command::DeclineRound(command) => rounds::decline(state, context, command),
         Command::Contribute(command) => rounds::contribute(state, context, command),
@@ -135,7 +138,19 @@ fn check_code(code: &str) -> Result<(), Rejection> {
     check_name(&code.replace('_', "-"))
 }
 
+/// Refuses metrics with other than valid names, and values that a metric of a known name cannot have: means are made of them.
 fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
     let names_valid = metrics.keys().all(|name| check_code(name).is_ok());
-    if metrics.len() <= METRICS_MAX && names_valid { Ok(()) } else { Err(Rejection::InvalidMetrics(metrics.len())) }
+    if metrics.len() > METRICS_MAX || !names_valid {
+        return Err(Rejection::InvalidMetrics(metrics.len()));
+    }
+    let impossible = metrics.iter().find(|(name, value)| match name.as_str() {
+        "accuracy" | "auc" => !(0..=MILLIONTHS).contains(*value),
+        "loss" => **value < 0,
+        _ => false,
+    });
+    match impossible {
+        Some((name, millionths)) => Err(Rejection::ImpossibleMetric { name: name.clone(), millionths: *millionths }),
+        None => Ok(()),
+    }
 }

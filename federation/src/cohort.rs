@@ -1,6 +1,6 @@
 //! Selection of participants: anybody can check that a cohort was not hand-picked.
 
-use fedledger_ledger::Digest;
+use fedledger_ledger::{Digest, codec};
 
 use crate::{command::RoundKey, member::MemberId};
 
@@ -38,6 +38,11 @@ pub fn draw(
     cohort
 }
 
+/// SHA-256 of the canonical encoding of a cohort, which is a list of ids in their order.
+pub fn digest(cohort: &[MemberId]) -> Digest {
+    Digest::of(&codec::encode(&cohort))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -67,6 +72,13 @@ mod tests {
         assert_ne!(first, draw(&enrolled(100), &[], Some(10), &key(2), &base));
         assert_ne!(first, draw(&enrolled(100), &[], Some(10), &key(1), &Digest::of(b"other")));
         assert!(first.is_sorted() && first.len() == 10);
+    }
+
+    #[test]
+    fn a_cohort_is_named_by_its_members_in_their_order() {
+        // A list of two texts of eight bytes each (RFC 8949, section 3.1).
+        assert_eq!(digest(&enrolled(2)), Digest::of(b"\x82\x68site-000\x68site-001"));
+        assert_ne!(digest(&enrolled(2)), digest(&enrolled(3)));
     }
 
     #[test]

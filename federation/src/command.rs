@@ -179,8 +179,9 @@ pub struct OpenRound {
     pub key: RoundKey,
     /// The version that is trained on.
     pub base: VersionId,
-    /// The participants selected, by id.
-    pub cohort: Vec<MemberId>,
+    /// SHA-256 of the cohort ([`cohort::digest`](crate::cohort::digest)): who is in it follows from the ledger, and thousands of
+    /// ids would not fit into a transaction.
+    pub cohort: Digest,
     /// Time for contributions, in milliseconds.
     pub duration_ms: u64,
 }
@@ -299,13 +300,13 @@ pub struct AttestVersion {
     pub outputs: OutputFiles,
 }
 
-/// Reports metrics of a version.
+/// Reports metrics of a version, or, with no examples and no metrics, that there is nothing to report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The version.
     pub version: VersionId,
-    /// Examples evaluated on.
+    /// Examples evaluated on; 0 of a member that cannot evaluate it, so that nobody waits for it.
     pub examples: u64,
     /// Metrics, in millionths.
     pub metrics: Metrics,

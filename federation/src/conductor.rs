@@ -14,7 +14,7 @@ mod obtain;
 mod open;
 mod retain;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fedledger_ledger::Digest;
 
@@ -46,8 +46,8 @@ pub const BLOB_LOST: &str = "blob_lost";
 /// The code under which a contribution is excluded whose update was still being fetched or checked when its time was over.
 pub const UNCHECKED: &str = "unchecked";
 
-/// The code under which an attempt is given up whose base is no longer the head of the branch.
-const BASE_MOVED: &str = "base_moved";
+/// The code under which an attempt is given up of which more contributions would be left out than a transaction can name.
+const TOO_MANY_EXCLUDED: &str = "too_many_excluded";
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -62,7 +62,13 @@ pub struct Conductor {
     standings: BTreeMap<Digest, (Standing, u64)>,
     /// Updates checked or being checked.
     checks: BTreeMap<RoundKey, BTreeMap<MemberId, Check>>,
+    /// What rounds were found to stand at, and until when nothing comes of looking again, in milliseconds.
+    looks: BTreeMap<RoundKey, (Look, u64)>,
+    /// Checks that have come to an end.
+    checked: u64,
     computations: BTreeMap<RoundKey, Computation>,
+    /// Those computations in the order in which they were begun.
+    begun: VecDeque<RoundKey>,
     /// When each computation that has not succeeded failed for the first time, in milliseconds.
     failing_since: BTreeMap<RoundKey, u64>,
     /// Commands submitted whose fate is open, or that failed and wait for another try until the time beside them.
@@ -83,11 +89,31 @@ enum Check {
     Done(Result<(), String>),
 }
 
+impl Check {
+    /// When it is tried again, in milliseconds, if it failed.
+    const fn again_at_ms(&self) -> Option<u64> {
+        match self {
+            Self::Failed { at_ms } => Some(at_ms.saturating_add(RETRY_MS)),
+            Self::UnderWay | Self::Done(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Computation {
     UnderWay,
     Done(OutputFiles),
     Failed { permanent: Option<String>, at_ms: u64, since_ms: u64 },
+}
+
+/// What is known of a round in progress: as long as this stays, nothing new comes of looking at everybody in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    /// Declines, contributions and exclusions on the ledger.
+    settled: u64,
+    checked: u64,
+    leads: bool,
+    paused: bool,
 }
 
 /// What the conductor looks at in one step.
@@ -106,7 +132,10 @@ impl Conductor {
             waits: BTreeMap::new(),
             standings: BTreeMap::new(),
             checks: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            checked: 0,
             computations: BTreeMap::new(),
+            begun: VecDeque::new(),
             failing_since: BTreeMap::new(),
             submissions: BTreeMap::new(),
             stepped_ms: 0,
@@ -145,17 +174,19 @@ impl Conductor {
     pub fn report(&mut self, report: Report, now_ms: u64) {
         match report {
             Report::Checked { key, member, verdict } => {
+                self.checked = self.checked.wrapping_add(1);
                 self.checks.entry(key).or_default().insert(member, Check::Done(verdict));
             }
             Report::CheckFailed { key, member } => {
+                self.checked = self.checked.wrapping_add(1);
                 self.checks.entry(key).or_default().insert(member, Check::Failed { at_ms: now_ms });
             }
             Report::Computed { key, outputs } => {
-                self.computations.insert(key, Computation::Done(outputs));
+                self.remember(key, Computation::Done(outputs));
             }
             Report::ComputeFailed { key, permanent } => {
                 let since_ms = *self.failing_since.entry(key).or_insert(now_ms);
-                self.computations.insert(key, Computation::Failed { permanent, at_ms: now_ms, since_ms });
+                self.remember(key, Computation::Failed { permanent, at_ms: now_ms, since_ms });
             }
             Report::Obtained { number, complete } => self.obtaining.report(number, complete, now_ms),
             Report::Discarded { last_index, complete } => self.retaining.report(last_index, complete, now_ms),
@@ -175,10 +206,7 @@ impl Conductor {
             Computation::Failed { permanent: None, at_ms, .. } => Some(at_ms + RETRY_MS),
             _ => None,
         });
-        let unchecked = self.checks.values().flat_map(BTreeMap::values).filter_map(|check| match check {
-            Check::Failed { at_ms } => Some(at_ms + RETRY_MS),
-            Check::UnderWay | Check::Done(_) => None,
-        });
+        let unchecked = self.checks.values().flat_map(BTreeMap::values).filter_map(Check::again_at_ms);
         let deadlines = self.deadlines.values().flat_map(Deadline::times);
         // What has passed has been acted on.
         let ahead = |at_ms: &u64| *at_ms > self.stepped_ms;
@@ -207,17 +235,26 @@ impl Conductor {
         }
     }
 
+    /// Takes note of how far a computation is.
+    fn remember(&mut self, key: RoundKey, computation: Computation) {
+        if self.computations.insert(key, computation).is_none() {
+            self.begun.push_back(key);
+        }
+    }
+
     fn forget_old(&mut self, state: &Federation, now_ms: u64) {
         let open: BTreeSet<RoundKey> = state.plans().iter().filter_map(|(_, record)| record.open).collect();
         self.checks.retain(|key, _| open.contains(key));
         self.deadlines.retain(|key, _| open.contains(key));
         self.waits.retain(|wait, _| wait.is_pending(state));
+        self.looks.retain(|key, _| open.contains(key));
         while self.computations.len() > COMPUTED_MAX {
-            let oldest = self.computations.keys().find(|key| !open.contains(*key)).copied();
-            match oldest {
-                Some(key) => self.computations.remove(&key),
-                None => break,
+            let is_over = |key: &RoundKey| {
+                !open.contains(key) && !matches!(self.computations.get(key), Some(Computation::UnderWay))
             };
+            let Some(oldest) = self.begun.iter().copied().find(is_over) else { break };
+            self.computations.remove(&oldest);
+            self.begun.retain(|key| *key != oldest);
         }
         // What failed and nothing asks for any more would otherwise wake the shell for ever.
         self.submissions.retain(|_, retry_at| retry_at.is_none_or(|at_ms| at_ms > now_ms));
@@ -225,6 +262,7 @@ impl Conductor {
             let failed = matches!(computation, Computation::Failed { permanent: None, .. });
             !failed || open.contains(key) || (key.round == 0 && candidate_of(state, key).is_none())
         });
+        self.begun.retain(|key| self.computations.contains_key(key));
         self.failing_since.retain(|key, _| {
             matches!(self.computations.get(key), Some(Computation::Failed { .. } | Computation::UnderWay))
         });

@@ -2,9 +2,13 @@
 //!
 //! The condition is about one metric that the hospitals report of each version. What a version is worth is the mean over
 //! the reports of the members whose updates made it, weighted by the examples that each has evaluated on, in millionths and
-//! in integers. It is computed from what is on record alone, so `apply` finds for itself whether it holds.
+//! in integers. No report weighs more than the plan's example scale, as no update does. It is computed from what is on
+//! record alone, so `apply` finds for itself whether it holds.
+//!
+//! A plan that was finished early can be started again. Its condition is then held against versions made since alone, or it
+//! would hold at once.
 
-use fedledger_ledger::Digest;
+use fedledger_ledger::{Digest, machine::WriteSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,9 +18,6 @@ use crate::{
     member::{MemberId, is_name},
     records::{PlanRecord, VersionRecord},
 };
-
-/// Examples of one report above which it weighs no more, so that sums stay within 128 bits.
-const EXAMPLES_WEIGHED_MAX: u64 = 1 << 32;
 
 /// When a plan is finished before all of its rounds are done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,18 @@ pub struct EarlyStop {
     pub best_value: i64,
 }
 
+/// How the versions of a plan have developed up to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trend {
+    /// The best version so far.
+    pub best: VersionId,
+    /// What that one is worth, in millionths.
+    pub best_value: i64,
+    /// Versions since without an improvement on it.
+    pub since_best: u64,
+}
+
 impl EarlyStopping {
     /// Checks what the types cannot express.
     ///
@@ -147,25 +160,26 @@ impl EarlyStopping {
         }
     }
 
-    /// How versions that are worth this much, oldest first, end a plan; none if they do not.
-    fn verdict(&self, values: &[(VersionId, i64)]) -> Option<EarlyStop> {
-        let (mut best, mut since_best) = (*values.first()?, 0_u64);
-        for (version, value) in values.iter().skip(1) {
-            if self.improves(*value, best.1) {
-                (best, since_best) = ((*version, *value), 0);
-            } else {
-                since_best += 1;
+    /// How the versions have developed with another one.
+    fn trend(&self, before: Option<Trend>, version: VersionId, value: i64) -> Trend {
+        match before {
+            Some(before) if !self.improves(value, before.best_value) => {
+                Trend { since_best: before.since_best.saturating_add(1), ..before }
             }
+            _ => Trend { best: version, best_value: value, since_best: 0 },
         }
-        let (version, value) = *values.last()?;
+    }
+
+    /// How a version that is worth this much ends a plan; none if it does not.
+    fn verdict(&self, version: VersionId, value: i64, trend: &Trend) -> Option<EarlyStop> {
         let cause = if self.reaches_target(value) {
             Cause::TargetReached
-        } else if self.patience.is_some_and(|patience| since_best >= patience) {
+        } else if self.patience.is_some_and(|patience| trend.since_best >= patience) {
             Cause::NoImprovement
         } else {
             return None;
         };
-        Some(EarlyStop { version, cause, value, best: best.0, best_value: best.1 })
+        Some(EarlyStop { version, cause, value, best: trend.best, best_value: trend.best_value })
     }
 }
 
@@ -176,54 +190,83 @@ impl EarlyStopping {
 pub fn verdict(state: &Federation, plan: &Digest) -> Option<EarlyStop> {
     let record = state.plans().get(plan)?;
     let condition = record.plan.early_stopping.as_ref()?;
-    let (head, _) = own_head(state, plan, record)?;
-    let mut values: Vec<(VersionId, i64)> = state
-        .ancestry(&head)
-        .map_while(|id| Some((id, state.versions().get(&id)?)))
-        .take_while(|(_, version)| is_of_round(plan, version))
-        // A target is held against the head alone.
-        .take(if condition.patience.is_some() { usize::MAX } else { 1 })
-        .filter_map(|(id, version)| Some((id, mean(state, &id, version, &condition.metric)?)))
-        .collect();
+    let (head, version) = own_head(state, plan, record)?;
     // The head itself must be worth something: an older version has been judged before.
-    if values.first()?.0 != head {
-        return None;
+    let value = mean(state, &head, version, record)?;
+    condition.verdict(head, value, &condition.trend(trend_before(state, plan, record, version), head, value))
+}
+
+/// Takes note of what later versions are held against, when a round trains on a version: looking back at every version of a
+/// plan in every round would take ever longer. Reports that come later no longer change it.
+pub(crate) fn note_trend(state: &mut Federation, plan: &Digest, base: &VersionId, writes: &mut WriteSet) {
+    let Some(record) = state.plans().get(plan) else { return };
+    let condition = record.plan.early_stopping.as_ref().filter(|condition| condition.patience.is_some());
+    let version = state.versions().get(base).filter(|version| is_judged(plan, record, version));
+    let (Some(condition), Some(version)) = (condition, version) else { return };
+    let before = trend_before(state, plan, record, version);
+    let trend = match mean(state, base, version, record) {
+        Some(value) => Some(condition.trend(before, *base, value)),
+        // A version that nobody has evaluated is passed over.
+        None => before,
+    };
+    if trend != version.trend {
+        state.versions.update(base, writes, |version| version.trend = trend);
     }
-    values.reverse();
-    condition.verdict(&values)
+}
+
+/// How the versions have developed from which this one was made, as far as the plan's condition is held against them.
+fn trend_before(state: &Federation, plan: &Digest, record: &PlanRecord, version: &VersionRecord) -> Option<Trend> {
+    let parent = state.versions().get(version.manifest.parents.first()?)?;
+    parent.trend.filter(|_| is_judged(plan, record, parent))
 }
 
 /// Members whose reports of the head are still to come before a plan with such a condition goes on: those whose updates
-/// made it and that still consent.
+/// made it and that still consent. Who has said that there is nothing to report is not waited for.
 pub fn awaited(state: &Federation, plan: &Digest) -> Vec<MemberId> {
     let Some(record) = state.plans().get(plan).filter(|record| record.plan.early_stopping.is_some()) else {
         return Vec::new();
     };
     let Some((head, version)) = own_head(state, plan, record) else { return Vec::new() };
     let contributors = version.manifest.contributions.iter().map(|contribution| &contribution.member);
-    let awaited = contributors.filter(|member| {
-        record.consents.contains_key(*member) && !state.evaluations.contains(&(head, (*member).clone()))
-    });
-    awaited.cloned().collect()
+    contributors.filter(|member| is_to_report(state, record, &head, member)).cloned().collect()
 }
 
-/// The head of the plan's branch, if one of the plan's rounds led to it.
+/// Whether a plan with such a condition waits for a member's report of a version, if that is the head.
+pub fn awaits(state: &Federation, version: &VersionId, member: &MemberId) -> bool {
+    let Some(found) = state.versions().get(version) else { return false };
+    let plan = &found.manifest.plan;
+    let Some(record) = state.plans().get(plan).filter(|record| record.plan.early_stopping.is_some()) else {
+        return false;
+    };
+    let contributed = found.manifest.contributions.iter().any(|contribution| contribution.member == *member);
+    contributed && is_judged(plan, record, found) && is_to_report(state, record, version, member)
+}
+
+fn is_to_report(state: &Federation, record: &PlanRecord, version: &VersionId, member: &MemberId) -> bool {
+    record.consents.contains_key(member) && state.evaluation(version, member).is_none()
+}
+
+/// The head of the plan's branch, if the plan's condition is held against it.
 fn own_head<'a>(state: &'a Federation, plan: &Digest, record: &PlanRecord) -> Option<(VersionId, &'a VersionRecord)> {
     let (id, version) = state.head(&record.plan.branch)?;
-    is_of_round(plan, version).then_some((*id, version))
+    is_judged(plan, record, version).then_some((*id, version))
 }
 
-fn is_of_round(plan: &Digest, version: &VersionRecord) -> bool {
-    version.manifest.plan == *plan && version.manifest.round > 0
+/// Whether one of the plan's rounds led to a version, and since it was last finished early.
+fn is_judged(plan: &Digest, record: &PlanRecord, version: &VersionRecord) -> bool {
+    version.manifest.plan == *plan && version.manifest.round > 0 && version.created_index > record.judged_from
 }
 
-/// The mean of a metric over the reports of a version's contributors, weighted by their examples, rounded down.
-fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, metric: &str) -> Option<i64> {
+/// The mean of the plan's metric over the reports of a version's contributors, weighted by their examples up to the plan's
+/// example scale, rounded down.
+fn mean(state: &Federation, id: &VersionId, version: &VersionRecord, record: &PlanRecord) -> Option<i64> {
+    let metric = &record.plan.early_stopping.as_ref()?.metric;
+    let scale = record.plan.aggregation.example_scale;
     let (mut sum, mut weight) = (0_i128, 0_i128);
     for contribution in &version.manifest.contributions {
-        let Some(report) = state.evaluations.get(&(*id, contribution.member.clone())) else { continue };
+        let Some(report) = state.evaluation(id, &contribution.member) else { continue };
         let Some(value) = report.metrics.get(metric) else { continue };
-        let examples = i128::from(report.examples.min(EXAMPLES_WEIGHED_MAX));
+        let examples = i128::from(report.examples.min(scale));
         sum += i128::from(*value) * examples;
         weight += examples;
     }
@@ -242,8 +285,14 @@ mod tests {
 
     fn outcome(condition: &EarlyStopping, values: &[i64]) -> Option<(Cause, i64)> {
         let version = |value: &i64| (VersionId::of_manifest(Digest::of(&value.to_be_bytes())), *value);
-        let values: Vec<_> = values.iter().map(version).collect();
-        condition.verdict(&values).map(|stop| (stop.cause, stop.best_value))
+        let mut trend = None;
+        let mut last = None;
+        for (version, value) in values.iter().map(version) {
+            let developed = condition.trend(trend, version, value);
+            last = condition.verdict(version, value, &developed);
+            trend = Some(developed);
+        }
+        last.map(|stop| (stop.cause, stop.best_value))
     }
 
     #[test]

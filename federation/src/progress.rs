@@ -131,7 +131,8 @@ impl Standing {
             if state.head(&record.plan.branch).is_none() {
                 let key = initial_key(*id);
                 let step = if paused { Step::Paused } else { Step::InitialVersion };
-                return Self { key, step, candidate: candidate_of(state, &key) };
+                // Another candidate is no progress, since the one before was rejected.
+                return Self { key, step, candidate: None };
             }
             let key = Federation::next_key(*id, record);
             let step = if paused { Step::Paused } else { step_between_rounds(state, id, record, &key) };
@@ -227,9 +228,11 @@ struct Waiting {
 impl Waiting {
     fn of(state: &Federation, observed: &Observed, record: &PlanRecord, standing: &Standing) -> Self {
         let key = &standing.key;
+        let candidate = standing.candidate.or_else(|| candidate_of(state, key));
         match standing.step {
             Step::Enrolling => Self::enrolling(state, record, key),
-            Step::InitialVersion | Step::Attesting if standing.candidate.is_some() => Self::attesting(state, standing),
+            Step::InitialVersion | Step::Attesting if candidate.is_some() => Self::attesting(state, candidate),
+            Step::InitialVersion if record.initial_rejections > 0 => Self::rejected(record),
             Step::InitialVersion | Step::Computing | Step::Attesting => Self::computing(observed, key),
             Step::Evaluating => Self::evaluating(state, record, key),
             Step::BetweenAttempts => Self::leader(format!("time to pass before attempt {}", key.attempt)),
@@ -261,8 +264,17 @@ impl Waiting {
         Self { what, names: required_missing, cause }
     }
 
-    fn attesting(state: &Federation, standing: &Standing) -> Self {
-        let record = standing.candidate.and_then(|candidate| state.versions().get(&candidate));
+    /// An initial version that the replicas contradict.
+    fn rejected(record: &PlanRecord) -> Self {
+        let (rejections, attempts) = (record.initial_rejections, record.plan.participation.attempts);
+        let what = format!("another initial version: {rejections} of {attempts} were rejected");
+        let cause = "the replicas compute different initial versions: see `fedledger log` for which of them differ, and \
+                     whether all run the same software";
+        Self { what, names: Vec::new(), cause: cause.to_owned() }
+    }
+
+    fn attesting(state: &Federation, candidate: Option<VersionId>) -> Self {
+        let record = candidate.and_then(|candidate| state.versions().get(&candidate));
         let spoken = |node: &String| record.is_some_and(|record| record.attestations.contains_key(node));
         let silent: Vec<String> = state.epoch().replicas.keys().filter(|node| !spoken(node)).cloned().collect();
         let agreeing = record.map_or(0, agreeing);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command::{Contribute, Metrics, OutputFiles, RoundKey},
     content_id::VersionId,
-    early_stopping::EarlyStop,
+    early_stopping::{EarlyStop, Trend},
     manifest::Manifest,
     member::{Member, MemberId},
     plan::Plan,
@@ -40,14 +40,29 @@ pub struct PlanRecord {
     pub status_index: u64,
     /// Why, in words or as the code of an abandoned round's reason, if somebody has said so.
     pub status_reason: Option<String>,
-    /// The version after which its condition for stopping early held.
+    /// The version after which its condition for stopping early held, if it is finished for that.
     pub early_stop: Option<EarlyStop>,
+    /// Index of the entry that started it again after it was finished early; 0 without one. Its condition is held against
+    /// versions that were proposed since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judged_from: u64,
+    /// Its initial version, while that is not rejected; none where its branch began with another plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<VersionId>,
+    /// Initial versions that were rejected since somebody last started or resumed the plan.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub initial_rejections: u64,
     /// The round to be opened next, from 1.
     pub next_round: u64,
     /// The attempt at it, from 1.
     pub next_attempt: u64,
     /// The attempt in progress.
     pub open: Option<RoundKey>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A hospital's consent to a plan.
@@ -75,7 +90,7 @@ pub enum PlanStatus {
     Stopped,
     /// Taken back before it was ever started, for good.
     Cancelled,
-    /// Every round is done, or as many as its condition for stopping early wanted.
+    /// Every round is done, or as many as its condition for stopping early wanted; then it can be started again.
     Finished,
 }
 
@@ -236,6 +251,9 @@ pub struct VersionRecord {
     /// Why all of it is kept at any age, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<String>,
+    /// What later versions of a plan with a patience are held against, once a round has trained on this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Trend>,
     /// Which of its files were let go.
     #[serde(default, skip_serializing_if = "Pruned::is_nothing")]
     pub pruned: Pruned,

@@ -32,6 +32,10 @@ pub enum Rejection {
     InvalidName(String),
     #[error("{0} metrics: use at most {METRICS_MAX}, each with a valid name")]
     InvalidMetrics(usize),
+    #[error("{name} is {millionths} millionths: use 0 to 1000000 for accuracy and auc, and no negative loss")]
+    ImpossibleMetric { name: String, millionths: i64 },
+    #[error("metrics of no examples: leave them out where there is nothing to report")]
+    MetricsOfNothing,
 
     #[error("the plan cannot be carried out: {0}")]
     InvalidPlan(#[from] PlanError),
@@ -110,6 +114,8 @@ pub enum Rejection {
     ExampleShareTooSmall { found: u64, of: u64, needed: Decimal },
     #[error("the contributions meet the plan's quorum: close the round instead of giving it up for want of one")]
     QuorumMet,
+    #[error("version {0} is still the head of the branch: give the attempt up for another reason")]
+    BaseNotMoved(VersionId),
     #[error("the plan has no condition for stopping early: stop it with `fedledger plan stop`")]
     NoEarlyStopping,
     #[error("by the evaluations on record, the plan's condition for stopping early does not hold for version {0}")]
@@ -227,7 +233,7 @@ impl RejectionCode for Rejection {
             Self::MalformedPayload(_) => "malformed_payload",
             Self::TextTooLong(_) => "text_too_long",
             Self::InvalidName(_) => "invalid_name",
-            Self::InvalidMetrics(_) => "invalid_metrics",
+            Self::InvalidMetrics(_) | Self::ImpossibleMetric { .. } | Self::MetricsOfNothing => "invalid_metrics",
             Self::InvalidPlan(_) => "invalid_plan",
             Self::PlanExists(_) => "plan_exists",
             Self::UnknownPlan(_) => "unknown_plan",
@@ -264,6 +270,7 @@ impl RejectionCode for Rejection {
             Self::RequiredContributionMissing(_) => "required_contribution_missing",
             Self::ExampleShareTooSmall { .. } => "example_share_too_small",
             Self::QuorumMet => "quorum_met",
+            Self::BaseNotMoved(_) => "base_not_moved",
             Self::NoEarlyStopping => "no_early_stopping",
             Self::ConditionNotMet(_) => "condition_not_met",
             Self::CandidateExists => "candidate_exists",

@@ -58,6 +58,8 @@ pub struct Federation {
     pub(crate) evaluations: Table<(VersionId, MemberId), EvaluationRecord>,
     /// Versions by number.
     pub(crate) numbers: Table<u64, VersionId>,
+    /// How often somebody selected for a round has declined, contributed or been excluded, as applied in this process.
+    pub(crate) settled: u64,
     /// Which files are kept, as the records say.
     pub(crate) kept: kept::Kept,
 }
@@ -84,6 +86,7 @@ impl Federation {
             tags: Table::new(6),
             evaluations: Table::new(7),
             numbers: Table::new(8),
+            settled: 0,
             kept: kept::Kept::default(),
         }
     }
@@ -128,6 +131,32 @@ impl Federation {
         // A member id has at most 64 characters below `{`, so this bound lies behind all of them.
         let range = self.participations.range((*key, String::new()), (*key, "{".to_owned()));
         range.map(|((_, member), participation)| (member, participation))
+    }
+
+    /// What one member did in a round.
+    pub fn participation(&self, key: &RoundKey, member: &MemberId) -> Option<&Participation> {
+        self.participations.get(&(*key, member.clone()))
+    }
+
+    /// A member's evaluation of a version.
+    pub fn evaluation(&self, version: &VersionId, member: &MemberId) -> Option<&EvaluationRecord> {
+        self.evaluations.get(&(*version, member.clone()))
+    }
+
+    /// Changes whenever what is collected in a round may be more or less than it was.
+    pub(crate) const fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Records what a member did in a round, beside joining it.
+    pub(crate) fn settle_participation(
+        &mut self,
+        key: (RoundKey, MemberId),
+        participation: Participation,
+        writes: &mut WriteSet,
+    ) {
+        self.participations.put(key, participation, writes);
+        self.settled = self.settled.wrapping_add(1);
     }
 
     /// The evaluations of a version, by member.

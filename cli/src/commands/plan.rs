@@ -24,6 +24,7 @@ use crate::{
     follow::Follower,
     names::{self, Short},
     output::{Table, list},
+    reasons::explained,
     writing::Writer,
 };
 
@@ -253,7 +254,7 @@ impl PlanRow {
     fn standing(&self) -> String {
         let (done, rounds) = (self.next_round.saturating_sub(1), self.rounds);
         let since = format!("{} since entry {}", self.status.name(), self.status_index);
-        let why = self.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let why = self.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", explained(reason)));
         format!("{since}{why}, {done} of {rounds} rounds done")
     }
 }

@@ -87,6 +87,10 @@ fn text(view: &View<'_>, short: &Short) -> String {
         lines.push(format!("excluded     {member}: {code}"));
     }
     for (member, evaluation) in evaluations {
+        if evaluation.examples == 0 {
+            lines.push(format!("evaluated    {member}: nothing to report"));
+            continue;
+        }
         let numbers = mean_metrics(std::iter::once(*evaluation));
         lines.push(format!("evaluated    {member}: {} examples, {}", evaluation.examples, metrics(&numbers)));
     }

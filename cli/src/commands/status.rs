@@ -26,6 +26,7 @@ use crate::{
     follow::Follower,
     names::Short,
     output::{Table, list},
+    reasons::explained,
     retention::RetentionView,
     rounds::RoundRow,
     source::Source,
@@ -116,6 +117,8 @@ struct PlanView {
     name: String,
     branch: String,
     status: PlanStatus,
+    /// Why, if somebody has said so.
+    status_reason: Option<String>,
     rounds: u64,
     next_round: u64,
     consents: u64,
@@ -316,13 +319,11 @@ impl LogView {
 impl PlanView {
     fn text(&self, context: &Context, short: &Short) -> String {
         let done = self.next_round.saturating_sub(1);
-        let mut text = format!(
-            "plan {} {} is {}: {done} of {} rounds done",
-            self.name,
-            short.plan(&self.plan),
-            self.status.name(),
-            self.rounds
-        );
+        // What a paused plan waits for says why.
+        let reason = self.status_reason.as_ref().filter(|_| self.status != PlanStatus::Paused);
+        let why = reason.map_or_else(String::new, |reason| format!(" ({})", explained(reason)));
+        let (name, plan, status, rounds) = (&self.name, short.plan(&self.plan), self.status.name(), self.rounds);
+        let mut text = format!("plan {name} {plan} is {status}{why}: {done} of {rounds} rounds done");
         if let Some(round) = &self.round {
             text += &format!(
                 "\n  round {}, attempt {}, from {}: {}; contributed {}, declined {}, missing {}",
@@ -365,6 +366,7 @@ fn plans(state: &Federation, progress: &[PlanProgress]) -> Vec<PlanView> {
                 name: record.plan.name.clone(),
                 branch: record.plan.branch.clone(),
                 status: record.status,
+                status_reason: record.status_reason.clone(),
                 rounds: record.plan.rounds,
                 next_round: record.next_round,
                 consents: record.consents.len() as u64,

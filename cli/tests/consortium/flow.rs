@@ -116,10 +116,15 @@ fn a_round_without_a_quorum_is_told_by_the_exit_code(consortium: &Consortium) {
     consortium.json(&["plan", "start", &plan]);
     let last = json_and_exit(consortium, &["round", "watch", "--until", "1", "--plan", &plan], 5);
     assert_eq!((&last["phase"], &last["reason"]), (&"abandoned".into(), &"below_quorum".into()));
-    assert_eq!(consortium.json(&["plan", "show", &plan])["status"], "stopped");
+    let shown = consortium.json(&["plan", "show", &plan]);
+    assert_eq!((&shown["status"], &shown["status_reason"]), (&"stopped".into(), &"below_quorum".into()));
+    let words = "is stopped (below_quorum: the contributions do not meet the plan's quorum)";
+    assert!(consortium.ok(&["status"]).contains(words), "people are told why");
     let shown = json_and_exit(consortium, &["round", "show", "1", "--plan", &plan], 5);
     assert_eq!((&shown["attempt"], &shown["quorum"]["needed"]), (&2.into(), &4.into()));
     assert_eq!(shown["missing"].as_object().unwrap().len(), 4, "{shown}");
     let stderr = consortium.fails(&["round", "show", "1", "--plan", &plan, "--attempt", "1"], 5);
     assert!(stderr.contains("0 contributions can be aggregated, the plan needs 4"), "{stderr}");
+    let stderr = consortium.fails(&["round", "show", "1", "--plan", &plan, "--attempt", "77"], 1);
+    assert!(stderr.contains("no attempt 77 at round 1; there are 1 of hasty, 2 of hasty"), "{stderr}");
 }

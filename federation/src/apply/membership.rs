@@ -76,7 +76,7 @@ fn stop_participating(state: &mut Federation, member: &MemberId, index: u64, wri
             if let Some(Participation::Contributed { contribution, .. }) = state.participations.get(&record_key) {
                 state.kept.unname(&contribution.update);
             }
-            state.participations.put(record_key, Participation::Revoked { index }, writes);
+            state.settle_participation(record_key, Participation::Revoked { index }, writes);
         }
     }
 }

@@ -38,6 +38,9 @@ pub(super) fn propose(state: &mut Federation, context: Context<'_>, plan: Plan) 
         status_index: context.index,
         status_reason: None,
         early_stop: None,
+        judged_from: 0,
+        initial: None,
+        initial_rejections: 0,
         next_round: 1,
         next_attempt: 1,
         open: None,
@@ -88,8 +91,9 @@ pub(super) fn withdraw(
 pub(super) fn start(state: &mut Federation, context: Context<'_>, command: &StartPlan) -> Result<Event, Rejection> {
     context.require_operator(state)?;
     let record = known(state, &command.plan)?;
-    if !matches!(record.status, PlanStatus::Proposed | PlanStatus::Stopped) {
-        return Err(wrong_status(record, "proposed or stopped (one that is paused is resumed)"));
+    let stopped_early = record.status == PlanStatus::Finished && record.early_stop.is_some();
+    if !stopped_early && !matches!(record.status, PlanStatus::Proposed | PlanStatus::Stopped) {
+        return Err(wrong_status(record, "proposed, stopped or finished early (one that is paused is resumed)"));
     }
     let needed = record.plan.participation.minimum_participants;
     let found = record.consents.len() as u64;
@@ -110,6 +114,11 @@ pub(super) fn start(state: &mut Federation, context: Context<'_>, command: &Star
             return Err(Rejection::ArchitectureDiffers(branch.clone()));
         }
     }
+    state.plans.update(&command.plan, context.writes, |record| {
+        if record.early_stop.take().is_some() {
+            record.judged_from = context.index;
+        }
+    });
     set_status(state, &command.plan, PlanStatus::Running, context.index, None, context.writes);
     Ok(Event::PlanStarted { plan: command.plan })
 }
@@ -213,6 +222,9 @@ fn set_status(
 ) {
     state.plans.update(plan, writes, |record| {
         (record.status, record.status_index, record.status_reason) = (status, index, reason);
+        if status == PlanStatus::Running {
+            record.initial_rejections = 0;
+        }
     });
 }
 

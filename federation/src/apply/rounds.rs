@@ -6,8 +6,9 @@ use fedledger_ledger::machine::WriteSet;
 
 use super::{Context, certificate::certify, check_code, check_metrics, check_text, plans::known};
 use crate::{
-    Event, Federation, Rejection,
+    Event, Federation, Rejection, cohort,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
+    early_stopping,
     member::MemberId,
     quorum::Quorum,
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord},
@@ -16,10 +17,13 @@ use crate::{
 /// The code under which an attempt is given up whose contributions do not meet the plan's quorum.
 pub(crate) const BELOW_QUORUM: &str = "below_quorum";
 
+/// The code under which an attempt is given up whose base is no longer the head of the branch.
+pub(crate) const BASE_MOVED: &str = "base_moved";
+
 /// The code under which a contribution is excluded that came after those that the leader had looked at.
 pub const LATE: &str = "late";
 
-pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRound) -> Result<Event, Rejection> {
+pub(super) fn open(state: &mut Federation, context: Context<'_>, command: &OpenRound) -> Result<Event, Rejection> {
     context.require_replica()?;
     let key = command.key;
     let record = known(state, &key.plan)?;
@@ -46,13 +50,14 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
     if command.duration_ms != participation.round_duration_ms {
         return Err(Rejection::WrongDuration);
     }
-    if command.cohort != state.next_cohort(&key, record, base) {
+    let cohort = state.next_cohort(&key, record, base);
+    if command.cohort != cohort::digest(&cohort) {
         return Err(Rejection::WrongCohort);
     }
     let round = RoundRecord {
         base: command.base,
-        cohort: command.cohort.clone(),
-        declared_examples: declared_examples(record, &command.cohort),
+        declared_examples: declared_examples(record, &cohort),
+        cohort: cohort.clone(),
         enrolled: None,
         duration_ms: command.duration_ms,
         opened_index: context.index,
@@ -61,8 +66,9 @@ pub(super) fn open(state: &mut Federation, context: Context<'_>, command: OpenRo
     };
     Quorum::of(state, participation, &key, &round, |_| true).check()?;
     state.rounds.put(key, round, context.writes);
+    early_stopping::note_trend(state, &key.plan, &command.base, context.writes);
     state.plans.update(&key.plan, context.writes, |record| record.open = Some(key));
-    Ok(Event::RoundOpened { key, base: command.base, cohort: command.cohort })
+    Ok(Event::RoundOpened { key, base: command.base, cohort })
 }
 
 pub(super) fn join(state: &mut Federation, context: Context<'_>, command: &JoinRound) -> Result<Event, Rejection> {
@@ -97,7 +103,7 @@ pub(super) fn decline(state: &mut Federation, context: Context<'_>, command: Dec
         Some(Participation::Contributed { .. }) => return Err(Rejection::AlreadyContributed(member)),
     };
     let declined = Participation::Declined { index: context.index, joined_index, reason: command.reason };
-    state.participations.put(record_key, declined, context.writes);
+    state.settle_participation(record_key, declined, context.writes);
     Ok(Event::RoundDeclined { key, member })
 }
 
@@ -141,7 +147,7 @@ pub(super) fn contribute(
     let update = command.update;
     let contribution = Box::new(command);
     let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
-    state.participations.put(record_key, contributed, context.writes);
+    state.settle_participation(record_key, contributed, context.writes);
     state.kept.name(update);
     Ok(Event::Contributed { key, member, update })
 }
@@ -188,7 +194,12 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     if reason == BELOW_QUORUM && certificate.quorum.is_met() {
         return Err(Rejection::QuorumMet);
     }
-    let exhausted = attempts_made(state, record, &key) >= record.plan.participation.attempts;
+    let base_moved = state.branches.get(&record.plan.branch) != Some(&round.base);
+    if reason == BASE_MOVED && !base_moved {
+        return Err(Rejection::BaseNotMoved(round.base));
+    }
+    let failed = failed_attempts(state, record, &key) + u64::from(is_failure(&reason));
+    let exhausted = failed >= record.plan.participation.attempts;
     let plan_stopped = exhausted || record.status == PlanStatus::Draining;
     give_up(state, &key, index, &reason, excluded, context.writes);
     state.plans.update(&key.plan, context.writes, |record| {
@@ -201,13 +212,19 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     Ok(Event::RoundAbandoned { key, reason, plan_stopped, certificate })
 }
 
-/// Attempts at a round up to this one, as far as they were opened since somebody last started or resumed the plan.
-fn attempts_made(state: &Federation, record: &PlanRecord, key: &RoundKey) -> u64 {
-    let recent = |attempt: &u64| {
-        let round = state.rounds.get(&RoundKey { attempt: *attempt, ..*key });
-        round.is_some_and(|round| round.opened_index > record.status_index)
-    };
-    (1..=key.attempt).rev().take_while(recent).count().max(1) as u64
+/// Attempts at a round before this one that failed since somebody last started or resumed the plan.
+pub(crate) fn failed_attempts(state: &Federation, record: &PlanRecord, key: &RoundKey) -> u64 {
+    let earlier = (1..key.attempt).rev().map_while(|attempt| state.rounds.get(&RoundKey { attempt, ..*key }));
+    let recent = earlier.take_while(|round| round.phase.ended_index().is_some_and(|index| index > record.status_index));
+    let failed =
+        recent.filter(|round| matches!(&round.phase, Phase::Abandoned { reason, .. } if is_failure(reason.as_str())));
+    failed.count() as u64
+}
+
+/// Whether an attempt that was given up for this reason counts against those that the plan allows: not where its operator has
+/// moved the branch. That the plan was stopped need not be told from it, since it has been started since.
+fn is_failure(reason: &str) -> bool {
+    reason != BASE_MOVED
 }
 
 /// Ends an attempt without a version; the round will be attempted again.
@@ -286,7 +303,8 @@ fn collecting<'a>(state: &'a Federation, key: &RoundKey, member: &MemberId) -> R
     if round.phase != Phase::Collecting {
         return Err(Rejection::RoundClosed);
     }
-    if !round.cohort.contains(member) {
+    // It is in the order of ids.
+    if round.cohort.binary_search(member).is_err() {
         return Err(Rejection::NotSelected(member.clone()));
     }
     Ok(round)

@@ -15,6 +15,9 @@ use crate::{
     retention::Pruned,
 };
 
+/// The code under which an attempt is given up, or a plan stopped, whose version a majority of the replicas contradicts.
+pub(crate) const VERSION_REJECTED: &str = "version_rejected";
+
 /// The manifest that an attempt leads to with these files.
 pub(crate) fn manifest(state: &Federation, key: &RoundKey, outputs: &OutputFiles) -> Result<Manifest, Rejection> {
     let plan = &known(state, &key.plan)?.plan;
@@ -87,6 +90,7 @@ pub(super) fn commit(
         attestations: BTreeMap::from([(node, command.outputs)]),
         revoked: None,
         pinned: None,
+        trend: None,
         pruned: Pruned::default(),
     };
     state.versions.put(computed, record, context.writes);
@@ -125,6 +129,9 @@ pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Ev
         context.require_participant()?;
     }
     check_metrics(&command.metrics)?;
+    if command.examples == 0 && !command.metrics.is_empty() {
+        return Err(Rejection::MetricsOfNothing);
+    }
     let version = command.version;
     if !state.versions.contains(&version) {
         return Err(Rejection::UnknownVersion(version));
@@ -159,7 +166,11 @@ fn check_place(state: &Federation, key: &RoundKey) -> Result<(), Rejection> {
         if key.attempt != 0 {
             return Err(Rejection::UnknownRound);
         }
-        return if state.head(&record.plan.branch).is_some() { Err(Rejection::BranchExists) } else { Ok(()) };
+        return match (state.head(&record.plan.branch), record.initial) {
+            (Some(_), _) => Err(Rejection::BranchExists),
+            (None, Some(_)) => Err(Rejection::CandidateExists),
+            (None, None) => Ok(()),
+        };
     }
     match &state.rounds.get(key).ok_or(Rejection::UnknownRound)?.phase {
         Phase::Closed { candidate: None, .. } => Ok(()),
@@ -176,7 +187,7 @@ fn set_candidate(
     writes: &mut fedledger_ledger::machine::WriteSet,
 ) {
     if key.round == 0 {
-        return;
+        return state.plans.update(&key.plan, writes, |record| record.initial = version);
     }
     state.rounds.update(key, writes, |round| {
         if let Phase::Closed { candidate, .. } = &mut round.phase {
@@ -210,9 +221,28 @@ fn settle(
         state.versions.update(version, writes, |record| record.status = VersionStatus::Rejected);
         state.unname_files(version);
         set_candidate(state, &key, None, writes);
+        if key.round == 0 {
+            count_initial_rejection(state, &key, index, writes);
+        }
         return Some(Event::VersionRejected { version: *version });
     }
     None
+}
+
+/// Stops a plan whose initial version the replicas cannot agree on: unlike a round, it would be proposed without end.
+fn count_initial_rejection(
+    state: &mut Federation,
+    key: &RoundKey,
+    index: u64,
+    writes: &mut fedledger_ledger::machine::WriteSet,
+) {
+    state.plans.update(&key.plan, writes, |record| {
+        record.initial_rejections += 1;
+        if record.status.is_active() && record.initial_rejections >= record.plan.participation.attempts {
+            (record.status, record.status_index) = (PlanStatus::Stopped, index);
+            record.status_reason = Some(VERSION_REJECTED.to_owned());
+        }
+    });
 }
 
 /// Decides on every candidate, after the replicas have changed.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BASE_MOVED, BLOB_LOST, Check, Conductor, Deadline, Duty, RETRY_MS, UNCHECKED, View};
+use super::{BLOB_LOST, Check, Conductor, Deadline, Duty, Look, TOO_MANY_EXCLUDED, UNCHECKED, View};
 use crate::{
     Command,
-    apply::rounds::BELOW_QUORUM,
+    apply::rounds::{BASE_MOVED, BELOW_QUORUM},
     command::{AbandonRound, CloseRound, Contribute, RoundKey},
+    limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
     quorum::Quorum,
     recipe::Update,
@@ -14,7 +15,6 @@ use crate::{
 };
 
 /// What has become of the cohort.
-#[derive(Default)]
 struct Collected<'a> {
     /// Members whose contribution is on record and was made in time, with what its check gave; none while it is not known.
     contributed: BTreeMap<&'a MemberId, Option<Result<(), String>>>,
@@ -24,6 +24,8 @@ struct Collected<'a> {
     past: bool,
     /// Ledger index of the newest of these contributions.
     through: u64,
+    /// When the next check that failed is tried again, in milliseconds; never without one.
+    again_at_ms: u64,
 }
 
 impl Collected<'_> {
@@ -72,23 +74,34 @@ impl Conductor {
         duties: &mut Vec<Duty>,
     ) {
         let Some(round) = view.state.rounds().get(key) else { return };
+        let paused = record.status == PlanStatus::Paused;
+        let look = Look { settled: view.state.settled(), checked: self.checked, leads: view.leads, paused };
         let base_moved = view.state.branches().get(&record.plan.branch) != Some(&round.base);
+        // Most entries are no business of this round, or tell that somebody has joined.
+        let is_known = self.looks.get(key).is_some_and(|(seen, until_ms)| *seen == look && view.now_ms < *until_ms);
         match &round.phase {
-            Phase::Collecting if record.status == PlanStatus::Paused => {
+            Phase::Collecting if paused && is_known => {}
+            Phase::Collecting if paused => {
                 // What is contributed is checked, so that nothing has to be caught up with; time does not run.
                 self.deadlines.remove(key);
-                self.collected(view, key, duties);
+                let collected = self.collected(view, key, duties);
+                self.looks.insert(*key, (look, collected.again_at_ms));
             }
             Phase::Collecting | Phase::Closed { candidate: None, .. } if base_moved => {
                 self.abandon(view, key, BASE_MOVED, duties);
             }
-            Phase::Collecting => self.collect(view, record, key, round, duties),
+            Phase::Collecting if is_known => {}
+            Phase::Collecting => match self.collect(view, record, key, round, duties) {
+                Some(again_at_ms) => drop(self.looks.insert(*key, (look, again_at_ms))),
+                None => drop(self.looks.remove(key)),
+            },
             Phase::Closed { .. } => self.propose_version(view, key, duties),
             Phase::Completed { .. } | Phase::Abandoned { .. } => {}
         }
     }
 
-    /// Closes the round when nothing more can come or its time is over; gives it up when its quorum is out of reach.
+    /// Closes the round when nothing more can come or its time is over; gives it up when its quorum is out of reach. Otherwise
+    /// says until when nothing comes of looking again, in milliseconds, if nothing happens.
     fn collect(
         &mut self,
         view: &View<'_>,
@@ -96,13 +109,14 @@ impl Conductor {
         key: &RoundKey,
         round: &RoundRecord,
         duties: &mut Vec<Duty>,
-    ) {
+    ) -> Option<u64> {
         if view.leads {
             let deadline = self.deadlines.entry(*key).or_insert_with(|| Deadline::of(round, view.now_ms));
             deadline.pass(view.state, key, view.now_ms);
         }
         let collected = self.collected(view, key, duties);
-        let Some(deadline) = self.deadlines.get_mut(key).filter(|_| view.leads) else { return };
+        let again_at_ms = collected.again_at_ms;
+        let Some(deadline) = self.deadlines.get_mut(key).filter(|_| view.leads) else { return Some(again_at_ms) };
         let participation = &record.plan.participation;
         let met =
             |counts: &dyn Fn(&MemberId) -> bool| Quorum::of(view.state, participation, key, round, counts).is_met();
@@ -110,21 +124,32 @@ impl Conductor {
         if over && met(&|member| collected.counts(member)) {
             // What comes before this is on the ledger has not been looked at, and is left out.
             let close = CloseRound { key: *key, through: collected.through, excluded: collected.excluded(over) };
-            return self.submit(view, Command::CloseRound(close), duties);
+            self.submit(view, fitting(key, Command::CloseRound(close)), duties);
+            return None;
         }
         // As long as nobody is out, everybody may come.
         if over || (collected.lacks_any() && !met(&|member| collected.may_count(member))) {
             // Another contribution that comes before this is on the ledger may make up the quorum, so it is looked at.
             deadline.through = None;
             let (reason, excluded) = (BELOW_QUORUM.to_owned(), collected.excluded(over));
-            self.submit(view, Command::AbandonRound(AbandonRound { key: *key, reason, excluded }), duties);
+            let abandon = AbandonRound { key: *key, reason, excluded };
+            self.submit(view, fitting(key, Command::AbandonRound(abandon)), duties);
+            return None;
         }
+        let ahead = deadline.times().into_iter().filter(|at_ms| *at_ms > view.now_ms);
+        Some(ahead.fold(again_at_ms, u64::min))
     }
 
     /// Looks at what the cohort has done in time, and has new contributions checked.
     fn collected<'a>(&mut self, view: &View<'a>, key: &RoundKey, duties: &mut Vec<Duty>) -> Collected<'a> {
         let through = self.deadlines.get(key).and_then(|deadline| deadline.through);
-        let mut collected = Collected { past: through.is_some(), ..Collected::default() };
+        let mut collected = Collected {
+            contributed: BTreeMap::new(),
+            out: BTreeSet::new(),
+            past: through.is_some(),
+            through: 0,
+            again_at_ms: u64::MAX,
+        };
         for (member, participation) in view.state.participations(key) {
             match participation {
                 Participation::Joined { .. } => {}
@@ -137,6 +162,8 @@ impl Conductor {
                 }
             }
         }
+        let retries = self.checks.get(key).into_iter().flat_map(BTreeMap::values).filter_map(Check::again_at_ms);
+        collected.again_at_ms = retries.min().unwrap_or(u64::MAX);
         collected
     }
 
@@ -155,11 +182,21 @@ impl Conductor {
             Some(Check::Done(verdict)) => return Some(verdict.clone()),
             Some(Check::UnderWay) => return None,
             Some(Check::Failed { .. }) if past => return Some(Err(BLOB_LOST.to_owned())),
-            Some(Check::Failed { at_ms }) if view.now_ms < at_ms + RETRY_MS => return None,
+            Some(failed) if failed.again_at_ms().is_some_and(|at_ms| view.now_ms < at_ms) => return None,
             Some(Check::Failed { .. }) | None => {}
         }
         checks.insert(member.clone(), Check::UnderWay);
         duties.push(Duty::Check { key: *key, update: Update::of(member, contribution) });
         None
     }
+}
+
+/// The command that ends a round's collection, if it fits into a transaction; with hundreds of contributions to leave out it
+/// does not, and the attempt is given up without naming them, rather than asked for without end.
+fn fitting(key: &RoundKey, command: Command) -> Command {
+    if command.payload().len() <= PAYLOAD_SIZE_BYTES_MAX {
+        return command;
+    }
+    let reason = TOO_MANY_EXCLUDED.to_owned();
+    Command::AbandonRound(AbandonRound { key: *key, reason, excluded: BTreeMap::new() })
 }

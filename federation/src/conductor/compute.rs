@@ -3,6 +3,7 @@
 use super::{BLOB_LOST, Computation, Conductor, Duty, RETRY_MS, View};
 use crate::{
     Command, Federation, VersionId,
+    apply::versions::VERSION_REJECTED,
     command::{AttestVersion, CommitVersion, OutputFiles, RoundKey},
     recipe::Recipe,
     records::{Phase, VersionStatus},
@@ -25,9 +26,14 @@ impl Conductor {
                     if record.revoked.is_some() {
                         return self.abandon(view, key, "version_revoked", duties);
                     }
-                    // The others have contradicted these files; to propose them again would not end.
-                    if record.status == VersionStatus::Rejected && key.round > 0 {
-                        return self.abandon(view, key, "version_rejected", duties);
+                    // The others have contradicted these files; to propose them again at once would not end.
+                    if record.status == VersionStatus::Rejected {
+                        if key.round > 0 {
+                            return self.abandon(view, key, VERSION_REJECTED, duties);
+                        }
+                        if !self.waited_for_initial(view, &key.plan) {
+                            return;
+                        }
                     }
                 }
                 self.submit(view, Command::CommitVersion(CommitVersion { key: *key, version, outputs }), duties);
@@ -74,7 +80,7 @@ impl Conductor {
             Some(_) => false,
         };
         if again && let Ok(recipe) = Recipe::of(view.state, key) {
-            self.computations.insert(*key, Computation::UnderWay);
+            self.remember(*key, Computation::UnderWay);
             duties.push(Duty::Compute(Box::new(recipe)));
         }
     }
@@ -89,6 +95,5 @@ pub(crate) fn candidate_of(state: &Federation, key: &RoundKey) -> Option<Version
             Phase::Collecting | Phase::Abandoned { .. } => None,
         };
     }
-    let mut initial = state.versions().iter().filter(|(_, record)| record.key == *key);
-    initial.find(|(_, record)| record.status != VersionStatus::Rejected).map(|(id, _)| *id)
+    state.plans().get(&key.plan)?.initial
 }

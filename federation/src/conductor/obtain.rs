@@ -1,15 +1,15 @@
 //! Files: one version after the other, every replica comes to hold what auditors need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Computation, Conductor, Duty, View};
 use crate::{Federation, command::FileRef, member::MemberId, records::VersionRecord};
 
-/// Wait before files that nobody had are looked for again, in milliseconds.
+/// Wait before files that nobody had are looked for again, in milliseconds; twice as long every time that they are not found.
 const OBTAIN_RETRY_MS: u64 = 10_000;
 
-/// Versions that are passed over while some of their files cannot be had; with more, the oldest ones are waited for.
-const INCOMPLETE_MAX: usize = 64;
+/// Longest such wait, in milliseconds: an hour. What nobody had for a day seldom turns up within a minute.
+const OBTAIN_RETRY_MS_MAX: u64 = 3600 * 1000;
 
 /// How far this replica has come with the files of versions.
 #[derive(Debug, Default)]
@@ -18,9 +18,11 @@ pub(super) struct Obtaining {
     next: u64,
     /// The version whose files are being looked for.
     under_way: Option<u64>,
-    /// Versions of which some file could not be had, and when each is looked for again, in milliseconds. One that nobody has
-    /// must not keep this replica from the files of other plans.
+    /// Versions of which some file could not be had, and how long is waited for it, in milliseconds. They never keep this
+    /// replica from the files of newer versions.
     incomplete: BTreeMap<u64, u64>,
+    /// When each of them is looked for again, in milliseconds, with its number.
+    due: BTreeSet<(u64, u64)>,
 }
 
 impl Obtaining {
@@ -28,14 +30,24 @@ impl Obtaining {
         self.under_way = None;
         if complete {
             self.incomplete.remove(&number);
-        } else {
-            self.incomplete.insert(number, now_ms + OBTAIN_RETRY_MS);
+            return;
         }
+        let longer_ms = |wait_ms: &u64| (wait_ms * 2).min(OBTAIN_RETRY_MS_MAX);
+        let wait_ms = self.incomplete.get(&number).map_or(OBTAIN_RETRY_MS, longer_ms);
+        self.incomplete.insert(number, wait_ms);
+        self.due.insert((now_ms.saturating_add(wait_ms), number));
     }
 
     /// When files are looked for again, in milliseconds.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        if self.under_way.is_some() { None } else { self.incomplete.values().min().copied() }
+        if self.under_way.is_some() { None } else { self.due.first().map(|(at_ms, _)| *at_ms) }
+    }
+
+    /// A version whose files are to be looked for again.
+    fn take_due(&mut self, now_ms: u64) -> Option<u64> {
+        let due = self.due.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms)?;
+        self.due.remove(&due);
+        Some(due.1)
     }
 }
 
@@ -45,9 +57,7 @@ impl Conductor {
         if self.obtaining.under_way.is_some() {
             return;
         }
-        while self.obtaining.incomplete.len() < INCOMPLETE_MAX
-            && let Some(id) = view.state.numbers().get(&self.obtaining.next)
-        {
+        while let Some(id) = view.state.numbers().get(&self.obtaining.next) {
             let Some(record) = view.state.versions().get(id) else { return };
             match self.computations.get(&record.key) {
                 Some(Computation::Done(_)) => self.obtaining.next += 1,
@@ -63,8 +73,9 @@ impl Conductor {
                 }
             }
         }
-        let due = self.obtaining.incomplete.iter().find(|(_, at_ms)| view.now_ms >= **at_ms);
-        if let Some(number) = due.map(|(number, _)| *number) {
+        while self.obtaining.under_way.is_none()
+            && let Some(number) = self.obtaining.take_due(view.now_ms)
+        {
             self.ask_for(view, number, duties);
         }
     }

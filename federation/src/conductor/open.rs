@@ -2,13 +2,14 @@
 
 use fedledger_ledger::Digest;
 
-use super::{BASE_MOVED, Conductor, Duty, View};
+use super::{Conductor, Duty, View};
 use crate::{
     Command, Federation, VersionId,
-    apply::plans::PLAN_STOPPED,
+    apply::rounds::failed_attempts,
+    cohort,
     command::{OpenRound, RoundKey, StopEarly},
     early_stopping,
-    records::{Phase, PlanRecord, PlanStatus},
+    records::{PlanRecord, PlanStatus},
 };
 
 /// Wait before a round is attempted a second time, in milliseconds; doubled with every further attempt, up to the time that a
@@ -16,7 +17,7 @@ use crate::{
 const PATIENCE_MS: u64 = 1_000;
 
 /// Doublings after which [`PATIENCE_MS`] is longer than any round may take.
-const DOUBLINGS_MAX: u32 = 32;
+const DOUBLINGS_MAX: u64 = 32;
 
 /// What a leader waits for before it opens a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,13 +26,15 @@ pub(super) enum WaitFor {
     Attempt(RoundKey),
     /// Reports about the head of a plan's branch.
     Reports(Digest, VersionId),
+    /// That time passes before the initial version is proposed again, which was rejected so many times.
+    Initial(Digest, u64),
 }
 
 impl WaitFor {
     /// The plan that waits.
     pub(super) const fn plan(&self) -> &Digest {
         match self {
-            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) => plan,
+            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) | Self::Initial(plan, _) => plan,
         }
     }
 
@@ -41,6 +44,7 @@ impl WaitFor {
         let pending = match self {
             Self::Attempt(key) => Federation::next_key(key.plan, record) == *key,
             Self::Reports(_, version) => state.branches().get(&record.plan.branch) == Some(version),
+            Self::Initial(_, rejections) => record.initial_rejections == *rejections && record.initial.is_none(),
         };
         pending && record.status == PlanStatus::Running && record.open.is_none()
     }
@@ -80,8 +84,17 @@ impl Conductor {
         let enough = cohort.len() as u64 >= participation.minimum_participants
             && participation.required_members.iter().all(|member| cohort.contains(member));
         if enough {
+            let cohort = cohort::digest(&cohort);
             self.submit(view, Command::OpenRound(OpenRound { key, base: *head, cohort, duration_ms }), duties);
         }
+    }
+
+    /// Whether enough time has passed since a plan's initial version was rejected for the last time.
+    pub(super) fn waited_for_initial(&mut self, view: &View<'_>, plan: &Digest) -> bool {
+        let Some(record) = view.state.plans().get(plan) else { return false };
+        let (rejections, patience_ms) =
+            (record.initial_rejections, patience_after(record.initial_rejections.max(1), record));
+        self.waited(view, WaitFor::Initial(*plan, rejections), patience_ms)
     }
 
     /// Whether the time for something is over, which begins when this is first asked.
@@ -104,17 +117,14 @@ pub(crate) fn awaits_reports(state: &Federation, id: &Digest, record: &PlanRecor
 /// How long is waited before an attempt, in milliseconds: the longer, the more attempts at the round have failed since
 /// somebody last started or resumed the plan.
 pub(crate) fn patience_ms(state: &Federation, key: &RoundKey, record: &PlanRecord) -> u64 {
-    let failed =
-        |attempt: &u64| match state.rounds().get(&RoundKey { attempt: *attempt, ..*key }).map(|round| &round.phase) {
-            Some(Phase::Abandoned { index, reason, .. }) => {
-                *index > record.status_index && ![PLAN_STOPPED, BASE_MOVED].contains(&reason.as_str())
-            }
-            _ => false,
-        };
-    let attempts = (1..key.attempt).rev().take_while(failed).take(DOUBLINGS_MAX as usize).count();
-    match u32::try_from(attempts) {
-        Ok(0) => 0,
-        Ok(attempts) => (PATIENCE_MS << (attempts - 1)).min(record.plan.participation.round_duration_ms),
-        Err(_) => record.plan.participation.round_duration_ms,
+    patience_after(failed_attempts(state, record, key), record)
+}
+
+/// How long is waited after so many failures, in milliseconds.
+fn patience_after(failed: u64, record: &PlanRecord) -> u64 {
+    let longest_ms = record.plan.participation.round_duration_ms;
+    match failed.checked_sub(1).map(|doublings| doublings.min(DOUBLINGS_MAX)) {
+        None => 0,
+        Some(doublings) => (PATIENCE_MS << doublings).min(longest_ms),
     }
 }

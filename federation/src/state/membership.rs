@@ -7,7 +7,7 @@ use crate::{
     governance::{Ballot, EvidenceRecord, Policy, ProposalRecord, ProposalStatus, RevokedKey, Tally, approvals_needed},
     limits::RECORD_SIZE_BYTES_MAX,
     member::{MemberId, Members},
-    records::MemberRecord,
+    records::{MemberRecord, Participation},
     table::Table,
 };
 
@@ -118,6 +118,8 @@ impl Federation {
         self.epoch = newest.clone();
         let open = self.proposals.iter().filter(|(_, record)| record.status == ProposalStatus::Open);
         self.open_proposals = open.map(|(id, record)| (record.content.expires_index, *id)).collect();
+        let joined = |participation: &&Participation| matches!(participation, Participation::Joined { .. });
+        self.settled = self.participations.iter().filter(|(_, done)| !joined(done)).count() as u64;
         self.restore_kept();
         Ok(())
     }

@@ -3,6 +3,8 @@
 use fedledger_federation::{
     Command, Event,
     command::{CloseRound, RoundKey},
+    conductor::{Conductor, Duty, Report},
+    plan::Plan,
     records::{Participation, Phase},
 };
 use fedledger_ledger::Digest;
@@ -129,4 +131,34 @@ fn a_check_that_failed_is_tried_again_before_the_deadline() {
     assert_eq!(world.now_ms, 500);
     world.settle(&mut idle);
     assert_eq!(world.consortium.state().certificate(&key).unwrap().contributed, SITES);
+}
+
+#[test]
+fn files_that_nobody_has_are_looked_for_ever_more_seldom_and_hold_up_nothing() {
+    const ROUNDS: u64 = 70;
+    let (mut consortium, id) = Consortium::ready_for(2, Plan { rounds: ROUNDS, ..plan("long") });
+    for _ in 0..ROUNDS {
+        consortium.run_round(&id);
+    }
+    let mut conductor = Conductor::new("turin/replica");
+    // Nobody has the files of any version but the newest.
+    let mut asked_at = |now_ms: u64, lost: bool| {
+        let mut asked = Vec::new();
+        while let [Duty::Obtain { number, .. }] = conductor.step(consortium.state(), false, now_ms)[..] {
+            conductor.report(Report::Obtained { number, complete: !lost || number == ROUNDS }, now_ms);
+            asked.push(number);
+        }
+        (asked, conductor.wake_at())
+    };
+    let (all, lost): (Vec<u64>, Vec<u64>) = ((0..=ROUNDS).collect(), (0..ROUNDS).collect());
+    assert_eq!(asked_at(0, true), (all, Some(10_000)), "none keeps it from the newest");
+    assert_eq!(asked_at(9_999, true), (vec![], Some(10_000)));
+    assert_eq!(asked_at(10_000, true), (lost.clone(), Some(30_000)));
+    let mut wake_ms = 30_000;
+    for wait_ms in [40_000, 80_000, 160_000, 320_000, 640_000, 1_280_000, 2_560_000, 3_600_000, 3_600_000] {
+        let (asked, next_ms) = asked_at(wake_ms, true);
+        assert_eq!((asked.len(), next_ms), (lost.len(), Some(wake_ms + wait_ms)));
+        wake_ms += wait_ms;
+    }
+    assert_eq!(asked_at(wake_ms, false), (lost, None), "what is found is not looked for again");
 }

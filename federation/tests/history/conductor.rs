@@ -2,7 +2,8 @@
 
 use fedledger_federation::{
     Command,
-    command::{JoinRound, MoveBranch, RoundKey, StartPlan},
+    command::{AttestVersion, FileRef, JoinRound, MoveBranch, OutputFiles, RoundKey, StartPlan},
+    conductor::{Conductor, Duty, Report},
     records::{Participation, Phase, PlanStatus},
 };
 use fedledger_ledger::Digest;
@@ -153,7 +154,7 @@ fn a_lying_leader_is_outvoted_and_the_next_one_proposes_anew() {
     let (mut world, id) = ready();
     world.liar = Some(world.leader);
     world.settle(&mut diligent);
-    // Its candidates are rejected on record, again and again; nothing moves.
+    // Its candidate is rejected on record, and nothing moves.
     assert_eq!(world.consortium.state().attested().count(), 0);
     assert!(!world.consortium.state().versions().is_empty());
     world.leader = SITES[1];
@@ -162,6 +163,57 @@ fn a_lying_leader_is_outvoted_and_the_next_one_proposes_anew() {
     for (_, _, record) in world.consortium.state().attested() {
         assert_ne!(record.manifest.weights().unwrap().digest, Digest::of(b"forged"));
     }
+}
+
+#[test]
+fn an_initial_version_that_is_rejected_is_proposed_ever_more_seldom_until_the_plan_stops() {
+    let (mut world, id) = ready();
+    world.liar = Some(world.leader);
+    let rejections = |world: &World| {
+        let record = world.consortium.state().plans().get(&id).unwrap();
+        (record.status, record.initial_rejections, record.initial)
+    };
+    world.settle(&mut diligent);
+    assert_eq!(rejections(&world), (PlanStatus::Running, 1, None));
+    let progress = |world: &World| world.conductors["lyon"].progress(world.consortium.state(), world.now_ms).remove(0);
+    assert!(progress(&world).waiting_for.contains("1 of 3 were rejected"));
+    for (at_ms, count) in [(999, 1), (1_000, 2), (2_999, 2)] {
+        world.now_ms = at_ms;
+        world.settle(&mut diligent);
+        assert_eq!(rejections(&world), (PlanStatus::Running, count, None), "at {at_ms} ms");
+    }
+    assert_eq!(progress(&world).lasting_ms, Some(2_999), "another candidate is no progress");
+    world.wait();
+    assert_eq!(world.now_ms, 3_000);
+    world.settle(&mut diligent);
+    assert_eq!(rejections(&world), (PlanStatus::Stopped, 3, None));
+    let record = world.consortium.state().plans().get(&id).unwrap();
+    assert_eq!(record.status_reason.as_deref(), Some("version_rejected"));
+    // Started again, by a leader that computes what the others do.
+    world.consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
+    world.leader = SITES[1];
+    world.settle(&mut diligent);
+    assert_eq!(world.status(&id), PlanStatus::Finished);
+}
+
+#[test]
+fn there_is_one_initial_candidate_at_a_time() {
+    let (mut world, id) = ready();
+    let key = RoundKey { plan: id, round: 0, attempt: 0 };
+    let right = world.consortium.compute(&key);
+    let wrong = OutputFiles { weights: FileRef { digest: Digest::of(b"other"), size: 6 }, optimizer_state: None };
+    let commands = [wrong, right].map(|outputs| world.consortium.commit(&key, outputs));
+    let version = commands[0].version;
+    let [first, second] = commands.map(Command::CommitVersion);
+    world.consortium.accept("basel/replica", first);
+    assert_eq!(world.consortium.refused("lyon/replica", second.clone()), "candidate_exists");
+    for site in ["lyon", "porto"] {
+        let attest = Command::AttestVersion(AttestVersion { version, outputs: right });
+        world.consortium.accept(&format!("{site}/replica"), attest);
+    }
+    world.consortium.accept("lyon/replica", second);
+    world.settle(&mut diligent);
+    assert_eq!(world.status(&id), PlanStatus::Finished);
 }
 
 #[test]
@@ -213,4 +265,69 @@ fn a_participant_that_only_joined_is_missing() {
     world.now_ms = 30_000;
     world.settle(&mut |_, _| {});
     assert_eq!(world.consortium.state().certificate(&key).unwrap().missing["turin"], "not_contributed");
+}
+
+#[test]
+fn the_computations_that_are_oldest_are_forgotten_first() {
+    let (mut consortium, id) = Consortium::ready(2);
+    let key = consortium.open_round(&id);
+    consortium.join_and_contribute(&key, "basel");
+    consortium.join_and_contribute(&key, "lyon");
+    consortium.close(&key, &[]);
+    let outputs = consortium.compute(&key);
+    consortium.settle(&key, outputs);
+    // Turin has computed many rounds of another plan before, which comes after this one in the order of ids.
+    let mut conductor = Conductor::new("turin/replica");
+    let plan = Digest::from_bytes([0xff; 32]);
+    for round in 1..=100 {
+        conductor.report(Report::Computed { key: RoundKey { plan, round, attempt: 1 }, outputs }, 0);
+    }
+    conductor.report(Report::Computed { key, outputs }, 0);
+    let mut attests = |now_ms: u64| {
+        let duties = conductor.step(consortium.state(), false, now_ms);
+        let mut commands = duties.into_iter().filter_map(|duty| match duty {
+            Duty::Submit(command @ Command::AttestVersion(_)) => Some(command),
+            _ => None,
+        });
+        let command = commands.next().expect("it is attested");
+        conductor.report(Report::Submitted { command, accepted: false }, now_ms);
+    };
+    // No leader takes it at first.
+    attests(0);
+    attests(1_000);
+    attests(2_000);
+}
+
+#[test]
+fn what_is_contributed_among_many_joins_is_looked_at_at_once() {
+    for leads in [true, false] {
+        let (mut consortium, id) = Consortium::ready(4);
+        let key = consortium.open_round(&id);
+        let mut conductor = Conductor::new("turin/replica");
+        let mut checked = Vec::new();
+        let mut step = |consortium: &Consortium, now_ms: u64| {
+            let mut duties = conductor.step(consortium.state(), leads, now_ms);
+            duties.retain(|duty| !matches!(duty, Duty::Obtain { .. }));
+            for duty in &duties {
+                if let Duty::Check { key, update } = duty {
+                    checked.push(update.member.clone());
+                    conductor.report(Report::CheckFailed { key: *key, member: update.member.clone() }, now_ms);
+                }
+            }
+            duties.len()
+        };
+        assert_eq!(step(&consortium, 0), 0);
+        for site in SITES {
+            consortium.accept(&format!("{site}/participant"), Command::JoinRound(JoinRound { key }));
+            assert_eq!(step(&consortium, 1), 0, "nothing comes of it that {site} has joined");
+        }
+        for site in ["porto", "basel"] {
+            let contribution = consortium.contribution(&key, site);
+            consortium.accept(&format!("{site}/participant"), Command::Contribute(contribution));
+            assert_eq!((step(&consortium, 1), step(&consortium, 2)), (1, 0));
+        }
+        // What failed is tried again in its time, although nothing has happened on the ledger.
+        assert_eq!((step(&consortium, 500), step(&consortium, 501)), (0, 2));
+        assert_eq!(checked, ["porto", "basel", "basel", "porto"]);
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 use fedledger_federation::{
     Command, Event, Federation, Rejection, VersionId,
     architecture::Architecture,
+    cohort,
     command::{
         ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, Evaluate, FileRef, JoinRound, Metrics,
         MoveBranch, OpenRound, OutputFiles, RoundKey, StartPlan,
@@ -298,7 +299,7 @@ impl Consortium {
         OpenRound {
             key,
             base: *base,
-            cohort: self.state().next_cohort(&key, record, base_record),
+            cohort: cohort::digest(&self.state().next_cohort(&key, record, base_record)),
             duration_ms: record.plan.participation.round_duration_ms,
         }
     }

@@ -2,8 +2,8 @@
 
 use fedledger_federation::{
     Command, Event, VersionId,
-    command::{AbandonRound, Evaluate, Metrics, MoveBranch, StopEarly},
-    early_stopping::{Cause, EarlyStopping, Goal},
+    command::{AbandonRound, Evaluate, JoinRound, Metrics, MoveBranch, StartPlan, StopEarly},
+    early_stopping::{Cause, EarlyStopping, Goal, Trend, awaited, awaits},
     plan::Plan,
     records::PlanStatus,
 };
@@ -11,6 +11,7 @@ use fedledger_ledger::Digest;
 
 use crate::{
     consortium::{Consortium, INSURER, OFFICE, SITES, plan},
+    retention::restored_state_keeps_the_same,
     world::{World, diligent, idle},
 };
 
@@ -167,4 +168,127 @@ fn conditions_that_mean_nothing_are_no_plan() {
     let mut consortium = Consortium::new(2);
     assert_eq!(consortium.refused(OFFICE, Command::ProposePlan(stopping(None, None))), "invalid_plan");
     assert_eq!(consortium.refused(OFFICE, Command::ProposePlan(stopping(Some("0.1234567"), None))), "invalid_plan");
+}
+
+#[test]
+fn no_report_weighs_more_than_an_update() {
+    let (mut consortium, id) = Consortium::ready_for(2, stopping(Some("0.75"), None));
+    let first = consortium.run_round(&id);
+    // The plan's example scale is 1024: (1000 * 1024 + 600 * 1024) / 2048 = 800, not 1000.
+    evaluate(&mut consortium, "basel/participant", first, u64::MAX, 1_000_000);
+    evaluate(&mut consortium, "lyon/participant", first, 1024, 600_000);
+    let Event::PlanStoppedEarly { stop, .. } = consortium.accept(REPLICA, stop_early(id, first)) else { panic!() };
+    assert_eq!(stop.value, 800_000);
+}
+
+#[test]
+fn values_that_a_metric_cannot_have_are_refused() {
+    let (mut consortium, id) = Consortium::ready_for(2, stopping(Some("0.75"), None));
+    let version = consortium.run_round(&id);
+    let mut refused = |examples, name: &str, value| {
+        let metrics = Metrics::from([(name.to_owned(), value)]);
+        consortium.refused("basel/participant", Command::Evaluate(Evaluate { version, examples, metrics }))
+    };
+    for (name, value) in [("accuracy", 1_000_001), ("accuracy", -1), ("auc", i64::MAX), ("auc", i64::MIN), ("loss", -1)]
+    {
+        assert_eq!(refused(10, name, value), "invalid_metrics", "{name} {value}");
+    }
+    assert_eq!(refused(0, "accuracy", 500_000), "invalid_metrics");
+    let key = consortium.open_round(&id);
+    let mut contribution = consortium.contribution(&key, "basel");
+    contribution.metrics.insert("accuracy".to_owned(), 2_000_000);
+    consortium.accept("basel/participant", Command::JoinRound(JoinRound { key }));
+    assert_eq!(consortium.refused("basel/participant", Command::Contribute(contribution)), "invalid_metrics");
+    let metrics = Metrics::from(
+        [("accuracy", 1_000_000), ("auc", 0), ("loss", i64::MAX), ("own_metric", -5)]
+            .map(|(name, value)| (name.to_owned(), value)),
+    );
+    consortium.accept("basel/participant", Command::Evaluate(Evaluate { version, examples: 1, metrics }));
+}
+
+#[test]
+fn a_plan_that_was_finished_early_goes_on_when_it_is_started_again() {
+    let mut consortium = Consortium::new(4);
+    let id = consortium.start(stopping(Some("0.9"), Some(2)));
+    let mut world = World::new(consortium);
+    run(&mut world, &id, &[700_000, 950_000]);
+    let record = world.consortium.state().plans().get(&id).unwrap();
+    assert_eq!((record.status, record.next_round, record.early_stop.is_some()), (PlanStatus::Finished, 3, true));
+    world.consortium.accept(OFFICE, Command::StartPlan(StartPlan { plan: id }));
+    let record = world.consortium.state().plans().get(&id).unwrap();
+    assert_eq!((record.status, record.early_stop), (PlanStatus::Running, None));
+    let head = world.consortium.head("main");
+    assert_eq!(world.consortium.refused(REPLICA, stop_early(id, head)), "condition_not_met", "it was judged before");
+    // The best of before, 0.95, is not what is compared with.
+    run(&mut world, &id, &[0, 0, 500_000, 600_000, 550_000, 590_000, 0]);
+    let record = world.consortium.state().plans().get(&id).unwrap();
+    let stop = record.early_stop.unwrap();
+    assert_eq!((record.status, record.next_round), (PlanStatus::Finished, 7));
+    assert_eq!((stop.cause, stop.value, stop.best_value), (Cause::NoImprovement, 590_000, 600_000));
+    assert_eq!(
+        world.consortium.refused(OFFICE, Command::StartPlan(StartPlan { plan: Digest::of(b"no") })),
+        "unknown_plan"
+    );
+}
+
+#[test]
+fn who_has_nothing_to_report_is_not_waited_for_and_has_no_say() {
+    let mut consortium = Consortium::new(4);
+    let id = consortium.start(stopping(Some("0.9"), None));
+    let mut world = World::new(consortium);
+    world.settle(&mut diligent);
+    let head = world.consortium.head("main");
+    for site in &SITES[..2] {
+        evaluate(&mut world.consortium, &format!("{site}/participant"), head, 50, 500_000);
+    }
+    assert_eq!(awaited(world.consortium.state(), &id), ["porto", "turin"]);
+    for site in &SITES[2..] {
+        assert!(awaits(world.consortium.state(), &head, &(*site).to_owned()));
+        let nothing = Evaluate { version: head, examples: 0, metrics: Metrics::new() };
+        world.consortium.accept(&format!("{site}/participant"), Command::Evaluate(nothing));
+        assert!(!awaits(world.consortium.state(), &head, &(*site).to_owned()));
+    }
+    world.settle(&mut idle);
+    assert_eq!((world.open(&id).map(|key| key.round), world.now_ms), (Some(2), 0), "nothing is left to wait for");
+}
+
+#[test]
+fn what_versions_are_held_against_is_kept_with_each_of_them() {
+    let (mut consortium, id) = Consortium::ready_for(2, stopping(None, Some(3)));
+    let mut versions = Vec::new();
+    // Nobody evaluates the third one, which is passed over.
+    for accuracy in [Some(500_000), Some(700_000), None, Some(600_000), Some(650_000)] {
+        let version = consortium.run_round(&id);
+        for site in ["basel", "lyon"] {
+            if let Some(accuracy) = accuracy {
+                evaluate(&mut consortium, &format!("{site}/participant"), version, 50, accuracy);
+            }
+        }
+        versions.push(version);
+    }
+    let trend = |consortium: &Consortium, nth: usize| consortium.state().versions().get(&versions[nth]).unwrap().trend;
+    let expected = [(0, 500_000, 0), (1, 700_000, 0), (1, 700_000, 0), (1, 700_000, 1)];
+    for (nth, (best, best_value, since_best)) in expected.into_iter().enumerate() {
+        assert_eq!(
+            trend(&consortium, nth),
+            Some(Trend { best: versions[best], best_value, since_best }),
+            "version {nth}"
+        );
+    }
+    assert_eq!(trend(&consortium, 4), None, "no round has trained on it");
+    // What is reported of an older version now comes too late, and attempts at one round are no rounds.
+    evaluate(&mut consortium, INSURER, versions[2], 50, 1_000_000);
+    for _ in 0..2 {
+        let key = consortium.open_round(&id);
+        assert_eq!(trend(&consortium, 4).unwrap().since_best, 2);
+        let abandon = AbandonRound { key, reason: "deadline".to_owned(), excluded: Default::default() };
+        consortium.accept(REPLICA, Command::AbandonRound(abandon));
+    }
+    let sixth = consortium.run_round(&id);
+    for site in ["basel", "lyon"] {
+        evaluate(&mut consortium, &format!("{site}/participant"), sixth, 50, 700_000);
+    }
+    restored_state_keeps_the_same(&consortium);
+    let Event::PlanStoppedEarly { stop, .. } = consortium.accept(REPLICA, stop_early(id, sixth)) else { panic!() };
+    assert_eq!((stop.cause, stop.best, stop.best_value), (Cause::NoImprovement, versions[1], 700_000));
 }

@@ -9,6 +9,7 @@ mod certificate;
 mod collection;
 mod conductor;
 mod consortium;
+mod crowd;
 mod early_stopping;
 mod element_types;
 mod epochs;

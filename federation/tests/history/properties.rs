@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fedledger_federation::{
-    Command, Federation, VersionId,
+    Command, Federation, VersionId, cohort,
     command::{
         AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
         Evaluate, FileRef, JoinRound, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan, RevokeVersion,
@@ -101,17 +101,17 @@ fn open(guess: &Guess<'_>) -> OpenRound {
     let next = guess.state.plans().get(&plan_id).and_then(|record| {
         let key = Federation::next_key(plan_id, record);
         let (base, base_record) = guess.state.head(&record.plan.branch)?;
-        let cohort = guess.state.next_cohort(&key, record, base_record);
+        let cohort = cohort::digest(&guess.state.next_cohort(&key, record, base_record));
         Some(OpenRound { key, base: *base, cohort, duration_ms: record.plan.participation.round_duration_ms })
     });
     let mut open = next.unwrap_or(OpenRound {
         key: guess.round(),
         base: guess.version(),
-        cohort: vec!["basel".to_owned()],
+        cohort: cohort::digest(&["basel".to_owned()]),
         duration_ms: 1,
     });
     match guess.choice.b {
-        0..10 => open.cohort.clear(),
+        0..10 => open.cohort = cohort::digest(&[]),
         10..20 => open.key.attempt += 1,
         20..30 => open.base = guess.version(),
         _ => {}
@@ -144,11 +144,17 @@ fn commit(guess: &Guess<'_>) -> CommitVersion {
     CommitVersion { key, version: version.unwrap_or_else(|| guess.version()), outputs }
 }
 
-/// A condition that the metrics of the tests meet at once, sometimes.
+/// A condition that the metrics of the tests meet at once or in the second round, sometimes.
 fn hasty(choice: u8) -> Option<EarlyStopping> {
-    let target = Some("0.8".parse().unwrap());
+    let target = (choice >= 32).then(|| "0.8".parse().unwrap());
     let metric = "accuracy".to_owned();
-    let condition = EarlyStopping { metric, goal: Goal::Max, target, patience: None, minimum_improvement: None };
+    let condition = EarlyStopping {
+        metric,
+        goal: Goal::Max,
+        target,
+        patience: (choice < 32).then_some(1),
+        minimum_improvement: None,
+    };
     (choice < 64).then_some(condition)
 }
 

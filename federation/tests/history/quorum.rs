@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     Command,
-    command::{AbandonRound, ApprovePlan, CloseRound, DeclineRound, RoundKey, StartPlan, WithdrawConsent},
+    command::{AbandonRound, ApprovePlan, CloseRound, DeclineRound, MoveBranch, RoundKey, StartPlan, WithdrawConsent},
     plan::Plan,
     records::{Phase, PlanStatus},
 };
@@ -261,4 +261,42 @@ fn a_round_with_its_quorum_is_not_given_up_for_want_of_one() {
     assert_eq!(consortium.refused(REPLICA, abandon(&[("lyon", "Blob lost!")])), "invalid_name");
     consortium.accept(REPLICA, abandon(&[("lyon", "blob_lost")]));
     assert_eq!(consortium.state().certificate(&key).unwrap().excluded["lyon"], "blob_lost");
+}
+
+#[test]
+fn an_attempt_whose_base_was_moved_away_is_not_counted() {
+    let mut strict = plan("strict");
+    strict.participation.attempts = 2;
+    let (mut consortium, id) = Consortium::ready_for(4, strict);
+    let (initial, first) = (consortium.head("main"), consortium.run_round(&id));
+    let mut world = World::new(consortium);
+    world.settle(&mut idle);
+    let move_main = |world: &mut World, from, to| {
+        let (from, reason) = (Some(from), "a look aside".to_owned());
+        let back = MoveBranch { branch: "main".to_owned(), from, to, revoke: false, reason };
+        world.consortium.accept(OFFICE, Command::MoveBranch(back));
+        world.settle(&mut idle);
+    };
+    let reason = || "base_moved".to_owned();
+    let key = world.open(&id).unwrap();
+    let abandon = AbandonRound { key, reason: reason(), excluded: Default::default() };
+    assert_eq!(world.consortium.refused(REPLICA, Command::AbandonRound(abandon)), "base_not_moved");
+    for (from, to) in [(first, initial), (initial, first), (first, initial)] {
+        move_main(&mut world, from, to);
+    }
+    let attempt = |world: &World| world.open(&id).map(|key| key.attempt);
+    assert_eq!((world.status(&id), attempt(&world), world.now_ms), (PlanStatus::Running, Some(4), 0));
+    // One that fails for want of a quorum is, whatever came before it and between.
+    world.wait();
+    world.settle(&mut idle);
+    world.wait();
+    world.settle(&mut idle);
+    assert_eq!((world.status(&id), attempt(&world)), (PlanStatus::Running, Some(5)));
+    move_main(&mut world, initial, first);
+    world.wait();
+    world.settle(&mut idle);
+    assert_eq!((world.status(&id), attempt(&world)), (PlanStatus::Running, Some(6)));
+    world.wait();
+    world.settle(&mut idle);
+    assert_eq!((world.status(&id), attempt(&world)), (PlanStatus::Stopped, None));
 }

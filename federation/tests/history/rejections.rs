@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fedledger_federation::{
     Command, VersionId,
     architecture::Architecture,
+    cohort,
     command::{
         AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
         Evaluate, FileRef, JoinRound, Metrics, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan,
@@ -16,7 +17,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::Digest;
 
-use crate::consortium::{Consortium, INSURER, OFFICE, metrics, plan, update_file};
+use crate::consortium::{Consortium, INSURER, OFFICE, SITES, metrics, plan, update_file};
 
 const BASEL: &str = "basel/participant";
 const LYON: &str = "lyon/participant";
@@ -115,7 +116,7 @@ fn dummy_contribution() -> Contribute {
 /// A command of every kind that nobody could get accepted, and who is permitted to ask for it.
 fn commands() -> Vec<(Command, &'static [&'static str])> {
     let (plan_id, version) = (Digest::of(b"no plan"), no_version());
-    let open = OpenRound { key: no_round(), base: version, cohort: Vec::new(), duration_ms: 1 };
+    let open = OpenRound { key: no_round(), base: version, cohort: cohort::digest(&[]), duration_ms: 1 };
     let commit = CommitVersion { key: no_round(), version, outputs: no_files() };
     let hospital: &[&str] = &["basel/organisation", BASEL];
     let organisation: &[&str] = &[OFFICE, INSURER, "basel/organisation", "turin/organisation"];
@@ -236,7 +237,7 @@ fn a_round_is_opened_as_plan_and_branch_say() {
     let mut consortium = Consortium::new(3);
     let id = consortium.start(Plan { branch: "heart".to_owned(), ..plan("heart") });
     let key = RoundKey { plan: id, round: 1, attempt: 1 };
-    let early = OpenRound { key, base: no_version(), cohort: Vec::new(), duration_ms: 30_000 };
+    let early = OpenRound { key, base: no_version(), cohort: cohort::digest(&[]), duration_ms: 30_000 };
     assert_eq!(consortium.refused(REPLICA, Command::OpenRound(early)), "no_base");
     consortium.commit_and_attest(&RoundKey { plan: id, round: 0, attempt: 0 });
 
@@ -252,9 +253,10 @@ fn a_round_is_opened_as_plan_and_branch_say() {
     assert_eq!(refused(&|open| open.key.attempt = 2), "wrong_round");
     assert_eq!(refused(&|open| open.base = no_version()), "wrong_base");
     assert_eq!(refused(&|open| open.duration_ms = 1), "wrong_duration");
-    assert_eq!(refused(&|open| drop(open.cohort.pop())), "wrong_cohort");
-    assert_eq!(refused(&|open| open.cohort.push("turin".to_owned())), "wrong_cohort");
-    assert_eq!(refused(&|open| open.cohort.reverse()), "wrong_cohort");
+    let selected = ["basel", "lyon", "porto"].map(str::to_owned);
+    assert_eq!(right.cohort, cohort::digest(&selected));
+    assert_eq!(refused(&|open| open.cohort = cohort::digest(&selected[..2])), "wrong_cohort");
+    assert_eq!(refused(&|open| open.cohort = cohort::digest(&SITES.map(str::to_owned))), "wrong_cohort");
 
     consortium.accept(REPLICA, Command::OpenRound(right.clone()));
     assert_eq!(consortium.refused(REPLICA, Command::OpenRound(right)), "round_open");

@@ -6,6 +6,7 @@ use fedledger_federation::{
     Command, Federation, VersionId,
     aggregation::Outputs,
     architecture::Architecture,
+    cohort,
     command::{
         ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, FileRef, JoinRound, OpenRound, OutputFiles,
         RoundKey, StartPlan,
@@ -294,7 +295,7 @@ impl Ledger {
         let open = OpenRound {
             key: key_of,
             base: *base,
-            cohort: self.state().next_cohort(&key_of, record, head),
+            cohort: cohort::digest(&self.state().next_cohort(&key_of, record, head)),
             duration_ms: record.plan.participation.round_duration_ms,
         };
         self.apply(&key("beta", Purpose::Replica), Command::OpenRound(open));

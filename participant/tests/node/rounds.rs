@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use fedledger_federation::{
     Command,
-    command::{AbandonRound, CancelPlan, MoveBranch, PausePlan, RoundKey, WithdrawConsent},
+    command::{AbandonRound, CancelPlan, Evaluate, MoveBranch, PausePlan, RoundKey, WithdrawConsent},
+    early_stopping::{EarlyStopping, Goal},
     governance::Action,
     plan::Plan,
     retention::{PruneVersion, Retention},
@@ -405,6 +406,59 @@ fn new_versions_are_evaluated_once() {
     let restarted = Running::start(core(site("alpha")), &ledger);
     assert_eq!(evaluated(&restarted.outputs), []);
     assert_eq!(submitted(&restarted.outputs), []);
+}
+
+/// What a site says of the first round's version of a plan that is finished early by its reports, or not: the version that it
+/// is to evaluate, and what it submits once it has failed to.
+fn reports_of(site: Site, early_stopping: Option<EarlyStopping>) -> (bool, Vec<Evaluate>) {
+    let mut ledger = Ledger::new();
+    let id = ledger.start_plan(Plan { early_stopping, ..plan() }, &["alpha", "beta"]);
+    let key = ledger.open_round(id);
+    ledger.contribute("alpha", key, 0.5);
+    ledger.contribute("beta", key, 0.25);
+    let version = ledger.complete_round(key);
+    let mut running = Running::start(core(site), &ledger);
+    let mut outputs = running.take();
+    let evaluates = outputs.iter().any(|output| matches!(output, Output::Evaluate(_)));
+    running.input(Input::Evaluated(version, None));
+    outputs.extend(running.take());
+    let reports = outputs.iter().filter_map(|output| match output {
+        Output::Submit(Intent::Evaluate(_), command) => match &**command {
+            Command::Evaluate(report) => Some(report.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let reports: Vec<Evaluate> = reports.collect();
+    if !reports.is_empty() {
+        assert_eq!(ledger.submit(running.core.member(), &outputs), ["accepted"]);
+        running.catch_up(&ledger);
+        assert_eq!(submitted(&running.take()), [], "it is said once");
+    }
+    (evaluates, reports)
+}
+
+#[test]
+fn a_site_that_is_waited_for_says_so_when_it_has_nothing_to_report() {
+    let condition = EarlyStopping {
+        metric: "accuracy".to_owned(),
+        goal: Goal::Max,
+        target: Some("0.9".parse().unwrap()),
+        patience: None,
+        minimum_improvement: None,
+    };
+    let without_test_rows = |member: &str| Site { test_examples: 0, ..site(member) };
+    let is_nothing =
+        |reports: &[Evaluate]| matches!(reports, [Evaluate { examples: 0, metrics, .. }] if metrics.is_empty());
+    let (evaluates, reports) = reports_of(without_test_rows("alpha"), Some(condition.clone()));
+    assert!(!evaluates && is_nothing(&reports), "{reports:?}");
+    // An evaluation that fails.
+    let (evaluates, reports) = reports_of(site("alpha"), Some(condition.clone()));
+    assert!(evaluates && is_nothing(&reports), "{reports:?}");
+    // Nobody waits for it.
+    assert_eq!(reports_of(without_test_rows("gamma"), Some(condition)), (false, vec![]));
+    assert_eq!(reports_of(without_test_rows("alpha"), None), (false, vec![]));
+    assert_eq!(reports_of(site("alpha"), None), (true, vec![]));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::{
     finality::Sizes,
     names::Short,
     output::{Table, list},
+    reasons::explained,
     rounds::{self, RoundRow, Times, exit_of},
     utc::utc,
 };
@@ -50,11 +51,9 @@ struct View<'a> {
 pub(super) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let (source, history) = context.history(Keep::State)?;
     let mut rows = of_plan(history.state(), rounds::timed_rows(&history), args.plan.as_deref())?;
-    rows.retain(|row| row.round == args.round && args.attempt.is_none_or(|attempt| row.attempt == attempt));
-    let row = rows.last().ok_or_else(|| {
-        Failure::new(Exit::Failed, format!("there is no such round {}", args.round))
-            .next("`fedledger round list` shows the rounds that there are")
-    })?;
+    rows.retain(|row| row.round == args.round);
+    let row = rows.iter().rfind(|row| args.attempt.is_none_or(|attempt| row.attempt == attempt));
+    let row = row.ok_or_else(|| unknown(args, &rows))?;
     let attested = row.version.as_ref().and_then(|version| history.attested.get(version));
     let final_size = Sizes::of(&source, &history)?.final_size;
     let refused = history.refused.get(&row.key()).map_or(&[][..], Vec::as_slice);
@@ -66,12 +65,26 @@ pub(super) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     }
 }
 
+/// What to tell of a round, or of an attempt at it, that is not among these.
+fn unknown(args: &ShowArgs, rows: &[RoundRow]) -> Failure {
+    let round = args.round;
+    let what = match args.attempt {
+        Some(attempt) if !rows.is_empty() => {
+            let attempts: Vec<String> =
+                rows.iter().map(|row| format!("{} of {}", row.attempt, row.plan_name)).collect();
+            format!("there is no attempt {attempt} at round {round}; there are {}", attempts.join(", "))
+        }
+        _ => format!("there is no such round {round}"),
+    };
+    Failure::new(Exit::Failed, what).next("`fedledger round list` shows the rounds that there are")
+}
+
 /// What to tell of an attempt that was given up.
 fn given_up(row: &RoundRow, reason: &str) -> Failure {
     let what = format!("attempt {} at round {} of {} was given up", row.attempt, row.round, row.plan_name);
     let why = match row.certificate.quorum.check() {
         Err(rejection) if reason == "below_quorum" => format!("{reason}: {rejection}"),
-        _ => reason.to_owned(),
+        _ => explained(reason),
     };
     let next = "`fedledger round list` shows the other attempts, `fedledger status` what the plan waits for";
     Failure::because(exit_of(reason), what, why).next(next)
@@ -96,7 +109,7 @@ fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
     if let Some(index) = certificate.ended_index {
         let ended = time(times.and_then(|times| times.ended_ms));
         let (what, why) = match &row.reason {
-            Some(reason) => ("abandoned", format!(": {reason}")),
+            Some(reason) => ("abandoned", format!(": {}", explained(reason))),
             None => ("closed   ", String::new()),
         };
         lines.push(format!("{what}    entry {index}{ended}{why}"));
@@ -135,20 +148,20 @@ fn members(certificate: &Certificate, times: Option<&Times>) -> Table {
     let mut table = Table::new(&["member", "outcome", "reason", "joined", "settled"]);
     for member in &certificate.selected {
         let (outcome, reason) = if let Some(reason) = certificate.declined.get(member) {
-            ("declined", reason.as_str())
+            ("declined", reason.clone())
         } else if let Some(reason) = certificate.excluded.get(member) {
-            ("excluded", reason.as_str())
+            ("excluded", explained(reason))
         } else if let Some(reason) = certificate.missing.get(member) {
-            ("missing", reason.as_str())
+            ("missing", explained(reason))
         } else {
-            ("contributed", "-")
+            ("contributed", "-".to_owned())
         };
         let steps = certificate.steps.get(member).copied().unwrap_or_default();
         let at = times.and_then(|times| times.steps.get(member)).copied().unwrap_or_default();
         table.row(vec![
             member.clone(),
             outcome.to_owned(),
-            reason.to_owned(),
+            reason,
             moment(steps.joined, at.joined),
             moment(settled(&steps), settled(&at)),
         ]);

@@ -14,6 +14,7 @@ use crate::{
     follow::Follower,
     names::{self, Short},
     output::list,
+    reasons::explained,
     rounds::{self, RoundRow, exit_of},
 };
 
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
     /// End when this round is completed, or cannot be any more: exit code 5 for want of a quorum, 4 if the plan was stopped
-    #[arg(long, value_name = "ROUND")]
+    #[arg(long, value_name = "ROUND", value_parser = clap::value_parser!(u64).range(1..))]
     until: Option<u64>,
     /// Only rounds of this plan; with --until by default the plan that is carried out, or the latest one
     #[arg(long)]
@@ -83,8 +84,11 @@ fn outcome(state: &Federation, plan: &Digest, round: u64) -> Option<Result<(), F
                 Phase::Abandoned { index, reason, .. } if *index == record.status_index => Some(reason.as_str()),
                 _ => None,
             });
-            let reason = given_up.unwrap_or("plan_stopped");
-            let failure = Failure::because(exit_of(reason), what, format!("the plan is stopped: {reason}"));
+            // Before the first round, the replicas may not have agreed on where to begin.
+            let no_beginning = record.initial_rejections >= record.plan.participation.attempts;
+            let reason = given_up.unwrap_or(if no_beginning { "version_rejected" } else { "plan_stopped" });
+            let why = format!("the plan is stopped: {}", explained(reason));
+            let failure = Failure::because(exit_of(reason), what, why);
             failure.next("`fedledger round show` says why; `fedledger plan start` goes on")
         }
         PlanStatus::Cancelled => Failure::because(Exit::Refused, what, "the plan was cancelled"),

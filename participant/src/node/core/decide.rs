@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fedledger_federation::{
     Command, VersionId,
     command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, RoundKey},
+    early_stopping,
     limits::TEXT_LENGTH_MAX,
     records::{Participation, Phase, PlanStatus, RoundRecord, VersionRecord},
 };
@@ -76,8 +77,7 @@ impl Core {
     }
 
     fn participation(&self, key: &RoundKey) -> Option<&Participation> {
-        let mut all = self.federation().participations(key);
-        all.find(|(member, _)| **member == self.site.member).map(|(_, participation)| participation)
+        self.federation().participation(key, &self.site.member)
     }
 
     /// Who proposed a plan; every plan in the state has been proposed in the log.
@@ -253,7 +253,7 @@ impl Core {
     }
 
     /// Whether this site should report metrics of a version: attested, usable, of a plan that it consents to, and with no
-    /// report of this site yet.
+    /// report of this site yet. Without test examples it only reports where it is waited for.
     fn is_evaluable(&self, version: &VersionId) -> bool {
         let state = self.federation();
         let wanted = |record: &VersionRecord| {
@@ -263,9 +263,14 @@ impl Core {
                 && record.pruned.files.is_none()
                 && plan.is_some_and(|plan| plan.consents.contains_key(&self.site.member))
         };
-        self.site.test_examples > 0
-            && state.versions().get(version).is_some_and(wanted)
-            && state.evaluations(version).all(|(member, _)| *member != self.site.member)
+        state.versions().get(version).is_some_and(wanted)
+            && state.evaluation(version, &self.site.member).is_none()
+            && (self.site.test_examples > 0 || self.is_awaited(version))
+    }
+
+    /// Whether a plan does not go on before this site has reported something of a version.
+    fn is_awaited(&self, version: &VersionId) -> bool {
+        early_stopping::awaits(self.federation(), version, &self.site.member)
     }
 
     /// The versions that branches point at now; what was attested while this node was away is of no interest.
@@ -292,21 +297,6 @@ impl Core {
         let evaluated = std::mem::take(&mut self.evaluated);
         self.evaluated =
             evaluated.into_iter().filter(|(version, _)| self.is_open(&Intent::Evaluate(*version))).collect();
-        let reports: Vec<(VersionId, Evaluation)> =
-            self.evaluated.iter().filter_map(|(version, evaluation)| Some((*version, (*evaluation)?))).collect();
-        for (version, evaluation) in reports {
-            let metrics = BTreeMap::from_iter(
-                [
-                    ("accuracy", Some(evaluation.accuracy_millionths)),
-                    ("loss", Some(evaluation.loss_millionths)),
-                    ("auc", evaluation.auc_millionths),
-                ]
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
-            );
-            let command = Evaluate { version, examples: evaluation.examples, metrics };
-            self.submit(Intent::Evaluate(version), Command::Evaluate(command));
-        }
         // Nobody has its weights any more.
         if let Some(version) = self.evaluating
             && self.federation().versions().get(&version).is_some_and(|record| record.pruned.files.is_some())
@@ -320,13 +310,30 @@ impl Core {
             if let Some(task) = self.evaluation_task(version) {
                 self.evaluating = Some(version);
                 self.outputs.push(Output::Evaluate(Box::new(task)));
+            } else if self.is_awaited(&version) {
+                self.evaluated.insert(version, None);
             }
+        }
+        self.report_evaluations();
+    }
+
+    /// Reports what was found, and where others wait for this site that nothing was.
+    fn report_evaluations(&mut self) {
+        let reports: Vec<Evaluate> = self
+            .evaluated
+            .iter()
+            .filter(|(version, evaluation)| evaluation.is_some() || self.is_awaited(version))
+            .map(|(version, evaluation)| report(*version, evaluation.as_ref()))
+            .collect();
+        for report in reports {
+            self.submit(Intent::Evaluate(report.version), Command::Evaluate(report));
         }
     }
 
     fn evaluation_task(&self, version: VersionId) -> Option<EvaluationTask> {
         let state = self.federation();
-        let record = state.versions().get(&version).filter(|_| self.is_open(&Intent::Evaluate(version)))?;
+        let wanted = self.site.test_examples > 0 && self.is_open(&Intent::Evaluate(version));
+        let record = state.versions().get(&version).filter(|_| wanted)?;
         let architecture = state.plans().get(&record.manifest.plan)?.plan.architecture.clone();
         // A model for other records cannot be evaluated here.
         let fits = u64::from(architecture.features()) == self.site.features;
@@ -374,4 +381,16 @@ impl Core {
         kept.weights.extend(self.evaluations.iter().chain(&self.evaluating).filter_map(weights_of));
         kept
     }
+}
+
+/// What this site says of a version; without an evaluation, that there is nothing to report.
+fn report(version: VersionId, evaluation: Option<&Evaluation>) -> Evaluate {
+    let Some(evaluation) = evaluation else { return Evaluate { version, examples: 0, metrics: BTreeMap::new() } };
+    let metrics = [
+        ("accuracy", Some(evaluation.accuracy_millionths)),
+        ("loss", Some(evaluation.loss_millionths)),
+        ("auc", evaluation.auc_millionths),
+    ];
+    let metrics = metrics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Evaluate { version, examples: evaluation.examples, metrics: metrics.collect() }
 }

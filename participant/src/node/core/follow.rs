@@ -228,8 +228,8 @@ impl Core {
     fn report_evaluation(&mut self, version: &VersionId) {
         let state = self.federation();
         let number = state.versions().get(version).and_then(|record| record.number());
-        let own = state.evaluations(version).find(|(member, _)| **member == self.site.member);
-        let accuracy = own.and_then(|(_, record)| record.metrics.get("accuracy").copied());
+        let own = state.evaluation(version, &self.site.member);
+        let accuracy = own.and_then(|record| record.metrics.get("accuracy").copied());
         if let (Some(number), Some(accuracy_millionths)) = (number, accuracy) {
             self.report(NodeEvent::Evaluated { version: *version, number, accuracy_millionths });
         }

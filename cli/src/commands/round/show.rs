@@ -70,7 +70,8 @@ fn unknown(args: &ShowArgs, rows: &[RoundRow]) -> Failure {
     let round = args.round;
     let what = match args.attempt {
         Some(attempt) if !rows.is_empty() => {
-            let attempts: Vec<String> = rows.iter().map(|row| format!("{} of {}", row.attempt, row.plan_name)).collect();
+            let attempts: Vec<String> =
+                rows.iter().map(|row| format!("{} of {}", row.attempt, row.plan_name)).collect();
             format!("there is no attempt {attempt} at round {round}; there are {}", attempts.join(", "))
         }
         _ => format!("there is no such round {round}"),

@@ -198,6 +198,8 @@ impl Inner {
 
     /// Deletes what the ledger has let go.
     async fn discard_all(&self, last_index: u64, files: Vec<Digest>) {
+        // A version may have been made again since, and needs its files.
+        let files = self.pruned(files).await;
         let blobs = self.blobs.clone();
         let discarded = tokio::task::spawn_blocking(move || {
             let failed = files.iter().filter(|file| discard_if_there(&blobs, file).is_err()).count();

@@ -99,7 +99,7 @@ pub struct WithdrawConsent {
     pub reason: String,
 }
 
-/// Starts a plan, or goes on with a stopped one.
+/// Starts a plan, or goes on with one that was stopped or finished early.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartPlan {

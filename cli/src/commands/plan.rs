@@ -57,7 +57,7 @@ pub(crate) enum PlanCommand {
     },
     /// Take this identity's organisation's consent back: it is out of the next round
     Withdraw(StopArgs),
-    /// Carry a plan out, or go on with a stopped one (operator)
+    /// Carry a plan out, or go on with one that was stopped or finished early (operator)
     Start {
         /// Name or id of the plan
         plan: String,

@@ -145,7 +145,7 @@ impl Endpoint {
             Driver::new((swarm, ways), config.transports, dialer, connected_publisher, command_queue, inbox);
         driver.set_admitted(&config.admitted);
 
-        let opener = Opener { commands, connected, limits: Arc::new(Limits::outbound()) };
+        let opener = Opener { commands, connected, renewed: driver.renewed(), limits: Arc::new(Limits::outbound()) };
         let stop = CancellationToken::new();
         let driver = Mutex::new(Some(tokio::spawn(driver.run(stop.clone()))));
         let transports = config.transports;

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 consistency: Some(vec![digest; 2]),
             })),
         ),
-        ("taken", codec::encode(&Answer::Granted(CheckpointResponse::Taken { note }))),
+        ("taken", codec::encode(&Answer::Granted(CheckpointResponse::Taken { note, consistency: None }))),
         ("follow", codec::encode(&EventsRequest { from: 3 })),
         ("accepted", codec::encode(&Answer::Granted(EventsAccepted { next: 3 }))),
         ("event", codec::encode(&EventFrame { index: 3, leaf: vec![5; 9] })),

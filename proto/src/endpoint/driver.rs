@@ -66,9 +66,12 @@ struct Connection {
 
 type Lookup = BoxFuture<'static, (PublicKey, Vec<Multiaddr>)>;
 
-/// A dial that began before a connection was there ends within this time after it, and what comes of it is a second one that
-/// says nothing about the first: the time that a dial may take, and some for the two sides to see either connection. Peers
-/// that are started again and dial sooner than this are noticed by the silence of QUIC, or by TCP's reset.
+/// How often each peer has connected, though there was a connection that it may not know of any more.
+pub(super) type Renewals = BTreeMap<PublicKey, u64>;
+
+/// A dial that a peer began before this side's came through ends within this time after that, and what comes of it is a second
+/// connection that says nothing about the first: the time that a dial may take, and some for the two sides to see either
+/// connection.
 const DIALS_OVERLAP: Duration = DIAL_TIMEOUT.saturating_add(Duration::from_secs(2));
 
 /// See the module's documentation.
@@ -80,6 +83,7 @@ pub(super) struct Driver {
     lookups: FuturesUnordered<Lookup>,
     connections: HashMap<ConnectionId, Connection>,
     connected: watch::Sender<BTreeSet<PublicKey>>,
+    renewed: watch::Sender<Renewals>,
     commands: mpsc::Receiver<Command>,
     inbox: Inbox,
     inbound: Limits,
@@ -105,12 +109,18 @@ impl Driver {
             lookups: FuturesUnordered::new(),
             connections: HashMap::new(),
             connected,
+            renewed: watch::Sender::default(),
             commands,
             inbox,
             inbound: Limits::inbound(),
             busy_answers: Arc::new(Semaphore::new(BUSY_ANSWERS_MAX)),
             readers: BTreeMap::new(),
         }
+    }
+
+    /// Who pushes frames to a peer does so on another connection when this changes for the peer.
+    pub fn renewed(&self) -> watch::Receiver<Renewals> {
+        self.renewed.subscribe()
     }
 
     /// Runs until it is told to stop.
@@ -237,16 +247,27 @@ impl Driver {
         self.close_dead(event.connection);
     }
 
-    /// Closes what the peer has no knowledge of: it dials only when it has no connection, so it has lost those that were
-    /// there long before this one, as a node does that is started again. Streams would stay on them until they are found dead.
+    /// Closes what the peer has no knowledge of any more, as one that was started again. Streams would stay there until it is
+    /// found dead. Where the peer may know the connection or not, only the frames that are pushed to it move to the new one:
+    /// they may get lost, and everything else is asked for again.
     fn close_forgotten(&mut self, id: ConnectionId) {
         let Some(new) = self.connections.get(&id) else { return };
-        let is_forgotten = |old: &Connection| old.peer == new.peer && is_forgotten(old.established, new.established);
-        let forgotten: Vec<_> =
-            self.connections.iter().filter(|(_, old)| is_forgotten(old)).map(|(id, _)| *id).collect();
-        for old in forgotten {
-            self.swarm.close_connection(old);
+        let (peer, established) = (new.peer, new.established);
+        let is_older = |old: &Connection| old.peer == peer && old.established < established;
+        let older = self.connections.iter().filter(|(_, old)| is_older(old));
+        let older: Vec<_> = older.map(|(id, old)| (*id, old.dialed.is_none(), old.established)).collect();
+        if older.is_empty() {
+            return;
         }
+        for (old, is_peers_dial, begun) in older {
+            if is_forgotten(is_peers_dial, begun, established) {
+                self.swarm.close_connection(old);
+            }
+        }
+        self.renewed.send_modify(|renewals| {
+            let count = renewals.entry(peer).or_default();
+            *count = count.wrapping_add(1);
+        });
     }
 
     /// Closes the connections of the same peer that give no sign of life. One failure is enough for those that never
@@ -375,9 +396,11 @@ impl Driver {
     }
 }
 
-/// Whether a peer that dialed the `new` connection cannot have known the `old` one any more.
-fn is_forgotten(old: Instant, new: Instant) -> bool {
-    new.saturating_duration_since(old) > DIALS_OVERLAP
+/// Whether a peer that dialed a connection established at `new` cannot know one established at `old` any more. It dials only
+/// while it has no connection, and one dial at a time: so it has lost every one that it had dialed before. What this side
+/// had dialed may have come through while the peer's dial was under way.
+fn is_forgotten(is_peers_dial: bool, old: Instant, new: Instant) -> bool {
+    new.saturating_duration_since(old) > if is_peers_dial { Duration::ZERO } else { DIALS_OVERLAP }
 }
 
 #[cfg(test)]
@@ -385,10 +408,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dial_that_began_before_a_connection_does_not_end_it() {
+    fn a_dial_that_began_before_this_sides_came_through_does_not_end_that() {
         let established = Instant::now();
-        assert!(!is_forgotten(established, established + DIAL_TIMEOUT));
-        assert!(!is_forgotten(established + DIAL_TIMEOUT, established), "it is the newer one");
-        assert!(is_forgotten(established, established + 2 * DIAL_TIMEOUT));
+        assert!(!is_forgotten(false, established, established + DIAL_TIMEOUT));
+        assert!(!is_forgotten(false, established + DIAL_TIMEOUT, established), "it is the newer one");
+        assert!(is_forgotten(false, established, established + 2 * DIAL_TIMEOUT));
+    }
+
+    #[test]
+    fn a_peer_that_dials_has_lost_what_it_had_dialed_before() {
+        let established = Instant::now();
+        assert!(is_forgotten(true, established, established + Duration::from_millis(1)));
+        assert!(!is_forgotten(true, established, established), "it is the same one");
     }
 }

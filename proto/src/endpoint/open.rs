@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     CallError,
-    driver::Command,
+    driver::{Command, Renewals},
     limits::{Limits, Permit},
     streams::{OpenError, OpenStream},
 };
@@ -19,6 +19,7 @@ use crate::wire::Protocol;
 pub(super) struct Opener {
     pub commands: mpsc::Sender<Command>,
     pub connected: watch::Receiver<BTreeSet<PublicKey>>,
+    pub renewed: watch::Receiver<Renewals>,
     pub limits: Arc<Limits>,
 }
 

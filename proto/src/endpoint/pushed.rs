@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
+    driver::Renewals,
     inbound::{PeerFrame, Served},
     open::Opener,
 };
@@ -109,23 +110,37 @@ impl FrameSender {
 
 /// Writes queued frames for as long as somebody can queue them.
 async fn pump(opener: Opener, protocol: Protocol, peer: PublicKey, mut queued: mpsc::Receiver<Queued>) {
-    let mut connected = opener.connected.clone();
+    let (mut connected, mut renewed) = (opener.connected.clone(), opener.renewed.clone());
     loop {
         if connected.wait_for(|peers| peers.contains(&peer)).await.is_err() {
             return;
         }
         // Only with something to send, so that a peer that never hears from us has no stream to keep.
         let Some(first) = queued.recv().await else { return };
-        let error = match opener.open(peer, protocol).await {
-            Ok((mut stream, _permit)) => match write(&mut stream, protocol, first, &mut queued).await {
+        let renewals = of_peer(&renewed.borrow_and_update(), &peer);
+        let writing = async {
+            let (mut stream, _permit) = opener.open(peer, protocol).await.map_err(|error| error.to_string())?;
+            write(&mut stream, protocol, first, &mut queued).await.map_err(|error| error.to_string())
+        };
+        let error = tokio::select! {
+            written = writing => match written {
                 Ok(()) => return,
-                Err(error) => error.to_string(),
+                Err(error) => error,
             },
-            Err(error) => error.to_string(),
+            // What was being written gets lost, as it may.
+            Ok(_) = renewed.wait_for(|now| of_peer(now, &peer) != renewals) => {
+                debug!(%peer, %protocol, "a stream of frames moves to the peer's new connection");
+                continue;
+            }
         };
         debug!(%peer, %protocol, %error, "a stream of frames broke");
         sleep(REOPEN_DELAY).await;
     }
+}
+
+/// How often the peer has connected anew.
+fn of_peer(renewals: &Renewals, peer: &PublicKey) -> u64 {
+    renewals.get(peer).copied().unwrap_or_default()
 }
 
 /// Writes frames until the stream breaks, or until there will be no more.

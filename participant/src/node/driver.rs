@@ -21,7 +21,7 @@ use super::{
     core::{Core, Input, Output},
     error::{HistoryError, ParticipantError},
     event::NodeStatus,
-    follower::{self, Fed},
+    follower::{self, Fed, Followed},
     intent::Intent,
     jobs,
     peers::{self, KnownReplicas, Replica},
@@ -353,7 +353,8 @@ impl Driver {
         let stop = self.stop.child_token();
         self.followed_key = Some(replica.key);
         let (context, feed, from) = (Arc::clone(&self.context), self.feed.clone(), self.core.size());
-        self.tasks.spawn(follower::follow(context, replica, from, self.turn, feed, stop.clone()));
+        let followed = Followed { replica, patience: context.patience(self.failures), turn: self.turn };
+        self.tasks.spawn(follower::follow(context, followed, from, feed, stop.clone()));
         self.following = Some(stop);
     }
 

@@ -1,15 +1,30 @@
 //! Following the ledger at one replica.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fedledger_proto::{
-    endpoint::CallError,
-    wire::{EventFrame, EventsRequest},
+    endpoint::{CallError, FrameStream},
+    wire::{CheckpointRequest, EventFrame, EventsRequest},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, core::Input, peers::Replica, witness};
+
+/// How long a replica may send nothing before it is asked whether it is there. One that was killed or cut off without a word
+/// seems to be connected for seconds, in which a round may begin and end.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The replica that is followed in a turn.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The replica.
+    pub replica: Replica,
+    /// How long it may take to show that it is there.
+    pub patience: Duration,
+    /// Counts the replicas that were followed.
+    pub turn: u64,
+}
 
 /// Something that came from the replica followed in a certain turn; what comes late from an earlier turn is ignored.
 #[derive(Debug)]
@@ -23,22 +38,22 @@ pub struct Fed {
 /// Sends the replica's leaves from index `from` on, until it ends or is stopped; then the reason, unless it was stopped.
 pub async fn follow(
     context: Arc<Context>,
-    replica: Replica,
+    followed: Followed,
     from: u64,
-    turn: u64,
     feed: mpsc::Sender<Fed>,
     stop: CancellationToken,
 ) {
     let reason = tokio::select! {
         () = stop.cancelled() => return,
-        reason = forward(&context, &replica, from, turn, &feed) => reason,
+        reason = forward(&context, &followed, from, &feed) => reason,
     };
+    let turn = followed.turn;
     // Nobody is left to be told when the node stops.
     feed.send(Fed { turn, input: Input::Lost { reason } }).await.ok();
 }
 
-async fn forward(context: &Context, replica: &Replica, from: u64, turn: u64, feed: &mpsc::Sender<Fed>) -> String {
-    match forward_all(context, replica, from, turn, feed).await {
+async fn forward(context: &Context, followed: &Followed, from: u64, feed: &mpsc::Sender<Fed>) -> String {
+    match forward_all(context, followed, from, feed).await {
         Ok(()) => "the replica ended the subscription".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -46,11 +61,12 @@ async fn forward(context: &Context, replica: &Replica, from: u64, turn: u64, fee
 
 async fn forward_all(
     context: &Context,
-    replica: &Replica,
+    followed: &Followed,
     from: u64,
-    turn: u64,
     feed: &mpsc::Sender<Fed>,
 ) -> Result<(), CallError> {
+    let Followed { replica, turn, .. } = followed;
+    let turn = *turn;
     // Leaves that the replica has signed for are there already, whatever it answers.
     let head = context.head_of(replica).await;
     let signed = head.as_deref().and_then(|note| witness::parse_unverified(note).ok()).map_or(0, |head| head.size());
@@ -62,7 +78,7 @@ async fn forward_all(
     let mut received = feed.send(Fed { turn, input: following }).await;
     let mut expected = from;
     while received.is_ok()
-        && let Some(EventFrame { index, leaf }) = leaves.next().await?
+        && let Some(EventFrame { index, leaf }) = next(context, followed, &mut leaves).await?
     {
         if index != expected {
             return Err(CallError::Protocol("sent a leaf out of order"));
@@ -71,4 +87,23 @@ async fn forward_all(
         received = feed.send(Fed { turn, input: Input::Leaf(leaf) }).await;
     }
     Ok(())
+}
+
+/// The next leaf, however long it takes, from a replica that is there.
+async fn next(
+    context: &Context,
+    followed: &Followed,
+    leaves: &mut FrameStream<EventFrame>,
+) -> Result<Option<EventFrame>, CallError> {
+    loop {
+        if let Ok(next) = timeout(QUIET, leaves.next()).await {
+            return next;
+        }
+        // A refusal is an answer as well.
+        let asked =
+            context.endpoint.call(followed.replica.key, &CheckpointRequest::Latest { known: None }, followed.patience);
+        if matches!(asked.await, Err(CallError::TimedOut)) {
+            return Err(CallError::TimedOut);
+        }
+    }
 }

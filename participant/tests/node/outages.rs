@@ -7,7 +7,7 @@ use fedledger_federation::{
     command::{CloseRound, RoundKey},
 };
 use fedledger_ledger::Digest;
-use fedledger_participant::node::NodeEvent;
+use fedledger_participant::node::{NodeEvent, NodeStatus};
 
 use crate::{
     fixture::{Ledger, MEMBERS, Purpose, key, plan},
@@ -89,4 +89,20 @@ async fn a_contribution_that_a_closed_round_overtook_is_refused_on_record_and_th
     let members: BTreeSet<String> =
         replica.change(|ledger| ledger.state().certificate(&second)).unwrap().contributed.into_iter().collect();
     assert_eq!(members, BTreeSet::from(["alpha".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_falls_silent_is_left_for_another() {
+    let ((ledger, _), (same, id)) = (started(), started());
+    let (own, other) = (Replica::start("alpha", ledger), Replica::start("beta", same));
+    let directory = directory(&[("alpha", &own), ("beta", &other)]);
+    let node = start(directory.path()).await;
+    let mut status = node.status();
+    let follows_own = |status: &NodeStatus| status.following.as_deref() == Some("alpha/replica");
+    status.wait_for(follows_own).await.unwrap();
+
+    own.fall_silent();
+    let round = other.change(|ledger| ledger.open_round(id));
+    other.until(|state| has_contributed(state, &round)).await;
+    node.shutdown().await.unwrap();
 }

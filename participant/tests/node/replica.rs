@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -36,6 +36,8 @@ struct Shared {
     cuts: AtomicUsize,
     /// Bytes of files that were read to be sent.
     read: Arc<AtomicU64>,
+    /// Whether requests are not answered any more.
+    is_silent: AtomicBool,
     /// What happens while the next contribution is on its way.
     overtaking: Mutex<Option<Change>>,
 }
@@ -95,8 +97,8 @@ impl Replica {
         })
         .unwrap();
         let size = watch::Sender::new(ledger.log.size());
-        let (cuts, read, overtaking) = Default::default();
-        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size, cuts, read, overtaking });
+        let (cuts, read, is_silent, overtaking) = Default::default();
+        let shared = Arc::new(Shared { name, ledger: Mutex::new(ledger), size, cuts, read, is_silent, overtaking });
         tokio::spawn(serve(Arc::clone(&shared), incoming));
         let address = endpoint.listen_addresses()[0];
         Self { shared, endpoint, address }
@@ -130,6 +132,11 @@ impl Replica {
     /// Cuts the next files off after their first chunk, as a lost connection does.
     pub fn cut(&self, times: usize) {
         self.shared.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// Answers nothing any more, while its connections stay, as one that was suspended.
+    pub fn fall_silent(&self) {
+        self.shared.is_silent.store(true, Ordering::SeqCst);
     }
 
     /// Changes the ledger after the next contribution was sent and before it is applied.
@@ -176,7 +183,12 @@ impl Shared {
 }
 
 async fn serve(shared: Arc<Shared>, mut incoming: Incoming) {
+    let mut unanswered = Vec::new();
     while let Some(InboundRequest { kind, .. }) = incoming.requests.recv().await {
+        if shared.is_silent.load(Ordering::SeqCst) {
+            unanswered.push(kind);
+            continue;
+        }
         // A peer may go away while it is answered.
         tokio::spawn(answer(Arc::clone(&shared), kind));
     }

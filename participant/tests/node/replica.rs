@@ -252,8 +252,10 @@ async fn follow(shared: Arc<Shared>, mut from: u64, responder: EventsResponder) 
             }
             from += 1;
         }
-        if size.changed().await.is_err() {
-            return;
+        tokio::select! {
+            // A peer may have only so many subscriptions, and one that is gone has none.
+            () = sender.closed() => return,
+            changed = size.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -123,21 +123,33 @@ pub async fn participants() -> Vec<Figure> {
         figures.push(Figure::lower("sites", what, trained.coordinator_peak_mib, "MiB"));
         peaks.push(trained.coordinator_peak_mib);
     }
-    let growth = (peaks[1] / peaks[0] - 1.0) * 100.0;
-    let what = format!("peak memory of the coordinator, {FEW} to {MANY} participants");
-    figures.push(Figure::lower("sites", what, growth, "%").target(10.0, 2.0));
+    let what = format!("4 MB: peak memory of the coordinator, {FEW} to {MANY} participants");
+    figures.push(growth("sites", what, &peaks));
     figures
 }
 
 /// The model of 100 MB with many participants, whose updates are of half the size, so that all fit on a usual disk.
 pub async fn big_participants() -> Vec<Figure> {
-    let mut consortium = Consortium::start_together(1, BIG_PARTICIPANTS);
-    let mut trained = train(&mut consortium, Model::BigHalved, BIG_PARTICIPANTS, 1).await;
-    let what = |what| format!("100 MB, {BIG_PARTICIPANTS} participants, updates in bf16, 1 replica: {what}");
-    vec![
-        Figure::lower("sites-big", what("opened to final"), median(&mut trained.final_s), "s"),
-        Figure::lower("sites-big", what("peak memory of the coordinator"), trained.coordinator_peak_mib, "MiB"),
-    ]
+    let mut peaks = Vec::new();
+    let mut figures = Vec::new();
+    for participants in [FEW, BIG_PARTICIPANTS] {
+        let mut consortium = Consortium::start_together(1, participants);
+        let mut trained = train(&mut consortium, Model::BigHalved, participants, 1).await;
+        let what = |what| format!("100 MB, {participants} participants, updates in bf16, 1 replica: {what}");
+        figures.push(Figure::lower("sites-big", what("opened to final"), median(&mut trained.final_s), "s"));
+        let peak = what("peak memory of the coordinator");
+        figures.push(Figure::lower("sites-big", peak, trained.coordinator_peak_mib, "MiB"));
+        peaks.push(trained.coordinator_peak_mib);
+    }
+    let what = format!("100 MB: peak memory of the coordinator, {FEW} to {BIG_PARTICIPANTS} participants");
+    figures.push(growth("sites-big", what, &peaks));
+    figures
+}
+
+/// By how much the last peak is above the first.
+fn growth(row: &'static str, what: String, peaks: &[f64]) -> Figure {
+    let growth = (peaks[peaks.len() - 1] / peaks[0] - 1.0) * 100.0;
+    Figure::lower(row, what, growth, "%").target(10.0, 2.0)
 }
 
 /// Leaders that are killed while a round is open.

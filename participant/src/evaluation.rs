@@ -133,8 +133,12 @@ fn logits<B: BaseWeights + ?Sized>(
 ) -> Result<Vec<f32>, EvaluationError> {
     let network = Network::load(architecture, weights)?;
     let mut logits = Vec::with_capacity(data.rows());
-    for rows in data.features().chunks(rows_per_pass(architecture) * data.columns()) {
-        let features = Tensor::from_slice(rows, (rows.len() / data.columns(), data.columns()), &Device::Cpu)?;
+    let rows_per_pass = rows_per_pass(architecture);
+    for start in (0..data.rows()).step_by(rows_per_pass) {
+        let rows = start..data.rows().min(start + rows_per_pass);
+        let mut features = Vec::with_capacity(rows.len() * data.columns());
+        rows.clone().for_each(|row| data.append_row(row, &mut features));
+        let features = Tensor::from_vec(features, (rows.len(), data.columns()), &Device::Cpu)?;
         logits.extend(network.forward(&features)?.to_vec1::<f32>()?);
     }
     Ok(logits)

@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use fedledger_ledger::Digest;
 use sha2::{Digest as _, Sha256};
 
-pub use dataset::{Dataset, DatasetError};
+pub use dataset::{CLASSES_MAX, Dataset, DatasetError, Groups};
 pub use error::{Place, TableError};
 pub use lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX};
 pub use manifest::DataManifest;

@@ -1,4 +1,7 @@
-//! Rows of numbers with a yes-or-no label: the one form in which records reach training and evaluation.
+//! Rows of numbers with a label: the one form in which records reach training and evaluation.
+
+/// Most classes of a label.
+pub const CLASSES_MAX: u32 = 1024;
 
 /// Feature rows and their labels, in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -6,6 +9,16 @@ pub struct Dataset {
     features: Vec<f32>,
     labels: Vec<f32>,
     columns: usize,
+    groups: Option<Groups>,
+}
+
+/// The group that each row belongs to, for metrics by group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Groups {
+    /// What the groups are called.
+    pub names: Vec<String>,
+    /// For each row the position of its group's name.
+    pub of_row: Vec<u16>,
 }
 
 /// Numbers that do not make a data set.
@@ -21,11 +34,19 @@ pub enum DatasetError {
         /// Columns asked for.
         columns: usize,
     },
-    /// A label other than 0 and 1.
-    #[error("the label of row {row} is neither 0 nor 1")]
+    /// A label that is no class: a whole number from 0 to below [`CLASSES_MAX`].
+    #[error("the label of row {row} is no whole number from 0 to below {CLASSES_MAX}")]
     Label {
         /// The row, from 0.
         row: usize,
+    },
+    /// The groups are not those of the rows.
+    #[error("the groups of {found} rows cannot be those of {rows}, or a row's group has no name")]
+    Groups {
+        /// Rows of the data set.
+        rows: usize,
+        /// Rows whose groups were given.
+        found: usize,
     },
     /// Data sets with different numbers of columns cannot be joined.
     #[error("rows of {found} columns cannot follow rows of {expected}")]
@@ -38,23 +59,39 @@ pub enum DatasetError {
 }
 
 impl Dataset {
-    /// A data set of `labels.len()` rows; `features` is row-major with `columns` values a row.
+    /// A data set of `labels.len()` rows; `features` is row-major with `columns` values a row. Labels are classes, counted
+    /// from 0; where there are two, 1 is the positive one.
     ///
     /// # Errors
     ///
-    /// [`DatasetError`] if the lengths do not fit or a label is neither 0 nor 1.
+    /// [`DatasetError`] if the lengths do not fit or a label is no class.
     pub fn new(features: Vec<f32>, labels: Vec<f32>, columns: usize) -> Result<Self, DatasetError> {
         let rows = labels.len();
         if columns == 0 || rows.checked_mul(columns) != Some(features.len()) {
             return Err(DatasetError::Shape { values: features.len(), rows, columns });
         }
-        match labels.iter().position(|&label| label != 0.0 && label != 1.0) {
+        match labels.iter().position(|&label| !is_class(label)) {
             Some(row) => Err(DatasetError::Label { row }),
-            None => Ok(Self { features, labels, columns }),
+            None => Ok(Self { features, labels, columns, groups: None }),
         }
     }
 
-    /// The rows of all `parts`, one part after the other.
+    /// The same rows, of these groups.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::Groups`] if they are not those of the rows.
+    pub fn with_groups(self, groups: Groups) -> Result<Self, DatasetError> {
+        let (rows, found) = (self.rows(), groups.of_row.len());
+        let named = groups.of_row.iter().all(|&group| usize::from(group) < groups.names.len());
+        if rows == found && named {
+            Ok(Self { groups: Some(groups), ..self })
+        } else {
+            Err(DatasetError::Groups { rows, found })
+        }
+    }
+
+    /// The rows of all `parts`, one part after the other, without groups.
     ///
     /// # Errors
     ///
@@ -62,7 +99,7 @@ impl Dataset {
     pub fn concatenate<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Result<Self, DatasetError> {
         let mut parts = parts.into_iter();
         let first = parts.next().ok_or(DatasetError::Shape { values: 0, rows: 0, columns: 0 })?;
-        let mut all = first.clone();
+        let mut all = Self { groups: None, ..first.clone() };
         for part in parts {
             if part.columns != all.columns {
                 return Err(DatasetError::Columns { expected: all.columns, found: part.columns });
@@ -88,9 +125,20 @@ impl Dataset {
         &self.features
     }
 
-    /// One label per row: 1 for a positive row, 0 for a negative one.
+    /// One label per row: its class, and of two classes 1 for a positive row and 0 for a negative one.
     pub fn labels(&self) -> &[f32] {
         &self.labels
+    }
+
+    /// The groups of the rows, where the schema names a column for them.
+    pub fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
+    }
+
+    /// Appends the features of a row to `values`; nothing for a row that is not there.
+    pub fn append_row(&self, row: usize, values: &mut Vec<f32>) {
+        let start = row.saturating_mul(self.columns);
+        values.extend_from_slice(self.features.get(start..start.saturating_add(self.columns)).unwrap_or_default());
     }
 
     /// Features and label of each row.
@@ -108,6 +156,11 @@ impl Dataset {
     }
 }
 
+/// Whether a label is the number of a class.
+fn is_class(label: f32) -> bool {
+    label >= 0.0 && label < CLASSES_MAX as f32 && label.fract() == 0.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,8 +173,23 @@ mod tests {
             Err(DatasetError::Shape { values: 5, rows: 2, columns: 3 })
         );
         assert_eq!(Dataset::new(vec![], vec![], 0), Err(DatasetError::Shape { values: 0, rows: 0, columns: 0 }));
-        assert_eq!(Dataset::new(vec![1.0; 2], vec![0.0, 0.5], 1), Err(DatasetError::Label { row: 1 }));
+        for label in [0.5, -1.0, CLASSES_MAX as f32] {
+            assert_eq!(Dataset::new(vec![1.0; 2], vec![2.0, label], 1), Err(DatasetError::Label { row: 1 }));
+        }
         assert_eq!(Dataset::new(vec![1.0], vec![f32::NAN], 1), Err(DatasetError::Label { row: 0 }));
+    }
+
+    #[test]
+    fn rows_are_given_one_by_one_with_their_groups() {
+        let data = Dataset::new(vec![1.0, 2.0, 3.0, 4.0], vec![1.0, 0.0], 2).unwrap();
+        let mut values = Vec::new();
+        [1, 0, 2].into_iter().for_each(|row| data.append_row(row, &mut values));
+        assert_eq!(values, [3.0, 4.0, 1.0, 2.0]);
+        let groups = |of_row| Groups { names: vec!["f".to_owned(), "m".to_owned()], of_row };
+        assert_eq!(data.clone().with_groups(groups(vec![1, 0])).unwrap().groups(), Some(&groups(vec![1, 0])));
+        for of_row in [vec![0], vec![0, 2]] {
+            assert!(matches!(data.clone().with_groups(groups(of_row)), Err(DatasetError::Groups { rows: 2, .. })));
+        }
     }
 
     #[test]

@@ -65,8 +65,7 @@ impl<'a> Batches<'a> {
         for row in rows {
             let row = row as usize;
             // The permutation holds only rows of the data set.
-            features
-                .extend_from_slice(self.data.features().get(row * columns..(row + 1) * columns).unwrap_or_default());
+            self.data.append_row(row, &mut features);
             labels.extend(self.data.labels().get(row));
         }
         let rows = labels.len();

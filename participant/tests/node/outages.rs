@@ -7,7 +7,7 @@ use fedledger_federation::{
     command::{CloseRound, RoundKey},
 };
 use fedledger_ledger::Digest;
-use fedledger_participant::node::{NodeEvent, NodeStatus};
+use fedledger_participant::node::NodeEvent;
 
 use crate::{
     fixture::{Ledger, MEMBERS, Purpose, key, plan},
@@ -94,14 +94,17 @@ async fn a_contribution_that_a_closed_round_overtook_is_refused_on_record_and_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_falls_silent_is_left_for_another() {
     let ((ledger, _), (same, id)) = (started(), started());
-    let (own, other) = (Replica::start("alpha", ledger), Replica::start("beta", same));
-    let directory = directory(&[("alpha", &own), ("beta", &other)]);
+    let replicas = [("alpha", Replica::start("alpha", ledger)), ("beta", Replica::start("beta", same))];
+    let directory = directory(&[("alpha", &replicas[0].1), ("beta", &replicas[1].1)]);
     let node = start(directory.path()).await;
     let mut status = node.status();
-    let follows_own = |status: &NodeStatus| status.following.as_deref() == Some("alpha/replica");
-    status.wait_for(follows_own).await.unwrap();
+    let followed = status.wait_for(|status| status.following.is_some()).await.unwrap().following.clone().unwrap();
 
-    own.fall_silent();
+    // Whichever was there first.
+    let (silent, others): (Vec<_>, Vec<_>) =
+        replicas.iter().partition(|(name, _)| followed == format!("{name}/replica"));
+    let ([(_, silent)], [(_, other)]) = (&silent[..], &others[..]) else { panic!("{followed} is one of the two") };
+    silent.fall_silent();
     let round = other.change(|ledger| ledger.open_round(id));
     other.until(|state| has_contributed(state, &round)).await;
     node.shutdown().await.unwrap();

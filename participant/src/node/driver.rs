@@ -65,6 +65,8 @@ pub(super) struct Driver {
     following: Option<CancellationToken>,
     /// Its transport key.
     followed_key: Option<PublicKey>,
+    /// The key of the replica that was followed before.
+    left: Option<PublicKey>,
     /// Counts the replicas that were followed, so that what comes late from an earlier one is told apart.
     turn: u64,
     failures: u32,
@@ -129,6 +131,7 @@ impl Driver {
             evaluation: CancellationToken::new(),
             following: None,
             followed_key: None,
+            left: None,
             turn: 0,
             failures: 0,
             retry_at: Instant::now(),
@@ -348,7 +351,10 @@ impl Driver {
         }
         let excluded = self.core.excluded();
         let available = self.context.available(self.failures as usize);
-        let Some(replica) = available.into_iter().find(|replica| !excluded.contains(&replica.name)) else { return };
+        let mut allowed = available.into_iter().filter(|replica| !excluded.contains(&replica.name));
+        let Some(first) = allowed.next() else { return };
+        // Any other one before the one that was left.
+        let replica = if Some(first.key) == self.left { allowed.next().unwrap_or(first) } else { first };
         self.turn += 1;
         let stop = self.stop.child_token();
         self.followed_key = Some(replica.key);
@@ -362,7 +368,7 @@ impl Driver {
         if let Some(stop) = self.following.take() {
             stop.cancel();
         }
-        self.followed_key = None;
+        self.left = self.followed_key.take();
         self.failures = self.failures.saturating_add(1);
         let wait = peers::backoff(self.failures.min(RETRY_EXPONENT_MAX), peers::randomness());
         self.retry_at = Instant::now() + wait;

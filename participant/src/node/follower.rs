@@ -65,13 +65,13 @@ async fn forward_all(
     from: u64,
     feed: &mpsc::Sender<Fed>,
 ) -> Result<(), CallError> {
-    let Followed { replica, turn, .. } = followed;
+    let Followed { replica, patience, turn } = followed;
     let turn = *turn;
     // Leaves that the replica has signed for are there already, whatever it answers.
-    let head = context.head_of(replica).await;
+    let head = timeout(*patience, context.head_of(replica)).await.map_err(|_| CallError::TimedOut)?;
     let signed = head.as_deref().and_then(|note| witness::parse_unverified(note).ok()).map_or(0, |head| head.size());
     let request = EventsRequest { from };
-    let subscribing = timeout(context.replica_timeout, context.endpoint.subscribe(replica.key, &request));
+    let subscribing = timeout(*patience, context.endpoint.subscribe(replica.key, &request));
     // One that is gone without a word seems to be connected for some time.
     let (accepted, mut leaves) = subscribing.await.map_err(|_| CallError::TimedOut)??;
     let following = Input::Following { replica: replica.name.clone(), next: accepted.next.max(signed) };

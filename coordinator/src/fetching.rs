@@ -10,8 +10,7 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
     blobs::{BlobStore, Fetch},
-    endpoint::{CallError, Endpoint, WantedBlob},
-    wire::CheckpointRequest,
+    endpoint::{Endpoint, WantedBlob},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -35,6 +34,10 @@ const PATIENCE_FIRST: Duration = Duration::from_millis(500);
 
 /// Searches after which the patience does not grow any more.
 const PATIENCE_EXPONENT_MAX: usize = 4;
+
+/// How long a peer may take to show that it is still there while a file comes from it: calls wait behind the file on slow
+/// connections.
+const PRESENCE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fetches files.
 #[derive(Debug)]
@@ -81,13 +84,6 @@ impl Fetching {
         new
     }
 
-    /// Whether a peer answers at all. Files may take long, so this cannot be told from their transfer.
-    async fn is_there(&self, peer: PublicKey, patience: Duration) -> bool {
-        // Participants refuse this, which is an answer as well.
-        let answered = self.endpoint.call(peer, &CheckpointRequest::Latest { known: None }, patience).await;
-        !matches!(answered, Err(CallError::TimedOut))
-    }
-
     /// Asks each peer in turn. A permit is held for one peer at a time, so that a file which nobody has never keeps others
     /// waiting for long.
     async fn search(
@@ -98,14 +94,15 @@ impl Fetching {
         patience: Duration,
     ) -> bool {
         for peer in sources {
-            if !self.is_there(peer, patience).await {
+            if !self.endpoint.is_there(peer, patience).await {
                 tracing::debug!(%peer, "it does not answer and is not asked for files");
                 continue;
             }
             let Ok(_permit) = permits.acquire().await else { return false };
-            match fetch.from(peer).await {
-                Ok(()) => return true,
-                Err(reason) => tracing::trace!(%peer, %reason, "not fetched"),
+            match self.endpoint.while_there(peer, PRESENCE_PATIENCE, fetch.from(peer)).await {
+                Some(Ok(())) => return true,
+                Some(Err(reason)) => tracing::trace!(%peer, %reason, "not fetched"),
+                None => tracing::debug!(%peer, "it fell silent while a file was fetched"),
             }
         }
         if let Err(error) = fetch.reconsider().await {

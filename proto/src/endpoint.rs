@@ -40,6 +40,7 @@ mod inbound;
 mod limits;
 mod lookup;
 mod open;
+mod presence;
 mod probe;
 mod proxy;
 mod pushed;

@@ -11,8 +11,7 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
 use fedledger_proto::{
     blobs::Fetch,
-    endpoint::{CallError, Endpoint, WantedBlob},
-    wire::CheckpointRequest,
+    endpoint::{Endpoint, WantedBlob},
 };
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -141,23 +140,16 @@ impl Context {
         }
     }
 
-    /// Whether a replica answers at all, after so many failures in a row. Files may take long, so this cannot be told from
-    /// their transfer.
-    async fn is_there(&self, replica: &Replica, failures: u32) -> bool {
-        let request = CheckpointRequest::Latest { known: None };
-        let answered = self.endpoint.call(replica.key, &request, self.patience(failures)).await;
-        !matches!(answered, Err(CallError::TimedOut))
-    }
-
     async fn search(&self, fetch: &mut Fetch, failures: u32) -> bool {
         for replica in self.available(failures as usize) {
-            if !self.is_there(&replica, failures).await {
+            if !self.endpoint.is_there(replica.key, self.patience(failures)).await {
                 tracing::debug!(replica = replica.name, "it does not answer and is not asked for files");
                 continue;
             }
-            match fetch.from(replica.key).await {
-                Ok(()) => return true,
-                Err(error) => tracing::debug!(replica = replica.name, %error, "fetching failed"),
+            match self.endpoint.while_there(replica.key, self.replica_timeout, fetch.from(replica.key)).await {
+                Some(Ok(())) => return true,
+                Some(Err(error)) => tracing::debug!(replica = replica.name, %error, "fetching failed"),
+                None => tracing::debug!(replica = replica.name, "it fell silent while a file was fetched"),
             }
         }
         if let Err(error) = fetch.reconsider().await {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fedledger_proto::{
     endpoint::{CallError, FrameStream},
-    wire::{CheckpointRequest, EventFrame, EventsRequest},
+    wire::{EventFrame, EventsRequest},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -99,10 +99,7 @@ async fn next(
         if let Ok(next) = timeout(QUIET, leaves.next()).await {
             return next;
         }
-        // A refusal is an answer as well.
-        let asked =
-            context.endpoint.call(followed.replica.key, &CheckpointRequest::Latest { known: None }, followed.patience);
-        if matches!(asked.await, Err(CallError::TimedOut)) {
+        if !context.endpoint.is_there(followed.replica.key, followed.patience).await {
             return Err(CallError::TimedOut);
         }
     }

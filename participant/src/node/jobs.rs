@@ -198,7 +198,9 @@ async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Durat
     context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, patience).await?;
     let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
     let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;
-    context.endpoint.put_blob(*peer, file.digest, source).await?;
+    let putting = context.endpoint.put_blob(*peer, file.digest, source);
+    let put = context.endpoint.while_there(*peer, context.replica_timeout, putting).await;
+    put.ok_or(BlobError::Call(CallError::TimedOut))??;
     Ok(())
 }
 

@@ -163,7 +163,18 @@ impl Inner {
             payload: command.payload(),
         };
         let envelope = transaction.sign(&self.key).to_bytes();
-        let reason = self.handle.submit(envelope).await?.reason;
+        let submitted = match command {
+            // Another leader has its own mind about these.
+            Command::OpenRound(_)
+            | Command::CloseRound(_)
+            | Command::AbandonRound(_)
+            | Command::CommitVersion(_)
+            | Command::StopEarly(_)
+            | Command::PruneVersion(_)
+            | Command::PruneRound(_) => self.handle.submit_as_leader(envelope).await?,
+            _ => self.handle.submit(envelope).await?,
+        };
+        let reason = submitted.reason;
         fail_point!(&format!("after-{kind}"), |_| std::process::abort());
         Ok(reason)
     }

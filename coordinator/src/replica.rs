@@ -234,6 +234,13 @@ pub trait Forward: Send + Sync + 'static {
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
 
+/// Which leader may bring a transaction onto the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Through {
+    AnyLeader,
+    OwnLeadership,
+}
+
 impl Handle {
     /// A handle to the task that takes these events.
     pub fn new(
@@ -253,6 +260,20 @@ impl Handle {
     ///
     /// [`SubmitFailure`].
     pub async fn submit(&self, envelope: Vec<u8>) -> Result<Submitted, SubmitFailure> {
+        self.submit_through(envelope, Through::AnyLeader).await
+    }
+
+    /// The same for what only a leader decides: if this replica leads no more, another one has decided anew, and what this one
+    /// had in mind is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitFailure`]; of a replica that does not lead it is [`SubmitFailure::NoLeader`].
+    pub async fn submit_as_leader(&self, envelope: Vec<u8>) -> Result<Submitted, SubmitFailure> {
+        self.submit_through(envelope, Through::OwnLeadership).await
+    }
+
+    async fn submit_through(&self, envelope: Vec<u8>, through: Through) -> Result<Submitted, SubmitFailure> {
         let deadline = Instant::now() + SUBMIT_TIMEOUT;
         let mut proposed = false;
         while Instant::now() < deadline {
@@ -266,6 +287,10 @@ impl Handle {
                 None => {
                     proposed = true;
                     timeout(ATTEMPT_TIMEOUT, &mut answer).await.ok()
+                }
+                Some(_) if through == Through::OwnLeadership => {
+                    self.send(Event::Forget(ticket)).await?;
+                    return Err(SubmitFailure::NoLeader);
                 }
                 Some(None) => self.leader_or(&mut answer).await,
                 Some(Some(leader)) => {

@@ -19,7 +19,7 @@ mod uploads;
 use std::{collections::BTreeSet, time::Duration};
 
 use cluster::{Cluster, LONG};
-use fedledger_coordinator::{NodeError, ReplicaNode};
+use fedledger_coordinator::{NodeError, ReplicaNode, replica::SubmitFailure};
 use fedledger_ledger::{Digest, SecretKey, leaf::Leaf, log::read_leaf, replica::Fault, storage::StorageError};
 use fedledger_proto::{
     blobs::{MemoryBlob, MemorySink},
@@ -46,6 +46,29 @@ async fn transactions_come_through_any_replica_and_all_logs_agree() {
     }
     cluster.wait_for_size(4).await;
     cluster.assert_logs_agree(4);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_leader_decides_is_not_passed_on_to_another_one() {
+    let mut cluster = Cluster::start(3).await;
+    loop {
+        let leader = cluster.leader().await;
+        let mut took = BTreeSet::new();
+        for number in 1..=3 {
+            let envelope = cluster.envelope();
+            let handle = cluster.node(number).handle();
+            match timeout(LONG, handle.submit_as_leader(envelope)).await.unwrap() {
+                Ok(_) => drop(took.insert(number)),
+                Err(error) => assert!(matches!(error, SubmitFailure::NoLeader), "{error}"),
+            }
+        }
+        // Another one may have begun to lead meanwhile.
+        if cluster.leader().await == leader {
+            assert_eq!(took, BTreeSet::from([leader]));
+            break;
+        }
+    }
     cluster.stop().await;
 }
 

@@ -368,7 +368,9 @@ impl Core {
                 RoundKey { plan: *id, round: u64::MAX, attempt: u64::MAX },
             );
             let updates = recent.filter_map(|(key, _)| match self.participation(key)? {
-                Participation::Contributed { contribution, .. } => Some(contribution.update),
+                Participation::Contributed { contribution, .. } => {
+                    Some(contribution.update).filter(|update| state.retains(update))
+                }
                 Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
             });
             kept.updates.extend(updates);

@@ -92,10 +92,11 @@ impl NodeFiles {
         update: FileRef,
         losses: Losses,
     ) -> io::Result<TrainedUpdate> {
+        let PartialUpdate { path, file } = written;
+        // Takes long for a large one, and others wait for the lock.
+        finish(file)?;
         // The blob is nobody's until the outcome names it.
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let PartialUpdate { path, file } = written;
-        finish(file)?;
         let blob = self.blob_path(&update.digest);
         if let Some(folder) = blob.parent() {
             fs::create_dir_all(folder)?;

@@ -15,6 +15,7 @@ fn meaning(code: &str) -> Option<&'static str> {
         "version_revoked" => "the same contributions lead to a version that was revoked",
         "aggregation_failed" => "the contributions cannot be aggregated",
         "too_many_excluded" => "more contributions had to be left out than a transaction can name",
+        "unattested" => "no majority of replicas could compute the version",
         "blob_lost" => "no replica could obtain the file in time",
         "unchecked" => "the update was still being fetched or checked when its time was over",
         "late" => "it came after the contributions that were counted",

@@ -135,7 +135,7 @@ pub(crate) fn timed_rows(history: &History) -> Vec<RoundRow> {
 /// stopped, 1 for everything else.
 pub(crate) fn exit_of(reason: &str) -> Exit {
     match reason {
-        "below_quorum" | "blob_lost" => Exit::TimedOut,
+        "below_quorum" | "blob_lost" | "unattested" => Exit::TimedOut,
         "plan_stopped" => Exit::Refused,
         _ => Exit::Failed,
     }

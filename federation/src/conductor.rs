@@ -56,7 +56,7 @@ pub struct Conductor {
     node: String,
     /// When the collection of each round in progress ends, while this replica leads.
     deadlines: BTreeMap<RoundKey, Deadline>,
-    /// Until when this replica, while it leads, waits before it opens a round, in milliseconds.
+    /// Until when this replica, while it leads, waits before it opens a round or gives one up, in milliseconds.
     waits: BTreeMap<WaitFor, u64>,
     /// Where each plan that is carried out stands, and since when, in milliseconds.
     standings: BTreeMap<Digest, (Standing, u64)>,
@@ -208,11 +208,11 @@ impl Conductor {
         });
         let unchecked = self.checks.values().flat_map(BTreeMap::values).filter_map(Check::again_at_ms);
         let deadlines = self.deadlines.values().flat_map(Deadline::times);
-        // What has passed has been acted on.
-        let ahead = |at_ms: &u64| *at_ms > self.stepped_ms;
-        let ahead = deadlines.chain(self.waits.values().copied()).chain(unchecked).filter(ahead);
         let files = self.obtaining.wake_at().into_iter().chain(self.retaining.wake_at());
-        ahead.chain(retries).chain(failed).chain(files).min()
+        let times =
+            deadlines.chain(self.waits.values().copied()).chain(unchecked).chain(retries).chain(failed).chain(files);
+        // What has passed has been acted on, or waits for something else that will be noticed.
+        times.filter(|at_ms| *at_ms > self.stepped_ms).min()
     }
 
     fn abandon(&mut self, view: &View<'_>, key: &RoundKey, reason: &str, duties: &mut Vec<Duty>) {

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use fedledger_ledger::{Digest, machine::WriteSet};
 
-use super::{Context, check_text, rounds::give_up};
+use super::{
+    Context, check_text,
+    rounds::{give_up, withdraw_candidate},
+};
 use crate::{
     Event, Federation, Rejection,
     command::{ApprovePlan, CancelPlan, PausePlan, ResumePlan, StartPlan, StopEarly, StopPlan, WithdrawConsent},
     early_stopping,
     member::Role,
     plan::Plan,
-    records::{Consent, PlanRecord, PlanStatus, VersionStatus},
+    records::{Consent, PlanRecord, PlanStatus},
 };
 
 /// The code under which an attempt is given up when its plan is stopped.
@@ -137,10 +140,7 @@ pub(super) fn stop(state: &mut Federation, context: Context<'_>, command: &StopP
     // Nothing is in progress, so there is nothing to finish first.
     let drain = command.drain && open.is_some();
     if let Some(key) = open.filter(|_| !drain) {
-        if let Some(candidate) = state.candidate(&key) {
-            state.versions.update(&candidate, context.writes, |record| record.status = VersionStatus::Withdrawn);
-            state.unname_files(&candidate);
-        }
+        withdraw_candidate(state, &key, context.writes);
         let round = state.rounds.get(&key);
         let excluded = round.and_then(|round| round.phase.excluded()).cloned().unwrap_or_default();
         give_up(state, &key, context.index, PLAN_STOPPED, excluded, context.writes);

@@ -11,11 +11,14 @@ use crate::{
     early_stopping,
     member::MemberId,
     quorum::Quorum,
-    records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord},
+    records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionStatus},
 };
 
 /// The code under which an attempt is given up whose contributions do not meet the plan's quorum.
 pub(crate) const BELOW_QUORUM: &str = "below_quorum";
+
+/// The code under which an attempt is given up whose version found no majority of replicas for or against it.
+pub(crate) const UNATTESTED: &str = "unattested";
 
 /// The code under which an attempt is given up whose base is no longer the head of the branch.
 pub(crate) const BASE_MOVED: &str = "base_moved";
@@ -186,6 +189,10 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
         }
         // Which contributions are left out is fixed by the certificate.
         Phase::Closed { candidate: None, excluded, .. } => excluded.clone(),
+        Phase::Closed { candidate: Some(_), excluded, .. } if reason == UNATTESTED => {
+            refuse_paused(record)?;
+            excluded.clone()
+        }
         Phase::Closed { candidate: Some(_), .. } => return Err(Rejection::CandidateExists),
         Phase::Completed { .. } | Phase::Abandoned { .. } => return Err(Rejection::RoundClosed),
     };
@@ -201,6 +208,7 @@ pub(super) fn abandon(state: &mut Federation, context: Context<'_>, command: Aba
     let failed = failed_attempts(state, record, &key) + u64::from(is_failure(&reason));
     let exhausted = failed >= record.plan.participation.attempts;
     let plan_stopped = exhausted || record.status == PlanStatus::Draining;
+    withdraw_candidate(state, &key, context.writes);
     give_up(state, &key, index, &reason, excluded, context.writes);
     state.plans.update(&key.plan, context.writes, |record| {
         if plan_stopped {
@@ -225,6 +233,14 @@ pub(crate) fn failed_attempts(state: &Federation, record: &PlanRecord, key: &Rou
 /// moved the branch. That the plan was stopped need not be told from it, since it has been started since.
 fn is_failure(reason: &str) -> bool {
     reason != BASE_MOVED
+}
+
+/// Takes back what was proposed for an attempt, if anything was.
+pub(super) fn withdraw_candidate(state: &mut Federation, key: &RoundKey, writes: &mut WriteSet) {
+    if let Some(candidate) = state.candidate(key) {
+        state.versions.update(&candidate, writes, |record| record.status = VersionStatus::Withdrawn);
+        state.unname_files(&candidate);
+    }
 }
 
 /// Ends an attempt without a version; the round will be attempted again.

@@ -1,20 +1,27 @@
 //! Versions: computing what a closed round leads to, proposing it, and judging what others propose.
 
-use super::{BLOB_LOST, Computation, Conductor, Duty, RETRY_MS, View};
+use super::{BLOB_LOST, Computation, Conductor, Duty, RETRY_MS, View, WaitFor};
 use crate::{
     Command, Federation, VersionId,
-    apply::versions::VERSION_REJECTED,
+    apply::{rounds::UNATTESTED, versions::VERSION_REJECTED},
     command::{AttestVersion, CommitVersion, OutputFiles, RoundKey},
     recipe::Recipe,
-    records::{Phase, VersionStatus},
+    records::{Phase, PlanStatus, VersionStatus},
 };
+
+/// Shortest time that the other replicas have to compute a proposed version, in milliseconds: ten minutes. They may first have
+/// to fetch every update; if they cannot, because the only replica that had one is gone, another attempt is made.
+const MAJORITY_WAIT_MS_MIN: u64 = 10 * 60 * 1000;
 
 impl Conductor {
     /// A version is to be computed by everybody and proposed by the leader.
     pub(super) fn propose_version(&mut self, view: &View<'_>, key: &RoundKey, duties: &mut Vec<Duty>) {
         self.compute(view, key, duties);
-        if !view.leads || candidate_of(view.state, key).is_some() {
+        if !view.leads {
             return;
+        }
+        if candidate_of(view.state, key).is_some() {
+            return self.await_majority(view, key, duties);
         }
         match self.computations.get(key) {
             Some(Computation::Done(outputs)) => {
@@ -50,6 +57,16 @@ impl Conductor {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Gives an attempt up whose version has been proposed for long and got no majority either way.
+    fn await_majority(&mut self, view: &View<'_>, key: &RoundKey, duties: &mut Vec<Duty>) {
+        let (Some(round), true) = (view.state.rounds().get(key), key.round > 0) else { return };
+        let wait_ms = round.duration_ms.max(MAJORITY_WAIT_MS_MIN);
+        let is_paused = view.state.plans().get(&key.plan).is_some_and(|record| record.status == PlanStatus::Paused);
+        if !is_paused && self.waited(view, WaitFor::Majority(*key), wait_ms) {
+            self.abandon(view, key, UNATTESTED, duties);
         }
     }
 

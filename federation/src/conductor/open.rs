@@ -2,7 +2,7 @@
 
 use fedledger_ledger::Digest;
 
-use super::{Conductor, Duty, View};
+use super::{Conductor, Duty, View, compute::candidate_of};
 use crate::{
     Command, Federation, VersionId,
     apply::rounds::failed_attempts,
@@ -19,7 +19,7 @@ const PATIENCE_MS: u64 = 1_000;
 /// Doublings after which [`PATIENCE_MS`] is longer than any round may take.
 const DOUBLINGS_MAX: u64 = 32;
 
-/// What a leader waits for before it opens a round.
+/// What a leader waits for before it opens a round, or gives one up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WaitFor {
     /// That time passes before another attempt.
@@ -28,13 +28,16 @@ pub(super) enum WaitFor {
     Reports(Digest, VersionId),
     /// That time passes before the initial version is proposed again, which was rejected so many times.
     Initial(Digest, u64),
+    /// That a majority of replicas computes what a round led to.
+    Majority(RoundKey),
 }
 
 impl WaitFor {
     /// The plan that waits.
     pub(super) const fn plan(&self) -> &Digest {
         match self {
-            Self::Attempt(RoundKey { plan, .. }) | Self::Reports(plan, _) | Self::Initial(plan, _) => plan,
+            Self::Attempt(RoundKey { plan, .. }) | Self::Majority(RoundKey { plan, .. }) => plan,
+            Self::Reports(plan, _) | Self::Initial(plan, _) => plan,
         }
     }
 
@@ -42,6 +45,9 @@ impl WaitFor {
     pub(super) fn is_pending(&self, state: &Federation) -> bool {
         let Some(record) = state.plans().get(self.plan()) else { return false };
         let pending = match self {
+            Self::Majority(key) => {
+                return record.open == Some(*key) && candidate_of(state, key).is_some() && record.status.is_active();
+            }
             Self::Attempt(key) => Federation::next_key(key.plan, record) == *key,
             Self::Reports(_, version) => state.branches().get(&record.plan.branch) == Some(version),
             Self::Initial(_, rejections) => record.initial_rejections == *rejections && record.initial.is_none(),
@@ -98,7 +104,7 @@ impl Conductor {
     }
 
     /// Whether the time for something is over, which begins when this is first asked.
-    fn waited(&mut self, view: &View<'_>, what: WaitFor, wait_ms: u64) -> bool {
+    pub(super) fn waited(&mut self, view: &View<'_>, what: WaitFor, wait_ms: u64) -> bool {
         view.now_ms >= *self.waits.entry(what).or_insert(view.now_ms + wait_ms)
     }
 }

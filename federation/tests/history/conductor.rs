@@ -4,13 +4,13 @@ use fedledger_federation::{
     Command,
     command::{AttestVersion, FileRef, JoinRound, MoveBranch, OutputFiles, RoundKey, StartPlan},
     conductor::{Conductor, Duty, Report},
-    records::{Participation, Phase, PlanStatus},
+    records::{Participation, Phase, PlanStatus, VersionStatus},
 };
 use fedledger_ledger::Digest;
 
 use crate::{
     consortium::{Consortium, OFFICE, SITES, plan, update_file},
-    world::{World, contribute_once, diligent},
+    world::{World, contribute_once, diligent, idle},
 };
 
 fn ready() -> (World, Digest) {
@@ -122,6 +122,32 @@ fn an_update_that_no_replica_has_is_excluded_at_the_deadline() {
     let first = world.consortium.state().rounds().iter().find(|(key, _)| key.round == 1).unwrap().0;
     let certificate = world.consortium.state().certificate(first).unwrap();
     assert_eq!(certificate.excluded["turin"], "blob_lost");
+}
+
+#[test]
+fn a_version_that_no_majority_can_compute_is_taken_back_and_the_round_attempted_again() {
+    let (mut world, id) = ready();
+    // The leader alone has the updates, proposes what they lead to, and is gone.
+    world.helpless.extend(&SITES[1..]);
+    world.settle(&mut diligent);
+    let key = world.open(&id).unwrap();
+    let candidate = world.consortium.state().candidate(&key).unwrap();
+    world.down.push(SITES[0]);
+    world.leader = SITES[2];
+    world.settle(&mut diligent);
+    world.now_ms += 10 * 60 * 1000 - 1;
+    world.settle(&mut diligent);
+    assert_eq!(world.consortium.state().candidate(&key), Some(candidate), "the others may still be fetching files");
+
+    world.now_ms += 1;
+    world.settle(&mut idle);
+    assert!(matches!(&world.round(&key).phase, Phase::Abandoned { reason, .. } if reason == "unattested"));
+    let status = world.consortium.state().versions().get(&candidate).unwrap().status;
+    assert_eq!(status, VersionStatus::Withdrawn);
+    world.helpless.clear();
+    world.wait();
+    world.settle(&mut diligent);
+    assert_eq!(world.status(&id), PlanStatus::Finished);
 }
 
 fn lost_update() -> Vec<u8> {

@@ -24,6 +24,8 @@ pub struct World {
     pub slow: Vec<Digest>,
     /// Replicas that do nothing.
     pub down: Vec<&'static str>,
+    /// Replicas that lack a file to compute versions from.
+    pub helpless: Vec<&'static str>,
     /// A replica that claims other files than it computed.
     pub liar: Option<&'static str>,
     /// Versions whose files a replica asked for, because it had not computed them.
@@ -43,6 +45,7 @@ impl World {
             lost: Vec::new(),
             slow: Vec::new(),
             down: Vec::new(),
+            helpless: Vec::new(),
             liar: None,
             obtained: Vec::new(),
             discarded: Vec::new(),
@@ -107,6 +110,9 @@ impl World {
                 }
                 self.discarded.push((site, files.len()));
                 Report::Discarded { last_index, complete: true }
+            }
+            Duty::Compute(recipe) if recipe.key.round > 0 && self.helpless.contains(&site) => {
+                Report::ComputeFailed { key: recipe.key, permanent: None }
             }
             Duty::Compute(recipe) => {
                 let mut outputs = self.compute(&recipe);

@@ -20,6 +20,7 @@ pub mod history;
 pub mod limits;
 pub mod manifest;
 pub mod member;
+pub mod metrics;
 pub mod plan;
 pub mod progress;
 pub mod quorum;

@@ -202,7 +202,12 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
             ("replica", Command::AttestVersion(attest))
         }
         29 => {
-            let evaluate = Evaluate { version: guess.version(), examples: choice.a.into(), metrics: metrics() };
+            let evaluate = Evaluate {
+                version: guess.version(),
+                examples: choice.a.into(),
+                metrics: metrics(),
+                groups: BTreeMap::new(),
+            };
             ("participant", Command::Evaluate(evaluate))
         }
         30..32 => {

@@ -11,6 +11,8 @@ mod retention;
 pub(crate) mod rounds;
 pub(crate) mod versions;
 
+pub use metrics::check_metrics;
+
 use fedledger_ledger::{PublicKey, machine::WriteSet};
 
 use crate::{

@@ -22,7 +22,7 @@ pub use fedledger_federation::metrics::MILLIONTHS;
 
 pub use self::{
     outputs::Outputs,
-    report::report,
+    report::{report, report_of_program},
     score::{Evaluation, Interval, Scores, score},
 };
 use crate::{

@@ -26,8 +26,13 @@ pub(super) fn check_evaluation(report: &Evaluate) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Refuses metrics with other than valid names, and values that a metric of a known name cannot have.
-pub(super) fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
+/// Refuses metrics with other than valid names, values that a metric of a known name cannot have, and an interval without the
+/// area that it is around.
+///
+/// # Errors
+///
+/// [`Rejection::InvalidMetrics`], [`Rejection::ImpossibleMetric`] or [`Rejection::InvalidInterval`].
+pub fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
     let names_valid = metrics.keys().all(|name| check_code(name).is_ok());
     if metrics.len() > METRICS_MAX || !names_valid {
         return Err(Rejection::InvalidMetrics(metrics.len()));

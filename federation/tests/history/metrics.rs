@@ -22,7 +22,10 @@ fn metrics(values: &[(&str, i64)]) -> Metrics {
     values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
-fn groups(groups: &[(&str, u64, &[(&str, i64)])]) -> BTreeMap<String, GroupMetrics> {
+/// A group's name, its examples and its metrics.
+type Group<'a> = (&'a str, u64, &'a [(&'a str, i64)]);
+
+fn groups(groups: &[Group<'_>]) -> BTreeMap<String, GroupMetrics> {
     let group = |examples, values| GroupMetrics { examples, metrics: metrics(values) };
     groups.iter().map(|(name, examples, values)| ((*name).to_owned(), group(*examples, values))).collect()
 }
@@ -131,7 +134,7 @@ fn reports_of_groups_are_averaged_by_group_and_survive_a_restart() {
             let men = men.map(|(examples, accuracy)| ("men", examples, [("accuracy", accuracy + gain)]));
             let women = ("women", 30, [("accuracy", women + gain)]);
             let parts: Vec<_> = [Some(women), men].into_iter().flatten().collect();
-            let parts: Vec<(&str, u64, &[(&str, i64)])> =
+            let parts: Vec<Group<'_>> =
                 parts.iter().map(|(name, examples, values)| (*name, *examples, &values[..])).collect();
             Evaluate { groups: groups(&parts), ..report(*version, 100, &[("accuracy", 500_000 + gain)]) }
         };

@@ -42,6 +42,15 @@ pub fn report(version: VersionId, evaluation: Option<&Evaluation>, suppress_belo
     Evaluate { version, examples: all.examples, metrics: all.metrics(by_class), groups: groups.collect() }
 }
 
+/// What a site says of a version that a program of its own has evaluated. Nobody else knows its counts by class, so the program
+/// is to leave out by itself what would tell of few rows; of fewer than `suppress_below` altogether nothing is said.
+pub fn report_of_program(version: VersionId, examples: u64, metrics: &Metrics, suppress_below: u64) -> Evaluate {
+    if examples < suppress_below {
+        return report(version, None, suppress_below);
+    }
+    Evaluate { version, examples, metrics: metrics.clone(), groups: BTreeMap::new() }
+}
+
 impl Scores {
     /// By the names under which they stand on the ledger; what follows from counts by class only `by_class`.
     pub fn metrics(&self, by_class: bool) -> Metrics {

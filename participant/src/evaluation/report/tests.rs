@@ -61,6 +61,14 @@ fn fewer_rows_than_the_policy_wants_are_nothing_to_report() {
 }
 
 #[test]
+fn what_a_program_reports_of_few_rows_stays_at_home() {
+    let metrics = Metrics::from([("auc".to_owned(), 900_000)]);
+    let enough = report_of_program(version(), 10, &metrics, 10);
+    assert_eq!((enough.examples, &enough.metrics), (10, &metrics));
+    assert_eq!(report_of_program(version(), 9, &metrics, 10), report(version(), None, 10));
+}
+
+#[test]
 fn what_follows_from_few_rows_of_a_class_is_left_out() {
     let of = |negatives, positives| {
         let scores = Evaluation { all: scores(negatives, positives), groups: BTreeMap::new() };

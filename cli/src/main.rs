@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod evaluations;
 mod finality;
 mod follow;
 mod graph;

@@ -193,11 +193,6 @@ pub(crate) fn list<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String 
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 
-/// Metrics by name, in one cell.
-pub(crate) fn metrics<'a>(metrics: impl IntoIterator<Item = (&'a String, &'a f64)>) -> String {
-    list(metrics.into_iter().map(|(name, value)| format!("{name}={value:.4}")))
-}
-
 /// Output errors of files that commands write.
 pub(crate) fn written<T>(path: &Path, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io("write", path, &error))

@@ -5,22 +5,21 @@ pub(crate) mod certificate;
 mod evidence;
 mod governance;
 mod membership;
+mod metrics;
 pub(crate) mod plans;
 mod retention;
 pub(crate) mod rounds;
 pub(crate) mod versions;
 
+pub use metrics::check_metrics;
+
 use fedledger_ledger::{PublicKey, machine::WriteSet};
 
 use crate::{
     Command, Event, Federation, Rejection,
-    command::Metrics,
-    limits::{METRICS_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX},
+    limits::{NAME_LENGTH_MAX, TEXT_LENGTH_MAX},
     member::{Author, Capacity, MemberId, Role, is_name},
 };
-
-/// One, in the fixed-point numbers of metrics.
-const MILLIONTHS: i64 = 1_000_000;
 
 /// What a command's handler needs beside the state.
 struct Context<'a> {
@@ -136,21 +135,4 @@ fn check_name(name: &str) -> Result<(), Rejection> {
 /// Codes are names with underscores.
 fn check_code(code: &str) -> Result<(), Rejection> {
     check_name(&code.replace('_', "-"))
-}
-
-/// Refuses metrics with other than valid names, and values that a metric of a known name cannot have: means are made of them.
-fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
-    let names_valid = metrics.keys().all(|name| check_code(name).is_ok());
-    if metrics.len() > METRICS_MAX || !names_valid {
-        return Err(Rejection::InvalidMetrics(metrics.len()));
-    }
-    let impossible = metrics.iter().find(|(name, value)| match name.as_str() {
-        "accuracy" | "auc" => !(0..=MILLIONTHS).contains(*value),
-        "loss" => **value < 0,
-        _ => false,
-    });
-    match impossible {
-        Some((name, millionths)) => Err(Rejection::ImpossibleMetric { name: name.clone(), millionths: *millionths }),
-        None => Ok(()),
-    }
 }

@@ -5,6 +5,7 @@
 
 mod contributions;
 mod diff;
+mod means;
 mod replays;
 mod versions;
 
@@ -13,8 +14,9 @@ use std::collections::BTreeMap;
 pub use self::{
     contributions::{ContributionRow, Verdict, contributions},
     diff::{ContributorChange, MetricChange, TensorChange, TensorPresence, VersionDiff, diff},
+    means::{GroupMeans, area_interval, mean_groups, mean_metrics},
     replays::{FileDigests, ReplayResult, ReplayRow, replay},
-    versions::{Finality, VersionRow, VersionState, branch_log, mean_metrics, version_rows},
+    versions::{Finality, VersionRow, VersionState, branch_log, version_rows},
 };
 use crate::{
     Rejection, VersionId,
@@ -81,6 +83,6 @@ pub enum AuditError {
 }
 
 /// Fixed-point metrics as numbers.
-fn as_numbers(metrics: &Metrics) -> BTreeMap<String, f64> {
+pub fn as_numbers(metrics: &Metrics) -> BTreeMap<String, f64> {
     metrics.iter().map(|(name, millionths)| (name.clone(), *millionths as f64 / METRIC_SCALE)).collect()
 }

@@ -8,6 +8,7 @@ use fedledger_ledger::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::metrics::{GroupMetrics, Metrics};
 use crate::{
     content_id::VersionId,
     governance::{Propose, RecordEvidence, Vote},
@@ -228,9 +229,6 @@ pub struct Contribute {
     pub software: String,
 }
 
-/// Metrics by name. Fixed-point: one is 1,000,000.
-pub type Metrics = BTreeMap<String, i64>;
-
 /// Ends the collection of contributions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -310,6 +308,9 @@ pub struct Evaluate {
     pub examples: u64,
     /// Metrics, in millionths.
     pub metrics: Metrics,
+    /// The same for groups of these examples, by the group's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupMetrics>,
 }
 
 /// Moves or creates a branch.

@@ -16,6 +16,7 @@ use crate::{
     decimal::Decimal,
     limits::ROUNDS_MAX,
     member::{MemberId, is_name},
+    metrics::is_interval_end,
     records::{PlanRecord, VersionRecord},
 };
 
@@ -54,6 +55,9 @@ pub enum EarlyStoppingError {
     /// No metric has this name.
     #[error("{0:?} is no name of a metric: use what evaluations report, such as accuracy, auc or loss")]
     Metric(String),
+    /// An end of an interval, whose mean over hospitals would be the end of none.
+    #[error("{0} is an end of an interval: use auc")]
+    IntervalEnd(String),
     /// Nothing would ever be compared.
     #[error("give a target, a patience, or both")]
     Never,
@@ -122,6 +126,9 @@ impl EarlyStopping {
     pub fn check(&self) -> Result<(), EarlyStoppingError> {
         if !is_name(&self.metric.replace('_', "-")) {
             return Err(EarlyStoppingError::Metric(self.metric.chars().take(80).collect()));
+        }
+        if is_interval_end(&self.metric) {
+            return Err(EarlyStoppingError::IntervalEnd(self.metric.clone()));
         }
         for (field, value) in [("target", &self.target), ("minimum_improvement", &self.minimum_improvement)] {
             if let Some(found) = value.as_ref().filter(|value| value.millionths().is_none()) {
@@ -333,5 +340,9 @@ mod tests {
         assert!(matches!(fine.check(), Err(EarlyStoppingError::Decimal { field: "target", .. })));
         let nameless = EarlyStopping { metric: "Not a name".to_owned(), ..condition(Goal::Max, Some("1"), None, None) };
         assert!(matches!(nameless.check(), Err(EarlyStoppingError::Metric(_))));
+        for (metric, accepted) in [("auc", true), ("f1", true), ("calibration_error", true), ("auc_low", false)] {
+            let of = EarlyStopping { metric: metric.to_owned(), ..condition(Goal::Max, Some("1"), None, None) };
+            assert_eq!(of.check().is_ok(), accepted, "{metric}");
+        }
     }
 }

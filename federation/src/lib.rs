@@ -20,6 +20,7 @@ pub mod history;
 pub mod limits;
 pub mod manifest;
 pub mod member;
+pub mod metrics;
 pub mod plan;
 pub mod progress;
 pub mod quorum;
@@ -34,6 +35,7 @@ pub mod table;
 pub mod tensors;
 pub mod verify;
 
+pub use apply::check_metrics;
 pub use command::Command;
 pub use content_id::{BlobId, VersionId};
 pub use event::Event;

@@ -15,6 +15,13 @@ pub const NODES_PER_MEMBER_MAX: usize = 16;
 /// Most metrics in one report; they are ledger payload.
 pub const METRICS_MAX: usize = 64;
 
+/// Most groups in one report, whose metrics are ledger payload too.
+pub const GROUPS_MAX: usize = 64;
+
+/// Largest loss in a report, in millionths: a million nats. A model that is as wrong gives what happens a probability of
+/// e^-1,000,000, and is of no use however much worse it is; but one such report must not decide every mean.
+pub const LOSS_MILLIONTHS_MAX: i64 = 1_000_000 * 1_000_000;
+
 /// Most rounds of one plan.
 pub const ROUNDS_MAX: u64 = 1_000_000;
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    command::{Contribute, Metrics, OutputFiles, RoundKey},
+    command::{Contribute, OutputFiles, RoundKey},
     content_id::VersionId,
     early_stopping::{EarlyStop, Trend},
     manifest::Manifest,
     member::{Member, MemberId},
+    metrics::{GroupMetrics, Metrics},
     plan::Plan,
     retention::Pruned,
 };
@@ -294,4 +295,7 @@ pub struct EvaluationRecord {
     pub examples: u64,
     /// Metrics, in millionths.
     pub metrics: Metrics,
+    /// The same for groups of these examples, by the group's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupMetrics>,
 }

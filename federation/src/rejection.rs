@@ -6,7 +6,10 @@ use crate::{
     command::CommandError,
     content_id::VersionId,
     decimal::Decimal,
-    limits::{METRICS_MAX, NAME_LENGTH_MAX, OPEN_PROPOSALS_MAX, OPEN_PROPOSALS_PER_MEMBER_MAX, TEXT_LENGTH_MAX},
+    limits::{
+        GROUPS_MAX, LOSS_MILLIONTHS_MAX, METRICS_MAX, NAME_LENGTH_MAX, OPEN_PROPOSALS_MAX,
+        OPEN_PROPOSALS_PER_MEMBER_MAX, TEXT_LENGTH_MAX,
+    },
     member::{MemberError, MemberId},
     plan::PlanError,
     retention::KeptFor,
@@ -32,10 +35,21 @@ pub enum Rejection {
     InvalidName(String),
     #[error("{0} metrics: use at most {METRICS_MAX}, each with a valid name")]
     InvalidMetrics(usize),
-    #[error("{name} is {millionths} millionths: use 0 to 1000000 for accuracy and auc, and no negative loss")]
+    #[error(
+        "{name} is {millionths} millionths: use 0 to {LOSS_MILLIONTHS_MAX} for a loss, and 0 to 1000000 for accuracy, auc, \
+         auc_low, auc_high, f1 and calibration_error"
+    )]
     ImpossibleMetric { name: String, millionths: i64 },
+    #[error("auc_low and auc_high are the interval around auc: report both, with auc between them, or neither")]
+    InvalidInterval,
     #[error("metrics of no examples: leave them out where there is nothing to report")]
     MetricsOfNothing,
+    #[error(
+        "{0} groups: use at most {GROUPS_MAX}, each with a name of 1 to {NAME_LENGTH_MAX} bytes without control characters"
+    )]
+    InvalidGroups(usize),
+    #[error("the groups have more than the {0} examples of the report: a row belongs to one group")]
+    GroupsTooLarge(u64),
 
     #[error("the plan cannot be carried out: {0}")]
     InvalidPlan(#[from] PlanError),
@@ -233,7 +247,12 @@ impl RejectionCode for Rejection {
             Self::MalformedPayload(_) => "malformed_payload",
             Self::TextTooLong(_) => "text_too_long",
             Self::InvalidName(_) => "invalid_name",
-            Self::InvalidMetrics(_) | Self::ImpossibleMetric { .. } | Self::MetricsOfNothing => "invalid_metrics",
+            Self::InvalidMetrics(_)
+            | Self::ImpossibleMetric { .. }
+            | Self::InvalidInterval
+            | Self::MetricsOfNothing
+            | Self::InvalidGroups(_)
+            | Self::GroupsTooLarge(_) => "invalid_metrics",
             Self::InvalidPlan(_) => "invalid_plan",
             Self::PlanExists(_) => "plan_exists",
             Self::UnknownPlan(_) => "unknown_plan",

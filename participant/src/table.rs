@@ -27,7 +27,7 @@ pub use normalization::Normalization;
 pub use open::{OpenError, SCHEMA_BYTES_MAX, TEST_ROWS_BYTES_MAX, load, open};
 pub use parse::{CELLS_MAX, ROWS_MAX};
 pub use schema::{
-    CATEGORIES_MAX, Feature, Label, Missing, Normalize, PositiveWhen, RowFilter, Schema, SchemaError, Split,
+    CATEGORIES_MAX, Feature, Group, Label, Missing, Normalize, PositiveWhen, RowFilter, Schema, SchemaError, Split,
 };
 
 /// What became of a table: rows to train on, rows to test on, and what they were made from.

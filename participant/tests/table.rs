@@ -252,3 +252,68 @@ fn files_are_found_beside_the_schema_and_named_in_errors() {
     std::fs::write(path("data.csv"), "age,pain\n").unwrap();
     assert!(load().unwrap_err().to_string().contains("data.csv"));
 }
+
+const GROUP: &str = "[group]\ncolumn = \"sex\"\ncategories = [\"f\", \"m\"]\n";
+
+fn grouped(missing: &str) -> Schema {
+    Schema::from_toml(&format!("{}\n{GROUP}", SCHEMA.replace("drop_row", missing))).unwrap()
+}
+
+#[test]
+fn rows_keep_their_groups_in_both_parts() {
+    let mut schema = grouped("drop_row");
+    schema.split = table::Split::TestRows { file: "unused".to_owned() };
+    let csv = "age,pain,sick,sex\n1,none,1,m\n2,none,0,f\n3,none,0,\n,none,0,f\n4,none,1,f\n5,none,1,m\n";
+    let table = table::read(csv.as_bytes(), &schema, Some(&[1, 3])).unwrap();
+    let of_row = |data: &table::Dataset| data.groups().unwrap().of_row.clone();
+    assert_eq!((of_row(&table.train), of_row(&table.test)), (vec![1, 0], vec![0, 1]));
+    assert_eq!(table.test.groups().unwrap().names, ["f", "m"]);
+    assert_eq!(table.manifest.dropped_rows, 2, "a row without a group is left out like one without a label");
+}
+
+#[test]
+fn a_group_may_be_a_feature_as_well_and_is_none_otherwise() {
+    let csv = "age,pain,sick,sex\n1,some,1,m\n";
+    let with_feature = GROUP.replace("sex", "pain").replace("[\"f\", \"m\"]", "[\"none\", \"some\"]");
+    let schema = Schema::from_toml(&format!("{SCHEMA}\n{with_feature}")).unwrap();
+    let table = read(csv, &schema).unwrap();
+    assert_eq!(
+        (table.train.features(), table.train.groups().unwrap().of_row.as_slice()),
+        (&[1.0, 1.0, 0.0][..], &[1][..])
+    );
+    assert_eq!(read(csv, &grouped("error")).unwrap().train.columns(), 3, "the group is no feature by itself");
+    assert!(read(csv, &self::schema("")).unwrap().train.groups().is_none());
+}
+
+#[test]
+fn groups_that_the_schema_does_not_list_are_refused_with_their_place() {
+    let unknown = read("age,pain,sick,sex\n1,none,1,x\n", &grouped("drop_row")).unwrap_err().to_string();
+    assert!(unknown.contains("line 2, column 4 (sex): \"x\" is none of the categories"), "{unknown}");
+    for missing in ["error", "mean"] {
+        let error = read("age,pain,sick,sex\n1,none,1,\n", &grouped(missing)).unwrap_err().to_string();
+        assert!(error.contains("line 2, column 4 (sex): the value is missing"), "{error}");
+    }
+    let error = read("age,pain,sick\n1,none,1\n", &grouped("drop_row")).unwrap_err().to_string();
+    assert!(error.contains("no column \"sex\""), "{error}");
+}
+
+#[test]
+fn groups_that_cannot_be_reported_are_refused_before_any_row_is_read() {
+    let refused = |categories: &str| {
+        let text =
+            format!("missing_markers = [\"\", \"?\"]\n{SCHEMA}\n{}", GROUP.replace("[\"f\", \"m\"]", categories));
+        Schema::from_toml(&text).unwrap_err()
+    };
+    for categories in ["[\"f\", \"f\"]", "[\"\"]", "[\"?\"]", "[\"a\\tb\"]", &format!("[\"{}\"]", "x".repeat(65))] {
+        assert!(matches!(refused(categories), SchemaError::GroupName(_)), "{categories}");
+    }
+    assert!(matches!(refused("[]"), SchemaError::TextCount { found: 0, .. }));
+    let many: Vec<String> = (0..65).map(|number| format!("\"{number}\"")).collect();
+    assert!(matches!(refused(&format!("[{}]", many.join(","))), SchemaError::TextCount { found: 65, limit: 64, .. }));
+}
+
+#[test]
+fn a_schema_without_groups_has_the_digest_that_it_had_before_there_were_any() {
+    let encoded = fedledger_ledger::codec::encode(&schema(""));
+    assert!(!encoded.windows(5).any(|bytes| bytes == b"group"));
+}

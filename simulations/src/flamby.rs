@@ -282,7 +282,7 @@ fn settings(optimizer: Optimizer, steps: u64, member: &str, seed: u64) -> Traini
 
 fn accuracy(weights: &[Tensor], test: &Dataset) -> Result<f64, FlambyError> {
     let evaluation = evaluate(&architecture(), weights, test)?;
-    Ok(evaluation.correct as f64 / evaluation.examples as f64)
+    Ok(evaluation.all.correct as f64 / evaluation.all.examples as f64)
 }
 
 /// Checks the counts that FLamby's loader gives.

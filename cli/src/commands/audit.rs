@@ -13,8 +13,9 @@ use fedledger_ledger::Digest;
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    evaluations::metrics,
     names::{self, Short, short_digest},
-    output::{Table, list, metrics, number},
+    output::{Table, list, number},
 };
 
 /// What to audit.

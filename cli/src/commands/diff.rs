@@ -1,14 +1,18 @@
 //! `fedledger diff`: how two versions differ.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use fedledger_federation::{
-    audit::{VersionDiff, diff},
+    audit::{MetricChange, VersionDiff, diff},
     history::Keep,
+    metrics::is_interval_end,
 };
 
 use crate::{
     context::Context,
     error::Failure,
+    evaluations::metric,
     names::{self, Short},
     output::{Table, list, number},
 };
@@ -34,6 +38,15 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
     context.output.object(DIFF_SCHEMA, &difference, || text(context, &difference, &Short::of(state)))
 }
 
+/// For each metric its name, its value in both versions, and the change.
+fn changes(metrics: &BTreeMap<String, MetricChange>) -> impl Iterator<Item = [String; 4]> + '_ {
+    let shown = metrics.iter().filter(|(name, _)| !is_interval_end(name));
+    shown.map(|(name, change)| {
+        let in_version = |value: fn(&MetricChange) -> Option<f64>| metric(name, |name| value(metrics.get(name)?));
+        [name.clone(), in_version(|change| change.from), in_version(|change| change.to), number(change.change)]
+    })
+}
+
 fn text(context: &Context, difference: &VersionDiff, short: &Short) -> String {
     let mut tensors = Table::new(&["tensor", "shape", "norm", "max", "relative"]);
     for change in &difference.tensors {
@@ -47,12 +60,15 @@ fn text(context: &Context, difference: &VersionDiff, short: &Short) -> String {
         ]);
     }
     let mut metrics = Table::new(&["metric", "from", "to", "change"]);
-    for (name, change) in &difference.metrics {
-        metrics.row(vec![name.clone(), number(change.from), number(change.to), number(change.change)]);
+    changes(&difference.metrics).for_each(|row| metrics.row(row.into()));
+    let mut groups = Table::new(&["group", "metric", "from", "to", "change"]);
+    for (name, group) in &difference.groups {
+        changes(group).for_each(|row| groups.row([name.clone()].into_iter().chain(row).collect()));
     }
+    let groups = if difference.groups.is_empty() { String::new() } else { context.output.table(&groups) + "\n" };
     let contributors = &difference.contributors;
     format!(
-        "{} -> {}\n\n{}\n{}\ncontributors of both {}, added {}, removed {}",
+        "{} -> {}\n\n{}\n{}\n{groups}contributors of both {}, added {}, removed {}",
         short.number(&difference.from),
         short.number(&difference.to),
         context.output.table(&tensors),

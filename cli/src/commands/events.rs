@@ -1,19 +1,24 @@
 //! `fedledger events`: entries of the ledger.
 
 use clap::Args;
-use fedledger_federation::history::{EntryView, Keep};
+use fedledger_federation::{
+    Command,
+    history::{EntryView, Keep},
+};
 use fedledger_proto::api::Level;
 
 use crate::{
     context::Context,
     error::Failure,
+    evaluations::recorded,
     finality::{LevelArg, Sizes},
     follow::Follower,
     names::short_digest,
+    output::list,
 };
 
 /// Characters of an event that are shown to people; the rest is there as JSON.
-const DETAIL_LENGTH_MAX: usize = 160;
+const DETAIL_LENGTH_MAX: usize = 240;
 
 /// Arguments of `fedledger events`.
 #[derive(Debug, Args)]
@@ -74,7 +79,11 @@ fn detail(entry: &EntryView) -> String {
         return String::new();
     };
     let fields = event.iter().filter(|(name, _)| *name != "event");
-    let words: Vec<String> = fields.map(|(name, value)| format!("{name}={}", brief(value))).collect();
+    let mut words: Vec<String> = fields.map(|(name, value)| format!("{name}={}", brief(value))).collect();
+    if let Some(Command::Evaluate(report)) = &entry.payload {
+        words.extend([format!("examples={}", report.examples), recorded(&report.metrics)]);
+        words.extend((!report.groups.is_empty()).then(|| format!("groups={}", list(report.groups.keys()))));
+    }
     let text: String = words.join(" ").chars().take(DETAIL_LENGTH_MAX).collect();
     format!("  {text}")
 }

@@ -10,10 +10,11 @@ use fedledger_federation::{
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    evaluations::metrics,
     finality::Sizes,
     graph::Graph,
     names::Short,
-    output::{list, metrics},
+    output::list,
 };
 
 /// Arguments of `fedledger log`.

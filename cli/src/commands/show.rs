@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use fedledger_federation::{
-    audit::{Finality, VersionRow, mean_metrics, version_rows},
+    audit::{Finality, VersionRow, version_rows},
     command::OutputFiles,
     history::Keep,
     manifest::Manifest,
-    records::EvaluationRecord,
 };
 use serde::Serialize;
 
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    evaluations::{self, Evaluations},
     finality::Sizes,
     names::{self, Short},
-    output::{list, metrics},
+    output::list,
 };
 
 /// The form of a version as JSON.
@@ -37,7 +37,7 @@ struct View<'a> {
     manifest: &'a Manifest,
     /// Files that each replica computed, by node.
     attestations: &'a BTreeMap<String, OutputFiles>,
-    evaluations: BTreeMap<&'a String, &'a EvaluationRecord>,
+    evaluations: Evaluations<'a>,
 }
 
 /// Shows a version.
@@ -56,10 +56,10 @@ pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
         attestations: &record.attestations,
         evaluations: state.evaluations(&id).collect(),
     };
-    context.output.object(VERSION_SCHEMA, &view, || text(&view, &Short::of(state)))
+    context.output.object(VERSION_SCHEMA, &view, || text(context, &view, &Short::of(state)))
 }
 
-fn text(view: &View<'_>, short: &Short) -> String {
+fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
     let View { row, manifest, attestations, evaluations } = view;
     let mut lines = vec![
         format!("version      {} {}", short.number(&row.version), row.version),
@@ -86,13 +86,9 @@ fn text(view: &View<'_>, short: &Short) -> String {
     for (member, code) in &manifest.excluded {
         lines.push(format!("excluded     {member}: {code}"));
     }
-    for (member, evaluation) in evaluations {
-        if evaluation.examples == 0 {
-            lines.push(format!("evaluated    {member}: nothing to report"));
-            continue;
-        }
-        let numbers = mean_metrics(std::iter::once(*evaluation));
-        lines.push(format!("evaluated    {member}: {} examples, {}", evaluation.examples, metrics(&numbers)));
+    lines.extend(evaluations::lines(evaluations));
+    if let Some(groups) = evaluations::groups(evaluations) {
+        lines.extend([String::new(), context.output.table(&groups).trim_end().to_owned()]);
     }
     lines.join("\n")
 }

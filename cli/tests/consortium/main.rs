@@ -5,6 +5,7 @@
 mod failover;
 mod faults;
 mod flow;
+mod metrics;
 mod nodes;
 mod retention;
 mod traces;
@@ -36,6 +37,7 @@ fn four_hospitals_train_and_everything_can_be_looked_at_verified_and_taken_back(
 
     the_consortium_tells_where_it_stands(&consortium, &plan);
     versions_are_read_compared_and_checked_out(&consortium);
+    metrics::metrics_are_shown_with_intervals_and_groups_and_small_counts_are_not(&consortium);
     the_history_is_audited(&consortium);
     the_bundle_alone_tells_the_same(&consortium);
     the_log_is_there_as_static_files(&consortium);

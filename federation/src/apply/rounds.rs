@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fedledger_ledger::machine::WriteSet;
 
-use super::{Context, certificate::certify, check_code, check_metrics, check_text, plans::known};
+use super::{Context, certificate::certify, check_code, check_text, metrics::check_metrics, plans::known};
 use crate::{
     Event, Federation, Rejection, cohort,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, check_metrics, plans::known};
+use super::{Context, metrics::check_evaluation, plans::known};
 use crate::{
     Event, Federation, Rejection, VersionId,
     command::{AttestVersion, CommitVersion, Evaluate, OutputFiles, RoundKey},
@@ -128,10 +128,7 @@ pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Ev
     if !state.members.has_role(member, Role::Evaluator) {
         context.require_participant()?;
     }
-    check_metrics(&command.metrics)?;
-    if command.examples == 0 && !command.metrics.is_empty() {
-        return Err(Rejection::MetricsOfNothing);
-    }
+    check_evaluation(&command)?;
     let version = command.version;
     if !state.versions.contains(&version) {
         return Err(Rejection::UnknownVersion(version));
@@ -143,7 +140,8 @@ pub(super) fn evaluate(state: &mut Federation, context: Context<'_>, command: Ev
     if state.evaluations.contains(&key) {
         return Err(Rejection::AlreadyEvaluated(member.clone()));
     }
-    let record = EvaluationRecord { examples: command.examples, metrics: command.metrics };
+    let Evaluate { examples, metrics, groups, .. } = command;
+    let record = EvaluationRecord { examples, metrics, groups };
     state.evaluations.put(key, record, context.writes);
     Ok(Event::Evaluated { version, member: member.clone() })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{AuditError, mean_metrics};
+use super::{AuditError, GroupMeans, mean_groups, mean_metrics};
 use crate::{
     Federation, Rejection, VersionId,
     history::{Source, SourceError},
@@ -24,6 +24,9 @@ pub struct VersionDiff {
     pub tensors: Vec<TensorChange>,
     /// The metrics of both, by name.
     pub metrics: BTreeMap<String, MetricChange>,
+    /// The same for the groups that hospitals report of both, or of one of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, BTreeMap<String, MetricChange>>,
     /// The contributors of both.
     pub contributors: ContributorChange,
 }
@@ -102,6 +105,7 @@ pub fn diff<S: Source + ?Sized>(
         to: *to,
         tensors: compare_tensors(older, newer),
         metrics: compare_metrics(state, from, to),
+        groups: compare_groups(state, from, to),
         contributors: ContributorChange {
             both: before.intersection(&after).cloned().collect(),
             added: after.difference(&before).cloned().collect(),
@@ -176,7 +180,23 @@ fn compare_tensor(older: Option<&Tensor>, newer: Option<&Tensor>) -> Option<Tens
 
 fn compare_metrics(state: &Federation, from: &VersionId, to: &VersionId) -> BTreeMap<String, MetricChange> {
     let means = |id| mean_metrics(state.evaluations(id).map(|(_, evaluation)| evaluation));
+    compare(&means(from), &means(to))
+}
+
+fn compare_groups(
+    state: &Federation,
+    from: &VersionId,
+    to: &VersionId,
+) -> BTreeMap<String, BTreeMap<String, MetricChange>> {
+    let means = |id| mean_groups(state.evaluations(id).map(|(_, evaluation)| evaluation));
     let (older, newer) = (means(from), means(to));
+    let names: BTreeSet<&String> = older.keys().chain(newer.keys()).collect();
+    let metrics = |group: Option<&GroupMeans>| group.map(|group| group.metrics.clone()).unwrap_or_default();
+    let change = |name: &String| (name.clone(), compare(&metrics(older.get(name)), &metrics(newer.get(name))));
+    names.into_iter().map(change).collect()
+}
+
+fn compare(older: &BTreeMap<String, f64>, newer: &BTreeMap<String, f64>) -> BTreeMap<String, MetricChange> {
     let names: BTreeSet<&String> = older.keys().chain(newer.keys()).collect();
     let change = |name: &String| {
         let (from, to) = (older.get(name).copied(), newer.get(name).copied());

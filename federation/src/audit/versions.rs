@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{AuditError, METRIC_SCALE};
+use super::{AuditError, GroupMeans, mean_groups, mean_metrics};
 use crate::{
     Federation, VersionId,
     member::MemberId,
-    records::{EvaluationRecord, VersionRecord, VersionStatus},
+    records::{VersionRecord, VersionStatus},
     retention::Pruned,
 };
 
@@ -40,6 +40,9 @@ pub struct VersionRow {
     pub contributors: Vec<MemberId>,
     /// Mean over the members' evaluations, weighted by examples.
     pub metrics: BTreeMap<String, f64>,
+    /// The same for the groups that members report.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupMeans>,
     /// Where it stands.
     pub state: VersionState,
     /// Whether the entry that attests it is final.
@@ -107,6 +110,7 @@ impl VersionRow {
             tags: pointing(state.tags()),
             contributors: manifest.contributions.iter().map(|contribution| contribution.member.clone()).collect(),
             metrics: mean_metrics(state.evaluations(id).map(|(_, evaluation)| evaluation)),
+            groups: mean_groups(state.evaluations(id).map(|(_, evaluation)| evaluation)),
             state: VersionState::of(state, id, record),
             is_final: attested.is_some_and(|index| *index < finality.final_entries),
             revoked: record.revoked.is_some(),
@@ -154,19 +158,4 @@ pub fn version_rows(state: &Federation, finality: Finality<'_>) -> Vec<VersionRo
         state.versions().iter().map(|(id, record)| VersionRow::of(state, id, record, finality)).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.created_index));
     rows
-}
-
-/// The mean of each metric, weighted by examples, over the evaluations that report it.
-pub fn mean_metrics<'a>(evaluations: impl Iterator<Item = &'a EvaluationRecord>) -> BTreeMap<String, f64> {
-    // Sums stay exact: 2^64 examples times 2^63 millionths, at most 10,000 times.
-    let mut sums = BTreeMap::<&str, (f64, f64)>::new();
-    for evaluation in evaluations {
-        for (name, millionths) in &evaluation.metrics {
-            let (sum, weight) = sums.entry(name).or_default();
-            *sum += *millionths as f64 * evaluation.examples as f64;
-            *weight += evaluation.examples as f64;
-        }
-    }
-    let weighted = sums.into_iter().filter(|(_, (_, weight))| *weight > 0.0);
-    weighted.map(|(name, (sum, weight))| (name.to_owned(), sum / weight / METRIC_SCALE)).collect()
 }

@@ -375,7 +375,7 @@ fn evaluators_and_participants_report_metrics() {
     let (mut consortium, _) = Consortium::ready(2);
     let version = consortium.head("main");
     for signer in [INSURER, "basel/participant"] {
-        let evaluate = Evaluate { version, examples: 3, metrics: metrics() };
+        let evaluate = Evaluate { version, examples: 3, metrics: metrics(), groups: BTreeMap::new() };
         consortium.accept(signer, Command::Evaluate(evaluate));
     }
     let members: Vec<_> = consortium.state().evaluations(&version).map(|(member, _)| member.as_str()).collect();

@@ -38,7 +38,7 @@ fn rows(consortium: &Consortium) -> Vec<ContributionRow> {
     contributions(&consortium.source(), consortium.state()).unwrap()
 }
 
-fn without_finality(attested: &BTreeMap<VersionId, u64>) -> Finality<'_> {
+pub fn without_finality(attested: &BTreeMap<VersionId, u64>) -> Finality<'_> {
     Finality { attested, final_entries: 0 }
 }
 
@@ -165,7 +165,7 @@ fn a_difference_is_measured_per_tensor() {
     let first = consortium.commit_and_attest(&key);
     let evaluate = |version, accuracy| {
         let metrics = Metrics::from([("accuracy".to_owned(), accuracy)]);
-        Command::Evaluate(Evaluate { version, examples: 10, metrics })
+        Command::Evaluate(Evaluate { version, examples: 10, metrics, groups: BTreeMap::new() })
     };
     consortium.accept(INSURER, evaluate(initial, 500_000));
     consortium.accept(INSURER, evaluate(first, 750_000));
@@ -262,7 +262,7 @@ fn metrics_are_weighted_by_examples() {
     let version = consortium.head("main");
     let evaluate = |examples, metrics: &[(&str, i64)]| {
         let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Command::Evaluate(Evaluate { version, examples, metrics })
+        Command::Evaluate(Evaluate { version, examples, metrics, groups: BTreeMap::new() })
     };
     consortium.accept("basel/participant", evaluate(30, &[("accuracy", 900_000), ("auc", 700_000)]));
     consortium.accept("lyon/participant", evaluate(10, &[("accuracy", 500_000)]));

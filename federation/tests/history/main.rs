@@ -16,6 +16,7 @@ mod epochs;
 mod faults;
 mod flow;
 mod governance;
+mod metrics;
 mod progress;
 mod proofs;
 mod properties;

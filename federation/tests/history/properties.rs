@@ -6,8 +6,8 @@ use fedledger_federation::{
     Command, Federation, VersionId, cohort,
     command::{
         AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
-        Evaluate, FileRef, JoinRound, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan, RevokeVersion,
-        RoundKey, StartPlan, StopEarly, StopPlan, Tag, WithdrawConsent,
+        Evaluate, FileRef, GroupMetrics, JoinRound, MoveBranch, OpenRound, OutputFiles, PausePlan, ResumePlan,
+        RevokeVersion, RoundKey, StartPlan, StopEarly, StopPlan, Tag, WithdrawConsent,
     },
     early_stopping::{EarlyStopping, Goal},
     plan::Plan,
@@ -202,7 +202,10 @@ fn command(state: &Federation, choice: Choice) -> (String, Command) {
             ("replica", Command::AttestVersion(attest))
         }
         29 => {
-            let evaluate = Evaluate { version: guess.version(), examples: choice.a.into(), metrics: metrics() };
+            let group = GroupMetrics { examples: choice.b.into(), metrics: metrics() };
+            let groups = BTreeMap::from([(name.to_owned(), group)]);
+            let groups = if choice.b < 128 { groups } else { BTreeMap::new() };
+            let evaluate = Evaluate { version: guess.version(), examples: choice.a.into(), metrics: metrics(), groups };
             ("participant", Command::Evaluate(evaluate))
         }
         30..32 => {

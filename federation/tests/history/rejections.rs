@@ -84,7 +84,7 @@ fn attest(version: VersionId, outputs: OutputFiles) -> Command {
 }
 
 fn evaluate(version: VersionId) -> Command {
-    Command::Evaluate(Evaluate { version, examples: 1, metrics: metrics() })
+    Command::Evaluate(Evaluate { version, examples: 1, metrics: metrics(), groups: BTreeMap::new() })
 }
 
 fn move_branch(branch: &str, from: Option<VersionId>, to: VersionId, revoke: bool) -> Command {
@@ -469,7 +469,7 @@ fn a_member_evaluates_an_attested_version_once() {
     consortium.accept(BASEL, evaluate(version));
     assert_eq!(consortium.refused(BASEL, evaluate(version)), "already_evaluated");
     let named = Metrics::from([(String::new(), 1)]);
-    let bad = Evaluate { version, examples: 1, metrics: named };
+    let bad = Evaluate { version, examples: 1, metrics: named, groups: BTreeMap::new() };
     assert_eq!(consortium.refused(LYON, Command::Evaluate(bad)), "invalid_metrics");
 }
 

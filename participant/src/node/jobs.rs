@@ -13,6 +13,7 @@ use fail::fail_point;
 use fedledger_federation::{
     architecture::Architecture,
     command::{FileRef, RoundKey},
+    limits::LOSS_MILLIONTHS_MAX,
     tensors::{FileError, LayoutError, TensorLayout},
 };
 use fedledger_ledger::PublicKey;
@@ -289,9 +290,10 @@ impl Saving {
     }
 }
 
-/// A float-to-integer cast saturates, and a mean loss is never NaN after a training that did not diverge.
+/// As the ledger takes it. A float-to-integer cast saturates, and a mean loss is never NaN after a training that did not
+/// diverge.
 fn millionths(value: f64) -> i64 {
-    (value * MILLIONTHS as f64).round() as i64
+    ((value * MILLIONTHS as f64).round() as i64).clamp(0, LOSS_MILLIONTHS_MAX)
 }
 
 /// An error with its causes, on one line.

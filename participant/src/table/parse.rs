@@ -20,7 +20,10 @@ pub(super) struct Parsed {
     /// Row-major; NaN stands for a missing value, which no field can spell.
     pub(super) features: Vec<f32>,
     pub(super) labels: Vec<f32>,
+    /// Position of each row's group among the schema's; empty where it names none.
+    pub(super) groups: Vec<u16>,
     pub(super) feature_names: Vec<String>,
+    pub(super) group_names: Vec<String>,
     pub(super) dropped_rows: u64,
 }
 
@@ -33,7 +36,8 @@ pub(super) fn parse(source: impl Read, schema: &Schema) -> Result<Parsed, TableE
         return Err(TableError::Empty);
     }
     let reader = RowReader::new(schema, &fields)?;
-    let mut parsed = Parsed { feature_names: schema.feature_names(), ..Parsed::default() };
+    let group_names = schema.group.as_ref().map(|group| group.categories.clone()).unwrap_or_default();
+    let mut parsed = Parsed { feature_names: schema.feature_names(), group_names, ..Parsed::default() };
     while lines.next(&mut fields)? {
         reader.read(lines.number(), &fields, &mut parsed)?;
     }
@@ -48,6 +52,7 @@ struct RowReader<'a> {
     label: usize,
     label_threshold: f64,
     features: Vec<Input<'a>>,
+    group: Option<(usize, BTreeMap<&'a str, u16>)>,
 }
 
 /// One feature and the index of its column.
@@ -89,8 +94,12 @@ impl<'a> RowReader<'a> {
             .iter()
             .map(|feature| Ok(Input { column: find(feature.column())?, kind: InputKind::of(feature) }))
             .collect::<Result<Vec<_>, TableError>>()?;
+        let group = match &schema.group {
+            Some(group) => Some((find(&group.column)?, group.categories.iter().map(String::as_str).zip(0..).collect())),
+            None => None,
+        };
         let header = header.iter().map(str::to_owned).collect();
-        Ok(Self { schema, header, filter, label: find(&schema.label.column)?, label_threshold, features })
+        Ok(Self { schema, header, filter, label: find(&schema.label.column)?, label_threshold, features, group })
     }
 
     /// Appends one row to `parsed`, or leaves it out as the schema says.
@@ -108,8 +117,12 @@ impl<'a> RowReader<'a> {
             complete &= self.read_input(input, line, fields, &mut parsed.features)?;
         }
         let label = self.read_label(line, fields)?;
+        let group = self.read_group(line, fields)?;
         match label {
-            Some(label) if complete || self.schema.missing == Missing::Mean => parsed.labels.push(label),
+            Some(label) if group != RowGroup::Missing && (complete || self.schema.missing == Missing::Mean) => {
+                parsed.labels.push(label);
+                parsed.groups.extend(group.position());
+            }
             _ => {
                 parsed.features.truncate(row_start);
                 parsed.dropped_rows += 1;
@@ -166,6 +179,20 @@ impl<'a> RowReader<'a> {
         Ok(Some(if positive { 1.0 } else { 0.0 }))
     }
 
+    /// The group, which may be missing where a label may.
+    fn read_group(&self, line: u64, fields: &Fields) -> Result<RowGroup, TableError> {
+        let Some((column, positions)) = &self.group else { return Ok(RowGroup::None) };
+        let text = fields.get(*column);
+        match positions.get(text) {
+            Some(position) => Ok(RowGroup::At(*position)),
+            None if !self.is_missing(text) => {
+                Err(TableError::UnknownCategory { place: self.place(line, *column), text: shortened(text) })
+            }
+            None if self.schema.missing == Missing::DropRow => Ok(RowGroup::Missing),
+            None => Err(TableError::MissingValue { place: self.place(line, *column) }),
+        }
+    }
+
     fn number(&self, text: &str, line: u64, column: usize) -> Result<f32, TableError> {
         match text.parse::<f32>() {
             Ok(value) if value.is_finite() => Ok(value),
@@ -180,6 +207,26 @@ impl<'a> RowReader<'a> {
 
     fn place(&self, line: u64, column: usize) -> Place {
         Place { line, column: column + 1, name: self.header.get(column).cloned().unwrap_or_default() }
+    }
+}
+
+/// The group of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowGroup {
+    /// The schema names no groups.
+    None,
+    /// The field says nothing.
+    Missing,
+    /// The group at this position among the schema's.
+    At(u16),
+}
+
+impl RowGroup {
+    const fn position(self) -> Option<u16> {
+        match self {
+            Self::At(position) => Some(position),
+            Self::None | Self::Missing => None,
+        }
     }
 }
 

@@ -28,7 +28,12 @@
 
 use std::collections::BTreeSet;
 
-use fedledger_federation::{architecture::FEATURES_MAX, decimal::Decimal};
+use fedledger_federation::{
+    architecture::FEATURES_MAX,
+    decimal::Decimal,
+    limits::{GROUPS_MAX, NAME_LENGTH_MAX},
+    metrics::is_group_name,
+};
 use fedledger_ledger::{Digest, codec};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +66,9 @@ pub struct Schema {
     pub label: Label,
     /// What it is to be predicted from, in the order of the model's inputs.
     pub features: Vec<Feature>,
+    /// What the rows are grouped by where metrics are reported; nothing, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     /// Which rows are kept for testing; none, if not given.
     #[serde(default)]
     pub split: Split,
@@ -139,6 +147,16 @@ pub enum Feature {
     },
 }
 
+/// The column that says to which group a row belongs. It may be a feature as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The column.
+    pub column: String,
+    /// Every text that may stand there, and what the group is called.
+    pub categories: Vec<String>,
+}
+
 /// Which rows are kept for testing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -209,6 +227,12 @@ pub enum SchemaError {
         /// How it begins.
         start: String,
     },
+    /// A group that cannot be reported.
+    #[error(
+        "{0:?} cannot be the name of a group: use 1 to {NAME_LENGTH_MAX} bytes without control characters, each name once, and \
+         no missing marker"
+    )]
+    GroupName(String),
     /// A part that is negative or not below the whole.
     #[error("split.fraction: {0} is not at least 0 and below 1")]
     Fraction(Decimal),
@@ -252,6 +276,7 @@ impl Schema {
         if let PositiveWhen::Equals(texts) = &self.label.positive_when {
             count("label.positive_when.equals", texts.len(), CATEGORIES_MAX)?;
         }
+        self.group.as_ref().map_or(Ok(()), |group| self.validate_group(group))?;
         match &self.split {
             Split::TestFraction { fraction, .. } if !fraction.is_fraction() => {
                 Err(SchemaError::Fraction(fraction.clone()))
@@ -287,6 +312,16 @@ impl Schema {
             Some(category) => {
                 Err(SchemaError::AmbiguousCategory { column: column.clone(), category: category.clone() })
             }
+            None => Ok(()),
+        }
+    }
+
+    fn validate_group(&self, group: &Group) -> Result<(), SchemaError> {
+        length(&group.column)?;
+        count("group.categories", group.categories.len(), GROUPS_MAX)?;
+        let mut seen: BTreeSet<&String> = self.missing_markers.iter().collect();
+        match group.categories.iter().find(|name| !seen.insert(name) || !is_group_name(name)) {
+            Some(name) => Err(SchemaError::GroupName(super::error::shortened(name))),
             None => Ok(()),
         }
     }

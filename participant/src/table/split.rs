@@ -4,7 +4,7 @@ use fedledger_federation::seeds;
 use fedledger_ledger::Digest;
 
 use super::{
-    Dataset, TableError,
+    Dataset, DatasetError, Groups, TableError,
     parse::Parsed,
     schema::{Split, nearest},
 };
@@ -25,19 +25,39 @@ pub(super) fn split(
         Split::TestFraction { fraction, seed } => drawn(rows, nearest(fraction), *seed),
     };
     let columns = parsed.feature_names.len();
-    let mut parts = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
+    let mut parts = [Part::default(), Part::default()];
     let [train, test] = &mut parts;
-    for ((row, &label), is_test) in parsed.features.chunks_exact(columns.max(1)).zip(&parsed.labels).zip(is_test) {
-        let (features, labels) = if is_test { &mut *test } else { &mut *train };
-        features.extend_from_slice(row);
-        labels.push(label);
+    let rows = parsed.features.chunks_exact(columns.max(1)).zip(&parsed.labels).zip(is_test).enumerate();
+    for (row, ((features, &label), is_test)) in rows {
+        let part = if is_test { &mut *test } else { &mut *train };
+        part.features.extend_from_slice(features);
+        part.labels.push(label);
+        part.groups.extend(parsed.groups.get(row));
     }
-    let [train, test] = parts.map(|(features, labels)| Dataset::new(features, labels, columns));
+    let [train, test] = parts.map(|part| part.into_dataset(columns, &parsed.group_names));
     match (train, test) {
         (Ok(train), Ok(test)) => Ok((train, test)),
-        // Parsed rows all have the same width and labels of 0 or 1, so only the absence of columns can end here, and the
-        // schema was checked for that.
+        // Parsed rows all have the same width, labels of 0 or 1 and a group if there are groups, so only the absence of columns
+        // can end here, and the schema was checked for that.
         _ => Err(TableError::NoTrainingRows),
+    }
+}
+
+/// The rows of one of both parts.
+#[derive(Default)]
+struct Part {
+    features: Vec<f32>,
+    labels: Vec<f32>,
+    groups: Vec<u16>,
+}
+
+impl Part {
+    fn into_dataset(self, columns: usize, group_names: &[String]) -> Result<Dataset, DatasetError> {
+        let data = Dataset::new(self.features, self.labels, columns)?;
+        if group_names.is_empty() {
+            return Ok(data);
+        }
+        data.with_groups(Groups { names: group_names.to_vec(), of_row: self.groups })
     }
 }
 

@@ -133,7 +133,7 @@ pub fn site(member: &str) -> Site {
     Site {
         member: member.to_owned(),
         author: key(member, Purpose::Participant).public(),
-        policy: SitePolicy { auto_approve: true, ..SitePolicy::default() },
+        policy: SitePolicy { auto_approve: true, suppress_below: 0, ..SitePolicy::default() },
         features: 2,
         train_examples: EXAMPLES,
         test_examples: 4,

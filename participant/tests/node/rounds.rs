@@ -12,7 +12,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::Digest;
 use fedledger_participant::{
-    evaluation::Evaluation,
+    evaluation::{Evaluation, Outputs, score},
     node::{
         Intent, NodeEvent,
         core::{Input, Kept, Output, Site},
@@ -384,13 +384,7 @@ fn new_versions_are_evaluated_once() {
     let version = ledger.complete_round(first);
     alpha.catch_up(&ledger);
     assert_eq!(evaluated(&alpha.take()), [], "one evaluation at a time");
-    let result = Evaluation {
-        examples: 4,
-        correct: 3,
-        accuracy_millionths: 750_000,
-        loss_millionths: 600_000,
-        auc_millionths: None,
-    };
+    let result = evaluation();
     alpha.input(Input::Evaluated(initial, None));
     let outputs = alpha.take();
     assert_eq!(evaluated(&outputs), [version]);
@@ -406,6 +400,11 @@ fn new_versions_are_evaluated_once() {
     let restarted = Running::start(core(site("alpha")), &ledger);
     assert_eq!(evaluated(&restarted.outputs), []);
     assert_eq!(submitted(&restarted.outputs), []);
+}
+
+/// Of four rows, three are predicted correctly.
+fn evaluation() -> Evaluation {
+    score(&Outputs { logits: vec![1.0, -1.0, 2.0, -2.0], classes: 2 }, &[1.0, 0.0, 1.0, 1.0], None).unwrap()
 }
 
 /// What a site says of the first round's version of a plan that is finished early by its reports, or not: the version that it
@@ -459,6 +458,25 @@ fn a_site_that_is_waited_for_says_so_when_it_has_nothing_to_report() {
     assert_eq!(reports_of(without_test_rows("gamma"), Some(condition)), (false, vec![]));
     assert_eq!(reports_of(without_test_rows("alpha"), None), (false, vec![]));
     assert_eq!(reports_of(site("alpha"), None), (true, vec![]));
+}
+
+#[test]
+fn a_site_with_fewer_test_rows_than_its_policy_wants_keeps_what_it_found() {
+    for (suppress_below, examples) in [(4, 4), (5, 0)] {
+        let (mut ledger, _) = open_round();
+        let initial = *ledger.state().head("main").unwrap().0;
+        let own = site("alpha");
+        let policy = SitePolicy { suppress_below, ..own.policy.clone() };
+        let mut alpha = Running::start(core(Site { policy, ..own }), &ledger);
+        alpha.take();
+        alpha.input(Input::Evaluated(initial, Some(evaluation())));
+        let outputs = alpha.take();
+        assert_eq!(ledger.submit("alpha", &outputs), ["accepted"]);
+        let record = ledger.state().evaluation(&initial, &"alpha".to_owned()).unwrap();
+        assert_eq!((record.examples, record.metrics.is_empty()), (examples, examples == 0));
+        alpha.catch_up(&ledger);
+        assert_eq!(submitted(&alpha.take()), [], "it is said once");
+    }
 }
 
 #[test]

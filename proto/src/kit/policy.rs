@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use fedledger_federation::limits::ROUNDS_MAX;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+/// Rows below which metrics say too much about each of them, unless a site says otherwise: the usual bound of cells in published
+/// health statistics.
+const SUPPRESS_BELOW_DEFAULT: u64 = 10;
+
 /// `policy.toml` of a participant: bounds on what its site takes part in.
 ///
 /// A plan outside these bounds is never trained, even with consent. A plan within them needs the consent of a person of
@@ -28,6 +32,9 @@ pub struct SitePolicy {
     /// Fewest contributions that a plan may aggregate: among few, the others can work out this site's update. Default:
     /// 1.
     pub contributions_min: u64,
+    /// Fewest test rows of which metrics are reported. Groups with fewer are left out, and as many others that they cannot
+    /// be computed from the rest; so are AUC and F1 of fewer rows of a class. With 0, everything is reported. Default: 10.
+    pub suppress_below: u64,
 }
 
 impl Default for SitePolicy {
@@ -40,6 +47,7 @@ impl Default for SitePolicy {
             rounds_max: ROUNDS_MAX,
             examples_min: 1,
             contributions_min: 1,
+            suppress_below: SUPPRESS_BELOW_DEFAULT,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::of_plan;
 use crate::{
     context::Context,
     error::{Exit, Failure},
+    evaluations::{self, Evaluations},
     finality::Sizes,
     names::Short,
     output::{Table, list},
@@ -45,6 +46,9 @@ struct View<'a> {
     /// Whether the entry that attests its version is final.
     #[serde(rename = "final")]
     is_final: bool,
+    /// What members say of its version.
+    #[serde(skip_serializing_if = "Evaluations::is_empty")]
+    evaluations: Evaluations<'a>,
 }
 
 /// Shows a round, and tells by the exit code if it was given up.
@@ -57,7 +61,8 @@ pub(super) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let attested = row.version.as_ref().and_then(|version| history.attested.get(version));
     let final_size = Sizes::of(&source, &history)?.final_size;
     let refused = history.refused.get(&row.key()).map_or(&[][..], Vec::as_slice);
-    let view = View { row, refused, is_final: attested.is_some_and(|index| *index < final_size) };
+    let evaluations = row.version.iter().flat_map(|version| history.state().evaluations(version)).collect();
+    let view = View { row, refused, is_final: attested.is_some_and(|index| *index < final_size), evaluations };
     context.output.object(ROUND_SCHEMA, &view, || text(context, &view, &Short::of(history.state())))?;
     match &row.reason {
         None => Ok(()),
@@ -91,7 +96,7 @@ fn given_up(row: &RoundRow, reason: &str) -> Failure {
 }
 
 fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
-    let View { row, refused, is_final } = view;
+    let View { row, refused, is_final, evaluations } = view;
     let times = row.times.as_ref();
     let time = |time_ms: Option<u64>| time_ms.map_or_else(String::new, |time_ms| format!(", {}", utc(time_ms / 1000)));
     let mut lines = vec![
@@ -126,6 +131,10 @@ fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
     }
     if refused.len() == REFUSED_PER_ROUND_MAX {
         lines.push("refused      perhaps more: `fedledger events` shows all".to_owned());
+    }
+    lines.extend(evaluations::lines(evaluations));
+    if let Some(groups) = evaluations::groups(evaluations) {
+        lines.extend([String::new(), context.output.table(&groups).trim_end().to_owned()]);
     }
     lines.join("\n")
 }

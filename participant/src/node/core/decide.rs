@@ -15,7 +15,7 @@ use super::{
     Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
 };
 use crate::{
-    evaluation::Evaluation,
+    evaluation::report,
     node::{
         event::NodeEvent,
         intent::Intent,
@@ -319,11 +319,12 @@ impl Core {
 
     /// Reports what was found, and where others wait for this site that nothing was.
     fn report_evaluations(&mut self) {
+        let suppress_below = self.site.policy.suppress_below;
         let reports: Vec<Evaluate> = self
             .evaluated
             .iter()
             .filter(|(version, evaluation)| evaluation.is_some() || self.is_awaited(version))
-            .map(|(version, evaluation)| report(*version, evaluation.as_ref()))
+            .map(|(version, evaluation)| report(*version, evaluation.as_ref(), suppress_below))
             .collect();
         for report in reports {
             self.submit(Intent::Evaluate(report.version), Command::Evaluate(report));
@@ -383,16 +384,4 @@ impl Core {
         kept.weights.extend(self.evaluations.iter().chain(&self.evaluating).filter_map(weights_of));
         kept
     }
-}
-
-/// What this site says of a version; without an evaluation, that there is nothing to report.
-fn report(version: VersionId, evaluation: Option<&Evaluation>) -> Evaluate {
-    let Some(evaluation) = evaluation else { return Evaluate { version, examples: 0, metrics: BTreeMap::new() } };
-    let metrics = [
-        ("accuracy", Some(evaluation.accuracy_millionths)),
-        ("loss", Some(evaluation.loss_millionths)),
-        ("auc", evaluation.auc_millionths),
-    ];
-    let metrics = metrics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Evaluate { version, examples: evaluation.examples, metrics: metrics.collect() }
 }

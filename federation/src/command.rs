@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     content_id::VersionId,
+    data_description::SkippedRows,
     governance::{Propose, RecordEvidence, Vote},
     limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
@@ -226,6 +227,9 @@ pub struct Contribute {
     pub environment: Digest,
     /// Name and version of the software.
     pub software: String,
+    /// Records that the site skipped because they cannot be read, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_rows: SkippedRows,
 }
 
 /// Metrics by name. Fixed-point: one is 1,000,000.

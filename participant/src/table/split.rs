@@ -1,10 +1,10 @@
 //! Which rows are trained on and which are kept for testing; the same rows on every run.
 
-use fedledger_federation::seeds;
+use fedledger_federation::{data_description::TableDescription, seeds};
 use fedledger_ledger::Digest;
 
 use super::{
-    Dataset, TableError,
+    Dataset, Groups, TableError,
     parse::Parsed,
     schema::{Split, nearest},
 };
@@ -12,33 +12,40 @@ use super::{
 /// Separates the seeds of splits from all others.
 const SPLIT_DOMAIN: &[u8] = b"fedledger/v1/split";
 
+/// Which of so many rows are kept for testing.
+pub(super) fn test_rows(rows: usize, split: &Split, listed_rows: Option<&[u64]>) -> Result<Vec<bool>, TableError> {
+    match split {
+        Split::None => Ok(vec![false; rows]),
+        Split::TestRows { .. } => listed(rows, listed_rows.ok_or(TableError::NoTestRows)?),
+        Split::TestFraction { fraction, seed } => Ok(drawn(rows, nearest(fraction), *seed)),
+    }
+}
+
 /// Training rows and test rows, both in the order of the file.
 pub(super) fn split(
-    parsed: Parsed,
-    split: &Split,
-    test_rows: Option<&[u64]>,
+    parsed: &Parsed,
+    description: &TableDescription,
+    is_test: &[bool],
 ) -> Result<(Dataset, Dataset), TableError> {
-    let rows = parsed.labels.len();
-    let is_test = match split {
-        Split::None => vec![false; rows],
-        Split::TestRows { .. } => listed(rows, test_rows.ok_or(TableError::NoTestRows)?)?,
-        Split::TestFraction { fraction, seed } => drawn(rows, nearest(fraction), *seed),
+    let columns = description.feature_count();
+    let part = |wanted: bool| {
+        let rows = || is_test.iter().zip(0..).filter(move |(is_test, _)| **is_test == wanted).map(|(_, row)| row);
+        let mut features = Vec::with_capacity(rows().count() * columns);
+        for row in rows() {
+            let start = row * columns;
+            features.extend_from_slice(parsed.features.get(start..start + columns).unwrap_or_default());
+        }
+        let labels = rows().filter_map(|row| parsed.labels.get(row)).copied().collect();
+        let data = Dataset::new(features, labels, columns)?;
+        match &description.group {
+            None => Ok(data),
+            Some(group) => {
+                let of_row = rows().filter_map(|row| parsed.groups.get(row)).copied().collect();
+                data.with_groups(Groups { names: group.categories.clone(), of_row })
+            }
+        }
     };
-    let columns = parsed.feature_names.len();
-    let mut parts = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
-    let [train, test] = &mut parts;
-    for ((row, &label), is_test) in parsed.features.chunks_exact(columns.max(1)).zip(&parsed.labels).zip(is_test) {
-        let (features, labels) = if is_test { &mut *test } else { &mut *train };
-        features.extend_from_slice(row);
-        labels.push(label);
-    }
-    let [train, test] = parts.map(|(features, labels)| Dataset::new(features, labels, columns));
-    match (train, test) {
-        (Ok(train), Ok(test)) => Ok((train, test)),
-        // Parsed rows all have the same width and labels of 0 or 1, so only the absence of columns can end here, and the
-        // schema was checked for that.
-        _ => Err(TableError::NoTrainingRows),
-    }
+    Ok((part(false)?, part(true)?))
 }
 
 fn listed(rows: usize, test_rows: &[u64]) -> Result<Vec<bool>, TableError> {

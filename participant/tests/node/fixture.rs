@@ -108,6 +108,7 @@ pub fn plan() -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
+        data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: decimal("1") },
             example_scale: 1024,
@@ -320,6 +321,7 @@ impl Ledger {
             data_manifest: Digest::of(b"data"),
             environment: Digest::of(b"environment"),
             software: "fedledger/test".to_owned(),
+            skipped_rows: BTreeMap::new(),
         };
         self.blobs.insert(contribution.update, bytes);
         self.apply(&key(member, Purpose::Participant), Command::Contribute(contribution));

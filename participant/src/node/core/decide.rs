@@ -230,6 +230,7 @@ impl Core {
             data_manifest: self.site.data_manifest,
             environment: self.site.environment,
             software: self.site.software.clone(),
+            skipped_rows: BTreeMap::new(),
         })
     }
 

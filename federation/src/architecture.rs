@@ -95,6 +95,11 @@ impl Architecture {
         }
     }
 
+    /// Classes that it tells apart: two, by the sign of its one logit.
+    pub const fn classes(&self) -> u32 {
+        2
+    }
+
     /// Checks every bound.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::metrics::{GroupMetrics, Metrics};
 use crate::{
     content_id::VersionId,
+    data_description::SkippedRows,
     governance::{Propose, RecordEvidence, Vote},
     limits::PAYLOAD_SIZE_BYTES_MAX,
     member::MemberId,
@@ -227,6 +228,9 @@ pub struct Contribute {
     pub environment: Digest,
     /// Name and version of the software.
     pub software: String,
+    /// Records that the site skipped because they cannot be read, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_rows: SkippedRows,
 }
 
 /// Ends the collection of contributions.

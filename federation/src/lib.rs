@@ -12,6 +12,7 @@ pub mod cohort;
 pub mod command;
 pub mod conductor;
 pub mod content_id;
+pub mod data_description;
 pub mod decimal;
 pub mod early_stopping;
 pub mod event;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     architecture::{Architecture, ArchitectureError},
+    data_description::{DataDescription, DataDescriptionError},
     decimal::{Decimal, DecimalError},
     early_stopping::{EarlyStopping, EarlyStoppingError},
     limits::{
@@ -35,6 +36,9 @@ pub struct Plan {
     pub architecture: Architecture,
     /// What each participant does in a round.
     pub training: Training,
+    /// What is done to records before the model sees them; what each site's own schema says where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataDescription>,
     /// How updates become a version.
     pub aggregation: Aggregation,
     /// Seed of initial weights, batch order and every other choice.
@@ -218,6 +222,19 @@ pub enum PlanError {
     /// The architecture is not allowed.
     #[error("architecture: {0}")]
     Architecture(#[from] ArchitectureError),
+    /// The description of the data means nothing.
+    #[error("data: {0}")]
+    Data(#[from] DataDescriptionError),
+    /// The described records are not those that the model takes.
+    #[error("data: {what} are {described}, the architecture is made for {modelled}")]
+    DataMisfit {
+        /// What differs.
+        what: &'static str,
+        /// As the data are described.
+        described: u64,
+        /// As the model takes them.
+        modelled: u64,
+    },
     /// A decimal outside its range.
     #[error("{field} is {found}: use {allowed}")]
     Decimal {
@@ -266,10 +283,22 @@ impl Plan {
         }
         self.architecture.validate()?;
         self.training.check()?;
+        self.check_data()?;
         self.aggregation.check()?;
         range("rounds", self.rounds, 1, ROUNDS_MAX)?;
         self.early_stopping.as_ref().map_or(Ok(()), EarlyStopping::check)?;
         self.participation.check()
+    }
+
+    /// Checks that the described records are what the model takes.
+    fn check_data(&self) -> Result<(), PlanError> {
+        let Some(data) = &self.data else { return Ok(()) };
+        data.check()?;
+        let same = |what, described: u64, modelled: u64| {
+            if described == modelled { Ok(()) } else { Err(PlanError::DataMisfit { what, described, modelled }) }
+        };
+        same("the features", data.features(), self.architecture.features().into())?;
+        same("the classes", data.classes().into(), self.architecture.classes().into())
     }
 }
 

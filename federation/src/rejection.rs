@@ -115,6 +115,8 @@ pub enum Rejection {
     WrongExamples { found: u64, allowed: u64 },
     #[error("the data manifest is not the one that the plan requires of {0}")]
     WrongDataManifest(MemberId),
+    #[error("skipped rows: use known reasons, with counts above 0 of at most {allowed} together")]
+    WrongSkippedRows { allowed: u64 },
     #[error("the environment is not the one that the plan requires")]
     WrongEnvironment,
     #[error("{0} has no contribution that could be excluded")]
@@ -283,6 +285,7 @@ impl RejectionCode for Rejection {
             Self::WrongSize { .. } => "wrong_size",
             Self::WrongExamples { .. } => "wrong_examples",
             Self::WrongDataManifest(_) => "wrong_data_manifest",
+            Self::WrongSkippedRows { .. } => "wrong_skipped_rows",
             Self::WrongEnvironment => "wrong_environment",
             Self::NothingToExclude(_) => "nothing_to_exclude",
             Self::BelowQuorum { .. } => "below_quorum",

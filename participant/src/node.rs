@@ -15,6 +15,7 @@
 
 mod context;
 pub mod core;
+mod data;
 mod driver;
 pub mod environment;
 mod error;
@@ -53,6 +54,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use data::DATA_KEPT_MAX;
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
 pub use files::{Losses, NodeFiles, OutcomeOf, PartialUpdate};
@@ -61,12 +63,13 @@ pub use peers::last_known as last_known_replicas;
 
 use self::{
     context::Context,
-    core::{Core, Site},
+    core::{Core, DataSummary, Site},
+    data::DataStore,
     driver::{Channels, Driver, Follow},
     heads::Heads,
     peers::KnownReplicas,
 };
-use crate::table::{self, Table};
+use crate::table::{SiteData, TableError};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -111,7 +114,7 @@ impl ParticipantNode {
     pub async fn start_kit(kit: ParticipantKit, options: NodeOptions) -> Result<Self, ParticipantError> {
         let directory = kit.directory.clone();
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
-        let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
+        let Opened { kit, files, data, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
         let KnownReplicas { size: known_size, replicas: known } = known_replicas(&kit, &files)?;
         let dial = peers::addresses(&known, &kit.config.peers);
@@ -143,8 +146,7 @@ impl ParticipantNode {
         let context = Arc::new(Context {
             endpoint,
             files: Arc::new(files),
-            data_manifest: table.manifest.digest(),
-            table: Arc::new(table),
+            data: Arc::new(data),
             transaction_key: kit.transaction_key,
             chain: *core.chain(),
             replicas: replicas_out,
@@ -240,27 +242,25 @@ impl Drop for ParticipantNode {
 struct Opened {
     kit: ParticipantKit,
     files: NodeFiles,
-    table: Table,
+    data: DataStore,
     core: Core,
 }
 
 fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
     let files = NodeFiles::open(directory)?;
-    let table = table::load(&kit.table_path(), &kit.schema_path())?;
+    let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?);
+    let own = data.read_own()?;
     let site = Site {
         member: kit.member.clone(),
         author: kit.transaction_key.public(),
         policy: kit.policy.clone(),
-        features: table.manifest.feature_count,
-        train_examples: table.manifest.train_rows,
-        test_examples: table.manifest.test_rows,
-        data_manifest: table.manifest.digest(),
+        own_data: own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string()),
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
     };
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
-    Ok(Opened { kit, files, table, core })
+    Ok(Opened { kit, files, data, core })
 }
 
 /// The replicas with the keys that they had when this node ran last, or else those that the genesis file names.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
+use fedledger_federation::data_description::DataDescriptionError;
 use fedledger_participant::table::{self, Missing, Normalize, Schema, SchemaError, Table, TableError};
 
 const SCHEMA: &str = r#"
@@ -131,7 +132,7 @@ fn missing_values_are_imputed_from_training_rows() {
     assert_eq!(table.train.features(), [10.0, 1.0, 0.0, 20.0, 0.0, 1.0, 15.0, 0.5, 0.5]);
     assert_eq!(table.test.features(), [600.0, 0.0, 0.0, 15.0, 1.0, 0.0]);
     let error = read("age,pain,sick\n1,none,\n", &schema).unwrap_err();
-    assert!(error.to_string().contains("line 2, column 3 (sick): the value is missing"), "{error}");
+    assert!(error.to_string().contains("line 2, column 3 (sick): the label is missing"), "{error}");
 }
 
 #[test]
@@ -210,20 +211,25 @@ fn the_manifest_tells_different_data_and_schemas_apart() {
 
 #[test]
 fn schemas_that_make_no_sense_are_refused() {
+    use DataDescriptionError as Described;
+    use SchemaError::Description;
+
     type Check = fn(&SchemaError) -> bool;
     let cases: &[(&str, &str, Check)] = &[
         ("missing = \"drop_row\"", "missing = \"ignore\"", |e| matches!(e, SchemaError::Toml(_))),
         ("normalize =", "scale = 1\nnormalize =", |e| matches!(e, SchemaError::Toml(_))),
         ("greater_than = \"0\"", "greater_than = \"1e3\"", |e| matches!(e, SchemaError::Toml(_))),
-        ("column = \"pain\"", "column = \"age\"", |e| matches!(e, SchemaError::ColumnUsedTwice(_))),
-        ("column = \"age\"", "column = \"sick\"", |e| matches!(e, SchemaError::ColumnUsedTwice(_))),
-        ("\"some\", \"much\"]", "]", |e| matches!(e, SchemaError::CategoryCount { found: 1, .. })),
-        ("\"some\", \"much\"", "\"some\", \"some\"", |e| matches!(e, SchemaError::AmbiguousCategory { .. })),
-        ("\"some\", \"much\"", "\"some\", \"\"", |e| matches!(e, SchemaError::AmbiguousCategory { .. })),
+        ("column = \"pain\"", "column = \"age\"", |e| matches!(e, Description(Described::ColumnUsedTwice(_)))),
+        ("column = \"age\"", "column = \"sick\"", |e| matches!(e, Description(Described::ColumnUsedTwice(_)))),
+        ("\"some\", \"much\"]", "]", |e| matches!(e, Description(Described::CategoryCount { found: 1, .. }))),
+        ("\"some\", \"much\"", "\"some\", \"some\"", |e| matches!(e, Description(Described::AmbiguousCategory { .. }))),
+        ("\"some\", \"much\"", "\"some\", \"\"", |e| matches!(e, SchemaError::MissingMarker { .. })),
+        ("missing =", "columns = { age = \"pain\" }\nmissing =", |e| matches!(e, SchemaError::ColumnUsedTwice(_))),
+        ("missing =", "images = {}\nmissing =", |e| matches!(e, SchemaError::ForTables("features"))),
         ("missing =", "delimiter = \"a\"\nmissing =", |e| matches!(e, SchemaError::Delimiter('a'))),
         ("missing =", "delimiter = \"\\n\"\nmissing =", |e| matches!(e, SchemaError::Delimiter('\n'))),
         ("missing =", "missing_markers = []\nmissing =", |e| matches!(e, SchemaError::TextCount { .. })),
-        ("{ greater_than = \"0\" }", "{ equals = [] }", |e| matches!(e, SchemaError::TextCount { .. })),
+        ("{ greater_than = \"0\" }", "{ equals = [] }", |e| matches!(e, Description(Described::CategoryCount { .. }))),
     ];
     for (part, replacement, check) in cases {
         assert!(SCHEMA.contains(part), "{part} is not in the schema");
@@ -304,16 +310,25 @@ fn groups_that_cannot_be_reported_are_refused_before_any_row_is_read() {
             format!("missing_markers = [\"\", \"?\"]\n{SCHEMA}\n{}", GROUP.replace("[\"f\", \"m\"]", categories));
         Schema::from_toml(&text).unwrap_err()
     };
-    for categories in ["[\"f\", \"f\"]", "[\"\"]", "[\"?\"]", "[\"a\\tb\"]", &format!("[\"{}\"]", "x".repeat(65))] {
-        assert!(matches!(refused(categories), SchemaError::GroupName(_)), "{categories}");
+    for categories in ["[\"f\", \"f\"]", "[\"a\\tb\"]", "[]", &format!("[\"{}\"]", "x".repeat(65))] {
+        assert!(matches!(refused(categories), SchemaError::Description(_)), "{categories}");
     }
-    assert!(matches!(refused("[]"), SchemaError::TextCount { found: 0, .. }));
     let many: Vec<String> = (0..65).map(|number| format!("\"{number}\"")).collect();
-    assert!(matches!(refused(&format!("[{}]", many.join(","))), SchemaError::TextCount { found: 65, limit: 64, .. }));
+    assert!(matches!(refused(&format!("[{}]", many.join(","))), SchemaError::Description(_)));
 }
 
 #[test]
 fn a_schema_without_groups_has_the_digest_that_it_had_before_there_were_any() {
     let encoded = fedledger_ledger::codec::encode(&schema(""));
     assert!(!encoded.windows(5).any(|bytes| bytes == b"group"));
+}
+
+#[test]
+fn a_schema_may_leave_the_description_to_the_plans() {
+    let schema = Schema::from_toml("missing_markers = [\"\", \"?\"]").unwrap();
+    assert_eq!(schema.description(), None);
+    assert!(matches!(read("age\n1\n", &schema), Err(TableError::Undescribed)));
+    assert!(matches!(Schema::from_toml("label = { column = \"sick\" }"), Err(SchemaError::HalfDescribed)));
+    let features = "features = [{ kind = \"numeric\", column = \"age\" }]";
+    assert!(matches!(Schema::from_toml(features), Err(SchemaError::HalfDescribed)));
 }

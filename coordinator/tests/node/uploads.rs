@@ -43,6 +43,7 @@ fn plan() -> Plan {
             steps: 1,
             batch_size: 1,
         },
+        data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },
             example_scale: 1024,

@@ -8,6 +8,7 @@ use super::{Context, certificate::certify, check_code, check_text, metrics::chec
 use crate::{
     Event, Federation, Rejection, cohort,
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
+    data_description::{DataDescription, ROWS_MAX, are_skipped_rows},
     early_stopping,
     member::MemberId,
     quorum::Quorum,
@@ -146,6 +147,11 @@ pub(super) fn contribute(
     }
     if plan.requirements.environment.is_some_and(|wanted| wanted != command.environment) {
         return Err(Rejection::WrongEnvironment);
+    }
+    // Without a description in the plan, how many may be skipped is known to the site alone.
+    let allowed = plan.data.as_ref().map_or(ROWS_MAX, DataDescription::bad_rows_max);
+    if !are_skipped_rows(&command.skipped_rows, allowed) {
+        return Err(Rejection::WrongSkippedRows { allowed });
     }
     let update = command.update;
     let contribution = Box::new(command);

@@ -13,6 +13,7 @@ use super::{AuditError, as_numbers};
 use crate::{
     Federation, VersionId,
     command::{Contribute, RoundKey},
+    data_description::SkippedRows,
     history::{Source, SourceError},
     member::MemberId,
     records::{Participation, Phase, RoundRecord},
@@ -52,6 +53,9 @@ pub struct ContributionRow {
     pub verdict: Verdict,
     /// The participant's own metrics of its training.
     pub metrics: BTreeMap<String, f64>,
+    /// Records that the participant skipped because they cannot be read, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_rows: SkippedRows,
     /// Entries between the round's opening and the contribution. The ledger holds no time.
     pub lateness: u64,
     /// Index of the entry that let the update go, if one did.
@@ -158,6 +162,7 @@ fn row(
         cosine: None,
         verdict: Verdict::of(round, member),
         metrics: as_numbers(&contribution.metrics),
+        skipped_rows: contribution.skipped_rows.clone(),
         lateness: index.saturating_sub(round.opened_index),
         pruned: round.pruned_index,
         signature: "valid",

@@ -24,6 +24,7 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::MultilayerPerceptron { features: 20, hidden: vec![30] },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("1") }, steps: 1, batch_size: 1 },
+        data: None,
         aggregation: Aggregation { rule, example_scale: 1024, update_dtype },
         seed: 7,
         rounds: 3,

@@ -10,6 +10,7 @@ mod collection;
 mod conductor;
 mod consortium;
 mod crowd;
+mod data_description;
 mod early_stopping;
 mod element_types;
 mod epochs;

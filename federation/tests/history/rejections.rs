@@ -110,6 +110,7 @@ fn dummy_contribution() -> Contribute {
         data_manifest: Digest::of(b"data"),
         environment: Digest::of(b"environment"),
         software: String::new(),
+        skipped_rows: BTreeMap::new(),
     }
 }
 

@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     core::Kept,
+    data::DataStore,
     event::NodeEvent,
     files::NodeFiles,
     heads::Heads,
     peers::{self, Replica},
 };
-use crate::table::Table;
 
 /// How long a replica may take to answer before another one is asked, the first time.
 const PATIENCE_FIRST: Duration = Duration::from_millis(500);
@@ -36,9 +36,7 @@ pub struct Context {
     /// The directory.
     pub files: Arc<NodeFiles>,
     /// The site's records.
-    pub table: Arc<Table>,
-    /// Digest of their description.
-    pub data_manifest: Digest,
+    pub data: Arc<DataStore>,
     /// Signs transactions.
     pub transaction_key: SecretKey,
     /// The chain that transactions are for.

@@ -7,6 +7,7 @@
 //!
 //! It does no IO; [`Output`]s are carried out by the driver, which answers with [`Input`]s.
 
+mod data;
 mod decide;
 mod follow;
 
@@ -16,10 +17,13 @@ use fedledger_federation::{
     Command, Federation, VersionId,
     architecture::Architecture,
     command::{FileRef, RoundKey},
+    data_description::DataDescription,
     member::MemberId,
     plan::UpdateDtype,
 };
 use fedledger_ledger::{Digest, PublicKey, checkpoint::Checkpoint, log::Log};
+
+pub use data::{DataRef, DataSummary, KnownData};
 
 use super::{
     error::HistoryError,
@@ -51,14 +55,8 @@ pub struct Site {
     pub author: PublicKey,
     /// What the site lets happen without asking.
     pub policy: SitePolicy,
-    /// Values of a row of its table.
-    pub features: u64,
-    /// Examples to train on.
-    pub train_examples: u64,
-    /// Examples to test on.
-    pub test_examples: u64,
-    /// Digest of the description of its data.
-    pub data_manifest: Digest,
+    /// What its records amount to for plans that do not describe them, or why they cannot be used for such plans.
+    pub own_data: Result<DataSummary, String>,
     /// Digest of the description of hardware and libraries.
     pub environment: Digest,
     /// Name and version of the software.
@@ -102,6 +100,8 @@ pub enum Input {
         /// The note.
         text: String,
     },
+    /// The site's records were read as the description of this digest says, or why they cannot be.
+    DataRead(Digest, Result<DataSummary, String>),
     /// A round's update lies on the local disk.
     Trained(RoundKey, TrainedUpdate),
     /// A round cannot be trained.
@@ -132,6 +132,8 @@ pub enum Output {
     Submit(Intent, Box<Command>),
     /// Stop submitting: the ledger has it, or it has become moot.
     Withdraw(Intent),
+    /// Read the site's records as they are described, and say what they amount to.
+    ReadData(Box<DataDescription>),
     /// Train a round's update, or find the one that is on disk.
     Train(Box<TrainingTask>),
     /// Give a round's update to a replica.
@@ -167,6 +169,8 @@ pub struct TrainingTask {
     pub settings: TrainingSettings,
     /// The numbers in which the update travels.
     pub update_dtype: UpdateDtype,
+    /// The records to train on.
+    pub data: DataRef,
 }
 
 /// What to evaluate.
@@ -178,6 +182,8 @@ pub struct EvaluationTask {
     pub architecture: Architecture,
     /// The version's weights.
     pub weights: FileRef,
+    /// The records to test on.
+    pub data: DataRef,
 }
 
 /// Files that are still of use.
@@ -231,6 +237,8 @@ pub struct Core {
     submitting: BTreeMap<Intent, Option<u64>>,
     /// Plans whose withheld consent was reported.
     withheld: BTreeSet<Digest>,
+    /// What is known of the records by the digest of their description; nothing while they are being read.
+    data: BTreeMap<Digest, Option<Result<DataSummary, String>>>,
     work: BTreeMap<RoundKey, Work>,
     evaluations: VecDeque<VersionId>,
     evaluating: Option<VersionId>,
@@ -265,6 +273,7 @@ impl Core {
             rejected: BTreeSet::new(),
             submitting: BTreeMap::new(),
             withheld: BTreeSet::new(),
+            data: BTreeMap::new(),
             work: BTreeMap::new(),
             evaluations: VecDeque::new(),
             evaluating: None,
@@ -283,6 +292,7 @@ impl Core {
             Input::Lost { reason } => self.on_lost(reason),
             Input::Leaf(bytes) => self.on_leaf(&bytes),
             Input::Note { replica, text } => self.on_note(&replica, &text),
+            Input::DataRead(description, data) => self.on_data(description, data),
             Input::Trained(key, update) => self.on_trained(key, update),
             Input::TrainingFailed(key, reason) => self.on_training_failed(&key, reason),
             Input::Uploaded(key) => self.on_uploaded(&key),

@@ -211,6 +211,9 @@ impl Driver {
                     stop.cancel();
                 }
             }
+            Output::ReadData(description) => {
+                self.spawn(jobs::read_data(Arc::clone(&self.context), *description, self.stop.child_token()));
+            }
             Output::Train(task) => {
                 let stop = self.work_token(task.key);
                 self.spawn(jobs::train(Arc::clone(&self.context), *task, stop));

@@ -13,6 +13,7 @@ use fail::fail_point;
 use fedledger_federation::{
     architecture::Architecture,
     command::{FileRef, RoundKey},
+    data_description::DataDescription,
     limits::LOSS_MILLIONTHS_MAX,
     tensors::{FileError, LayoutError, TensorLayout},
 };
@@ -25,13 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
-    core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    core::{DataSummary, EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    error::described,
     event::NodeEvent,
     files::{Losses, OutcomeOf, PartialUpdate},
     turn::Turn,
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    table::{Dataset, Table},
     training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
 };
 
@@ -59,12 +62,22 @@ enum JobError {
     Task,
 }
 
+/// Reads the site's records as a plan describes them; none once cancelled.
+pub async fn read_data(context: Arc<Context>, description: DataDescription, stop: CancellationToken) -> Option<Input> {
+    let read = stop.run_until_cancelled(context.data.obtain(Some(&description))).await?;
+    let summary = read.map(|table| DataSummary::from(table.as_ref()));
+    if let Err(reason) = &summary {
+        tracing::warn!(reason, "the records cannot be read as a plan describes them");
+    }
+    Some(Input::DataRead(description.digest(), summary))
+}
+
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
 pub async fn train(context: Arc<Context>, task: TrainingTask, stop: CancellationToken) -> Option<Input> {
     let key = task.key;
     let found = {
         let (context, task) = (Arc::clone(&context), task.clone());
-        tokio::task::spawn_blocking(move || context.files.outcome(&outcome_of(&task, &context))).await.ok()?
+        tokio::task::spawn_blocking(move || context.files.outcome(&outcome_of(&task))).await.ok()?
     };
     if let Some(update) = found {
         return Some(Input::Trained(key, update));
@@ -72,12 +85,16 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     if let Some(delay) = context.delay(key.round) {
         stop.run_until_cancelled(tokio::time::sleep(delay)).await?;
     }
+    let table = match stop.run_until_cancelled(context.data.obtain_unchanged(&task.data)).await? {
+        Ok(table) => table,
+        Err(reason) => return Some(Input::TrainingFailed(key, reason)),
+    };
     loop {
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
         let turn = Turn::begin(&context.compute, &stop).await?;
-        let (trainer, work) = (Arc::clone(&context), task.clone());
-        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, turn)).await;
+        let (trainer, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
+        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &table, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
             Ok(update) => Some(Input::Trained(key, update)),
             Err(_) if stop.is_cancelled() => None,
@@ -148,11 +165,18 @@ fn tell_of_failure(replica: &str, error: &BlobError, failures: u32) {
 /// Evaluates a version on the site's test examples; none once cancelled.
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
+    let table = match stop.run_until_cancelled(context.data.obtain_unchanged(&task.data)).await? {
+        Ok(table) => table,
+        Err(reason) => {
+            tracing::warn!(%version, reason, "a version cannot be evaluated here");
+            return Some(Input::Evaluated(version, None));
+        }
+    };
     loop {
         context.obtain(task.weights, &stop).await?;
         let _turn = Turn::begin(&context.compute, &stop).await?;
-        let (evaluator, work) = (Arc::clone(&context), task.clone());
-        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
+        let (evaluator, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
+        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work, &table)).await;
         let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
             Ok(evaluation) => Some(evaluation),
             Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {
@@ -168,9 +192,9 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
     }
 }
 
-fn evaluate_blocking(context: &Context, task: &EvaluationTask) -> Result<Evaluation, JobError> {
+fn evaluate_blocking(context: &Context, task: &EvaluationTask, table: &Table) -> Result<Evaluation, JobError> {
     let weights = weights_file(context, task.weights, &task.architecture)?;
-    Ok(evaluate_from(&task.architecture, &weights, &context.table.test)?)
+    Ok(evaluate_from(&task.architecture, &weights, &table.test)?)
 }
 
 /// Whether a file is not what it was when it was fetched, or is gone.
@@ -205,17 +229,22 @@ async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Durat
     Ok(())
 }
 
-fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a> {
-    OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &context.data_manifest }
+fn outcome_of(task: &TrainingTask) -> OutcomeOf<'_> {
+    OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &task.data.manifest }
 }
 
-fn train_blocking(context: &Context, task: &TrainingTask, mut turn: Turn) -> Result<TrainedUpdate, JobError> {
+fn train_blocking(
+    context: &Context,
+    task: &TrainingTask,
+    table: &Table,
+    mut turn: Turn,
+) -> Result<TrainedUpdate, JobError> {
     fail_point!("training", |_| std::process::abort());
     let base = weights_file(context, task.weights, &task.settings.architecture)?;
     let layout = task.settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {
         let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-        let (summary, file) = run(context, task, &base, (&layout, &mut update), &mut turn)?;
+        let (summary, file) = run(context, task, (&base, &table.train), (&layout, &mut update), &mut turn)?;
         Ok((update, summary, file))
     };
     let (update, summary, file) = match attempt() {
@@ -231,14 +260,14 @@ fn train_blocking(context: &Context, task: &TrainingTask, mut turn: Turn) -> Res
         first_millionths: millionths(summary.first_loss),
         last_millionths: millionths(summary.last_loss),
     };
-    Ok(context.files.save_outcome(&outcome_of(task, context), update, file, losses)?)
+    Ok(context.files.save_outcome(&outcome_of(task), update, file, losses)?)
 }
 
 /// One run from the local checkpoint, if there is one, to the end, or to a local checkpoint soon after cancellation.
 fn run(
     context: &Context,
     task: &TrainingTask,
-    base: &WeightsFile,
+    (base, data): (&WeightsFile, &Dataset),
     (layout, update): (&TensorLayout, &mut PartialUpdate),
     turn: &mut Turn,
 ) -> Result<(TrainingSummary, FileRef), TrainingError> {
@@ -262,7 +291,7 @@ fn run(
     let resume_from = context.files.local_checkpoint(plan, round);
     let resume_from = resume_from.map(|file| -> Box<dyn io::Read + Send> { Box::new(io::BufReader::new(file)) });
     let resumption = Resumption { resume_from, every_steps: 1, report: &mut report };
-    train_to_file(&task.settings, &context.table.train, base, resumption, layout.clone(), update)
+    train_to_file(&task.settings, data, base, resumption, layout.clone(), update)
 }
 
 /// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so
@@ -294,21 +323,6 @@ impl Saving {
 /// diverge.
 fn millionths(value: f64) -> i64 {
     ((value * MILLIONTHS as f64).round() as i64).clamp(0, LOSS_MILLIONTHS_MAX)
-}
-
-/// An error with its causes, on one line.
-fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

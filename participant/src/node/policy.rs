@@ -6,7 +6,7 @@
 use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
 pub use fedledger_proto::kit::SitePolicy;
 
-use super::core::Site;
+use super::core::{DataSummary, KnownData, Site};
 use crate::training::{SettingsError, TrainingSettings};
 
 /// Why a site does not consent to a plan, or does not take part in a round.
@@ -46,6 +46,9 @@ pub enum Objection {
     /// The site has more examples than the plan can weigh.
     #[error("this site has more training examples than the {0} that the plan can weigh")]
     TooManyExamples(u64),
+    /// The site's records cannot be read as the plan describes them.
+    #[error("the records of this site cannot be used: {0}")]
+    Data(String),
     /// The model is for records of another form.
     #[error("the model takes {plan} features, the records of this site have {site}")]
     Features {
@@ -53,6 +56,14 @@ pub enum Objection {
         plan: u32,
         /// Features of a record.
         site: u64,
+    },
+    /// The model tells other classes apart.
+    #[error("the model tells {plan} classes apart, the records of this site have {site}")]
+    Classes {
+        /// Classes of the model.
+        plan: u32,
+        /// Classes of the records.
+        site: u32,
     },
     /// The plan requires other data.
     #[error("the plan requires other data of this site than those that are configured")]
@@ -77,21 +88,37 @@ pub enum Objection {
     UnknownBase,
 }
 
-/// Why the node does not consent by itself to a plan that `operator` proposed; none if it does.
-pub fn objection_to_consent(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
+/// Why the node does not consent by itself to a plan that `operator` proposed; none if it does. `data` is what is known of
+/// the records that the plan is about.
+pub fn objection_to_consent(site: &Site, data: KnownData<'_>, plan: &Plan, operator: &str) -> Option<Objection> {
     // What the policy forbids is the better answer where both hold.
-    objection_to_round(site, plan, 1, operator)
+    objection_to_round(site, data, plan, 1, operator)
         .or_else(|| (!site.policy.auto_approve).then_some(Objection::NeedsPerson))
 }
 
 /// Why the site does not take part in a round of a plan that `operator` proposed; none if it does.
-pub fn objection_to_round(site: &Site, plan: &Plan, round: u64, operator: &str) -> Option<Objection> {
+pub fn objection_to_round(
+    site: &Site,
+    data: KnownData<'_>,
+    plan: &Plan,
+    round: u64,
+    operator: &str,
+) -> Option<Objection> {
     objection_of_policy(site, plan, operator)
-        .or_else(|| objection_of_data(site, plan))
+        .or_else(|| match data {
+            Ok(data) => objection_of_data(site, data, plan),
+            Err(reason) => Some(Objection::Data(reason.to_owned())),
+        })
         .or_else(|| TrainingSettings::from_plan(plan, round, &site.member).err().map(Objection::Settings))
 }
 
-fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
+/// Whether the policy allows a plan that `operator` proposed, whatever the records are.
+pub(super) fn allows(site: &Site, plan: &Plan, operator: &str) -> bool {
+    objection_of_policy(site, plan, operator).is_none()
+}
+
+/// What the policy says against a plan that `operator` proposed, whatever the records are.
+pub(super) fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
     let policy = &site.policy;
     let kind = architecture_kind(&plan.architecture);
     let contributions = plan.participation.minimum_participants;
@@ -107,22 +134,31 @@ fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objec
     if plan.rounds > policy.rounds_max {
         return Some(Objection::Rounds { found: plan.rounds, allowed: policy.rounds_max });
     }
-    if contributions < policy.contributions_min {
-        return Some(Objection::Contributions { found: contributions, needed: policy.contributions_min });
-    }
-    (site.train_examples < policy.examples_min).then_some(Objection::TooFewExamples(policy.examples_min))
+    let needed = policy.contributions_min;
+    (contributions < needed).then_some(Objection::Contributions { found: contributions, needed })
 }
 
-fn objection_of_data(site: &Site, plan: &Plan) -> Option<Objection> {
-    let features = plan.architecture.features();
-    if u64::from(features) != site.features {
-        return Some(Objection::Features { plan: features, site: site.features });
+/// Why a plan's model cannot take the site's records; none if it can.
+pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objection> {
+    let (features, classes) = (plan.architecture.features(), plan.architecture.classes());
+    if u64::from(features) != data.features {
+        return Some(Objection::Features { plan: features, site: data.features });
     }
-    if site.train_examples > plan.aggregation.example_scale {
+    (classes != data.classes).then_some(Objection::Classes { plan: classes, site: data.classes })
+}
+
+fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Objection> {
+    if data.train_examples < site.policy.examples_min {
+        return Some(Objection::TooFewExamples(site.policy.examples_min));
+    }
+    if let Some(objection) = objection_to_form(data, plan) {
+        return Some(objection);
+    }
+    if data.train_examples > plan.aggregation.example_scale {
         return Some(Objection::TooManyExamples(plan.aggregation.example_scale));
     }
     let required = plan.requirements.data_manifests.get(&site.member);
-    if required.is_some_and(|required| *required != site.data_manifest) {
+    if required.is_some_and(|required| *required != data.manifest) {
         return Some(Objection::DataManifest);
     }
     let required = plan.requirements.environment;

@@ -1,15 +1,28 @@
 //! Rows of numbers with a label: the one form in which records reach training and evaluation.
 
+use fedledger_federation::data_description::CATEGORIES_MAX;
+
+use super::pixels::{PixelScale, Pixels};
+
 /// Most classes of a label.
-pub const CLASSES_MAX: u32 = 1024;
+pub const CLASSES_MAX: u32 = CATEGORIES_MAX as u32;
 
 /// Feature rows and their labels, in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    features: Vec<f32>,
+    values: Values,
     labels: Vec<f32>,
     columns: usize,
     groups: Option<Groups>,
+}
+
+/// Feature values, row after row.
+#[derive(Debug, Clone, PartialEq)]
+enum Values {
+    /// Of a table.
+    Numbers(Vec<f32>),
+    /// Of images, in a quarter of the memory.
+    Pixels(Pixels),
 }
 
 /// The group that each row belongs to, for metrics by group.
@@ -70,9 +83,32 @@ impl Dataset {
         if columns == 0 || rows.checked_mul(columns) != Some(features.len()) {
             return Err(DatasetError::Shape { values: features.len(), rows, columns });
         }
+        Self::labelled(Values::Numbers(features), labels, columns)
+    }
+
+    /// A data set of `labels.len()` images with `columns` pixel values each, given as bytes, image after image. A byte
+    /// becomes the number that `scale` says when a row is asked for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn of_images(
+        bytes: Vec<u8>,
+        scale: PixelScale,
+        labels: Vec<f32>,
+        columns: usize,
+    ) -> Result<Self, DatasetError> {
+        let rows = labels.len();
+        if columns == 0 || rows.checked_mul(columns) != Some(bytes.len()) {
+            return Err(DatasetError::Shape { values: bytes.len(), rows, columns });
+        }
+        Self::labelled(Values::Pixels(Pixels::new(bytes, scale)), labels, columns)
+    }
+
+    fn labelled(values: Values, labels: Vec<f32>, columns: usize) -> Result<Self, DatasetError> {
         match labels.iter().position(|&label| !is_class(label)) {
             Some(row) => Err(DatasetError::Label { row }),
-            None => Ok(Self { features, labels, columns, groups: None }),
+            None => Ok(Self { values, labels, columns, groups: None }),
         }
     }
 
@@ -97,17 +133,17 @@ impl Dataset {
     ///
     /// [`DatasetError::Columns`] if the parts differ in their number of columns, [`DatasetError::Shape`] if there is none.
     pub fn concatenate<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Result<Self, DatasetError> {
-        let mut parts = parts.into_iter();
-        let first = parts.next().ok_or(DatasetError::Shape { values: 0, rows: 0, columns: 0 })?;
-        let mut all = Self { groups: None, ..first.clone() };
+        let mut parts = parts.into_iter().peekable();
+        let columns = parts.peek().ok_or(DatasetError::Shape { values: 0, rows: 0, columns: 0 })?.columns;
+        let (mut features, mut labels) = (Vec::new(), Vec::new());
         for part in parts {
-            if part.columns != all.columns {
-                return Err(DatasetError::Columns { expected: all.columns, found: part.columns });
+            if part.columns != columns {
+                return Err(DatasetError::Columns { expected: columns, found: part.columns });
             }
-            all.features.extend_from_slice(&part.features);
-            all.labels.extend_from_slice(&part.labels);
+            (0..part.rows()).for_each(|row| part.append_row(row, &mut features));
+            labels.extend_from_slice(&part.labels);
         }
-        Ok(all)
+        Self::new(features, labels, columns)
     }
 
     /// Number of rows.
@@ -120,9 +156,13 @@ impl Dataset {
         self.columns
     }
 
-    /// All features, row after row.
+    /// All features of a table, row after row. Images are not held as numbers: [`append_row`](Self::append_row) gives them
+    /// one by one, and here is nothing.
     pub fn features(&self) -> &[f32] {
-        &self.features
+        match &self.values {
+            Values::Numbers(features) => features,
+            Values::Pixels(_) => &[],
+        }
     }
 
     /// One label per row: its class, and of two classes 1 for a positive row and 0 for a negative one.
@@ -138,12 +178,16 @@ impl Dataset {
     /// Appends the features of a row to `values`; nothing for a row that is not there.
     pub fn append_row(&self, row: usize, values: &mut Vec<f32>) {
         let start = row.saturating_mul(self.columns);
-        values.extend_from_slice(self.features.get(start..start.saturating_add(self.columns)).unwrap_or_default());
+        let range = start..start.saturating_add(self.columns);
+        match &self.values {
+            Values::Numbers(features) => values.extend_from_slice(features.get(range).unwrap_or_default()),
+            Values::Pixels(pixels) => pixels.append(range, values),
+        }
     }
 
-    /// Features and label of each row.
+    /// Features and label of each row of a table.
     pub fn iter(&self) -> impl Iterator<Item = (&[f32], f32)> {
-        self.features.chunks_exact(self.columns).zip(self.labels.iter().copied())
+        self.features().chunks_exact(self.columns).zip(self.labels.iter().copied())
     }
 
     /// Rows with label 1.
@@ -151,8 +195,13 @@ impl Dataset {
         self.labels.iter().filter(|&&label| label == 1.0).count()
     }
 
+    /// The rows of a table, to be changed; labels and groups stay.
     pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        self.features.chunks_exact_mut(self.columns)
+        let features: &mut [f32] = match &mut self.values {
+            Values::Numbers(features) => features,
+            Values::Pixels(_) => &mut [],
+        };
+        features.chunks_exact_mut(self.columns)
     }
 }
 
@@ -190,6 +239,20 @@ mod tests {
         for of_row in [vec![0], vec![0, 2]] {
             assert!(matches!(data.clone().with_groups(groups(of_row)), Err(DatasetError::Groups { rows: 2, .. })));
         }
+    }
+
+    #[test]
+    fn images_are_held_as_bytes_and_given_as_numbers() {
+        let scale = PixelScale { mean: 0.5, deviation: 0.25 };
+        let data = Dataset::of_images(vec![0, 51, 255, 102], scale, vec![3.0, 0.0], 2).unwrap();
+        let mut values = Vec::new();
+        [1, 0, 2].into_iter().for_each(|row| data.append_row(row, &mut values));
+        assert_eq!(values, [2.0, -0.4, -2.0, -1.2]);
+        assert_eq!((data.rows(), data.columns(), data.features()), (2, 2, &[][..]));
+        let joined = Dataset::concatenate([&data, &data]).unwrap();
+        assert_eq!((joined.rows(), &joined.features()[..4]), (4, &[-2.0, -1.2, 2.0, -0.4][..]));
+        let shape = Err(DatasetError::Shape { values: 3, rows: 2, columns: 2 });
+        assert_eq!(Dataset::of_images(vec![0; 3], scale, vec![0.0; 2], 2), shape);
     }
 
     #[test]

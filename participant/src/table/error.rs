@@ -2,18 +2,39 @@
 
 use std::{fmt, io};
 
+use fedledger_federation::data_description::SkipReason;
+
 use super::{
+    DatasetError,
     lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX},
     parse::{CELLS_MAX, ROWS_MAX},
-    schema::SchemaError,
+    schema::{Format, SchemaError},
 };
 
-/// Where in a file: line and column as an editor or a spreadsheet shows them.
+/// A record of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Line of a text file as an editor shows it, from 1; the header is line 1.
+    Line(u64),
+    /// Row of a file without lines, from 1.
+    Row(u64),
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+/// Where in a file: record and column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Line of the file, from 1; the header is line 1.
-    pub line: u64,
-    /// Field within the line, from 1.
+    /// The record.
+    pub at: Position,
+    /// Field within the record, from 1.
     pub column: usize,
     /// Name of the column, empty where there is none.
     pub name: String,
@@ -21,7 +42,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)?;
+        write!(f, "{}, column {}", self.at, self.column)?;
         if self.name.is_empty() { Ok(()) } else { write!(f, " ({})", self.name) }
     }
 }
@@ -116,8 +137,8 @@ pub enum TableError {
         /// What stands there, at most 80 characters.
         text: String,
     },
-    /// A category that the schema does not list.
-    #[error("{place}: {text:?} is none of the categories that the schema lists")]
+    /// A category that is not listed.
+    #[error("{place}: {text:?} is none of the categories that are listed")]
     UnknownCategory {
         /// Where.
         place: Place,
@@ -129,6 +150,58 @@ pub enum TableError {
     MissingValue {
         /// Where.
         place: Place,
+    },
+    /// A row without a label, where such rows are not dropped.
+    #[error("{place}: the label is missing; complete it or set `missing = \"drop_row\"`")]
+    MissingLabel {
+        /// Where.
+        place: Place,
+    },
+    /// A label that is none of the classes.
+    #[error("{place}: {text:?} is none of the classes that are listed")]
+    UnknownLabel {
+        /// Where.
+        place: Place,
+        /// What stands there, at most 80 characters.
+        text: String,
+    },
+    /// A group that is not listed, or none.
+    #[error("{place}: {text:?} is none of the groups that are listed")]
+    UnknownGroup {
+        /// Where.
+        place: Place,
+        /// What stands there, at most 80 characters.
+        text: String,
+    },
+    /// More rows cannot be read than may be skipped.
+    #[error("more than {limit} rows cannot be read, which is as many as may be skipped; the first: {}", first.join("; "))]
+    TooManyBadRows {
+        /// Most rows that may be skipped.
+        limit: u64,
+        /// What is wrong with the first of them.
+        first: Vec<String>,
+    },
+    /// A plan for other records than those of the file.
+    #[error("the plan describes {described}, this site has a file of format {format:?}")]
+    OtherRecords {
+        /// What the plan describes.
+        described: &'static str,
+        /// What the site has.
+        format: Format,
+    },
+    /// Neither the plan nor the schema says what the records are.
+    #[error("the schema has no features and no label: it serves only plans that describe their data")]
+    Undescribed,
+    /// Not a Parquet file, or a damaged one.
+    #[error("the Parquet file cannot be read: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// A column of a Parquet file that is neither numbers nor text.
+    #[error("column {name:?} holds {found}: only plain numbers, truth values and UTF-8 text can be used")]
+    ColumnType {
+        /// The column.
+        name: String,
+        /// What the file says that it holds.
+        found: String,
     },
     /// More than [`ROWS_MAX`] rows or [`CELLS_MAX`] values.
     #[error("the table has more than {ROWS_MAX} rows or {CELLS_MAX} values: use fewer")]
@@ -150,9 +223,32 @@ pub enum TableError {
         /// Rows of the table.
         rows: u64,
     },
+    /// The rows make no data set, which is a defect of this software.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// Nothing is left to train on.
     #[error("no row is left to train on: check the row filter, the missing values and the split")]
     NoTrainingRows,
+}
+
+impl TableError {
+    /// Why the row can be skipped that the error is about; none if the whole table cannot be used.
+    pub const fn skip_reason(&self) -> Option<SkipReason> {
+        Some(match self {
+            Self::FieldCount { .. } | Self::TooManyColumns { .. } => SkipReason::FieldCount,
+            Self::FieldTooLong { .. } | Self::NotUtf8 { .. } | Self::UnclosedQuote { .. } | Self::StrayQuote { .. } => {
+                SkipReason::Malformed
+            }
+            Self::MissingLabel { .. } => SkipReason::MissingLabel,
+            Self::MissingValue { .. } => SkipReason::MissingValue,
+            Self::NotANumber { .. } => SkipReason::NotANumber,
+            Self::NotFinite { .. } => SkipReason::OutOfRange,
+            Self::UnknownCategory { .. } => SkipReason::UnknownCategory,
+            Self::UnknownGroup { .. } => SkipReason::UnknownGroup,
+            Self::UnknownLabel { .. } => SkipReason::UnknownLabel,
+            _ => return None,
+        })
+    }
 }
 
 /// At most 80 characters of `text`, for error messages.

@@ -5,7 +5,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::error::{Place, TableError};
+use fedledger_federation::data_description;
+
+use super::{
+    error::{Place, Position, TableError},
+    record::{Fields, Records},
+};
 
 /// Largest file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 16 << 30;
@@ -14,10 +19,10 @@ pub const FILE_BYTES_MAX: u64 = 16 << 30;
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Longest field, in bytes.
-pub const FIELD_BYTES_MAX: usize = 1024;
+pub const FIELD_BYTES_MAX: usize = data_description::FIELD_BYTES_MAX;
 
 /// Most fields of a line.
-pub const COLUMNS_MAX: usize = 8192;
+pub const COLUMNS_MAX: usize = data_description::COLUMNS_MAX;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -25,46 +30,26 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct Lines<R> {
     source: BufReader<R>,
     delimiter: u8,
+    header: Vec<String>,
     line: Vec<u8>,
     number: u64,
     bytes_read: u64,
 }
 
-/// Fields of one line, unquoted. Reused from line to line.
-#[derive(Default)]
-pub(super) struct Fields {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Fields {
-    pub(super) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The field with this index, from 0; empty beyond the last.
-    pub(super) fn get(&self, index: usize) -> &str {
-        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        self.ends.get(index).and_then(|&end| self.text.get(start..end)).unwrap_or_default()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        (0..self.len()).map(|index| self.get(index))
-    }
-}
-
 impl<R: Read> Lines<R> {
-    pub(super) fn new(source: R, delimiter: u8) -> Self {
-        Self { source: BufReader::new(source), delimiter, line: Vec::new(), number: 0, bytes_read: 0 }
+    /// Reads the header.
+    pub(super) fn new(source: R, delimiter: u8) -> Result<Self, TableError> {
+        let source = BufReader::new(source);
+        let mut lines = Self { source, delimiter, header: Vec::new(), line: Vec::new(), number: 0, bytes_read: 0 };
+        let mut fields = Fields::default();
+        if !lines.read(&mut fields)? || (fields.len() == 1 && fields.get(0).is_empty()) {
+            return Err(TableError::Empty);
+        }
+        lines.header = fields.iter().map(str::to_owned).collect();
+        Ok(lines)
     }
 
-    /// Number of the line read last, from 1.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Reads the next line into `fields`; `false` at the end of the file.
-    pub(super) fn next(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
+    fn read(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
         self.number += 1;
         if !self.read_line()? {
             return Ok(false);
@@ -91,14 +76,32 @@ impl<R: Read> Lines<R> {
     }
 }
 
+impl<R: Read> Records for Lines<R> {
+    fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    fn next(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
+        if !self.read(fields)? {
+            return Ok(false);
+        }
+        let (expected, found) = (self.header.len(), fields.len());
+        if found == expected { Ok(true) } else { Err(TableError::FieldCount { line: self.number, expected, found }) }
+    }
+
+    fn position(&self) -> Position {
+        Position::Line(self.number)
+    }
+}
+
 /// Splits one line without its end into `fields`.
 fn split(line: &[u8], delimiter: u8, number: u64, fields: &mut Fields) -> Result<(), TableError> {
-    fields.text.clear();
-    fields.ends.clear();
+    fields.clear();
     let mut rest = Some(line);
     while let Some(bytes) = rest {
-        let place = || Place { line: number, column: fields.ends.len() + 1, name: String::new() };
-        if fields.ends.len() == COLUMNS_MAX {
+        let column = fields.len() + 1;
+        let place = || Place { at: Position::Line(number), column, name: String::new() };
+        if fields.len() == COLUMNS_MAX {
             return Err(TableError::TooManyColumns { line: number });
         }
         let (field, after) = match bytes.strip_prefix(b"\"") {
@@ -110,13 +113,14 @@ fn split(line: &[u8], delimiter: u8, number: u64, fields: &mut Fields) -> Result
             return Err(TableError::FieldTooLong { place: place() });
         }
         // Only a quoted field can hold quotes here, and then they are doubled.
-        for (index, piece) in text.split("\"\"").enumerate() {
-            if index > 0 {
-                fields.text.push('"');
+        fields.push_with(|unquoted| {
+            for (index, piece) in text.split("\"\"").enumerate() {
+                if index > 0 {
+                    unquoted.push('"');
+                }
+                unquoted.push_str(piece);
             }
-            fields.text.push_str(piece);
-        }
-        fields.ends.push(fields.text.len());
+        });
         rest = after;
     }
     Ok(())

@@ -1,12 +1,23 @@
-//! The only place where table files are opened.
+//! The only place where files of records are opened.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use super::{Schema, SchemaError, Split, Table, TableError, parse::ROWS_MAX};
+use fedledger_federation::data_description::{DataDescription, Feature, ImageDescription, TableDescription};
+use fedledger_ledger::Digest;
+
+use super::{
+    DataManifest, Format, ImageError, Reading, Schema, SchemaError, Split, Table, TableError,
+    hashing::digest_of,
+    images::{self, Arrays, Images},
+    lines::FILE_BYTES_MAX,
+    parquet::ParquetRows,
+    parse::{ROWS_MAX, parse},
+};
 
 /// Largest schema file, in bytes.
 pub const SCHEMA_BYTES_MAX: u64 = 1 << 20;
@@ -14,7 +25,7 @@ pub const SCHEMA_BYTES_MAX: u64 = 1 << 20;
 /// Largest file of test rows, in bytes: room for every row number of the largest table.
 pub const TEST_ROWS_BYTES_MAX: u64 = 12 * ROWS_MAX as u64;
 
-/// A table, its schema or its list of test rows that cannot be used, with the file's path.
+/// Records, their schema or their list of test rows that cannot be used, with the file's path.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file cannot be opened or read.
@@ -57,37 +68,159 @@ pub enum OpenError {
         /// Why.
         source: TableError,
     },
+    /// The images are wrong.
+    #[error("images {}", path.display())]
+    Images {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: ImageError,
+    },
 }
 
-/// Reads the schema at `schema_path`, then the table at `table_path` with it.
+/// Reads the schema at `schema_path`, then the table at `table_path` as the schema itself describes it.
 ///
 /// # Errors
 ///
 /// [`OpenError`] names the file; its source names the place in it.
 pub fn load(table_path: &Path, schema_path: &Path) -> Result<Table, OpenError> {
-    let text = read_bounded(schema_path, SCHEMA_BYTES_MAX)?;
-    let schema =
-        Schema::from_toml(&text).map_err(|source| OpenError::Schema { path: schema_path.to_owned(), source })?;
-    open(table_path, &schema, schema_path.parent().unwrap_or(Path::new("")))
+    SiteData::open(table_path, schema_path)?.read(None)
 }
 
-/// Reads the table at `table_path`; a list of test rows is looked for in `schema_folder`.
-///
-/// # Errors
-///
-/// [`OpenError`] names the file; its source names the place in it.
-pub fn open(table_path: &Path, schema: &Schema, schema_folder: &Path) -> Result<Table, OpenError> {
-    let test_rows: Option<Vec<u64>> = match &schema.split {
-        Split::TestRows { file } => {
-            let path = schema_folder.join(file);
-            let text = read_bounded(&path, TEST_ROWS_BYTES_MAX)?;
-            Some(serde_json::from_str(&text).map_err(|source| OpenError::TestRows { path, source })?)
+/// A site's files and their schema, to be read as plans describe them.
+#[derive(Debug, Clone)]
+pub struct SiteData {
+    path: PathBuf,
+    schema_folder: PathBuf,
+    schema: Schema,
+}
+
+/// Row numbers and the digest of the file that lists them.
+type TestRows = (Vec<u64>, Digest);
+
+impl SiteData {
+    /// Reads the schema at `schema_path` of the records at `path`: a file, or for IDX files their folder or one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the file; its source names the place in it.
+    pub fn open(path: &Path, schema_path: &Path) -> Result<Self, OpenError> {
+        let text = read_bounded(schema_path, SCHEMA_BYTES_MAX)?;
+        let schema =
+            Schema::from_toml(&text).map_err(|source| OpenError::Schema { path: schema_path.to_owned(), source })?;
+        let schema_folder = schema_path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self { path: path.to_owned(), schema_folder, schema })
+    }
+
+    /// The schema.
+    pub const fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Where the records lie.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the records as a plan describes them, or for a plan that says nothing of them, as the schema itself does.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the file; its source names the place in it.
+    pub fn read(&self, description: Option<&DataDescription>) -> Result<Table, OpenError> {
+        let (test_rows, test_rows_file) = self.test_rows()?.unzip();
+        let test_rows = test_rows.as_deref();
+        let mut table = match description {
+            Some(DataDescription::Images(images)) => self.images(images, test_rows)?,
+            Some(DataDescription::Table(table)) => self.table(table, test_rows)?,
+            None => {
+                let own = self.schema.description().ok_or_else(|| self.wrong(TableError::Undescribed))?;
+                self.table(&own, test_rows)?
+            }
+        };
+        table.manifest.description = description.map(DataDescription::digest);
+        table.manifest.test_rows_file = test_rows_file;
+        Ok(table)
+    }
+
+    fn table(&self, description: &TableDescription, test_rows: Option<&[u64]>) -> Result<Table, OpenError> {
+        let read = || -> Result<Table, TableError> {
+            self.schema.check_description(description)?;
+            let reading = Reading { schema: &self.schema, description, test_rows };
+            match self.schema.format_of(&self.path) {
+                Format::Csv => reading.csv(File::open(&self.path)?),
+                Format::Parquet => {
+                    let mut file = File::open(&self.path)?;
+                    let digest = digest_of(&mut file, FILE_BYTES_MAX)?.ok_or(TableError::FileTooLarge)?;
+                    let columns = self.used_columns(description);
+                    let parsed = parse(&mut ParquetRows::open(file, &columns)?, &self.schema, description)?;
+                    reading.finish(&parsed, digest)
+                }
+                format @ (Format::Npz | Format::Idx) => Err(TableError::OtherRecords { described: "a table", format }),
+            }
+        };
+        read().map_err(|source| self.wrong(source))
+    }
+
+    /// The columns of the file that a description needs.
+    fn used_columns<'a>(&'a self, description: &'a TableDescription) -> BTreeSet<&'a str> {
+        let TableDescription { label, features, group, .. } = description;
+        let group = group.iter().map(|group| group.column.as_str());
+        let described = features.iter().map(Feature::column).chain([label.column.as_str()]).chain(group);
+        let filter = self.schema.row_filter.iter().map(|filter| filter.column.as_str());
+        described.map(|column| self.schema.own_name(column)).chain(filter).collect()
+    }
+
+    fn images(&self, description: &ImageDescription, test_rows: Option<&[u64]>) -> Result<Table, OpenError> {
+        let files = self.schema.images.clone().unwrap_or_default();
+        let reading = images::Reading { description, files: &files, split: &self.schema.split, test_rows };
+        let read = || -> Result<Images, ImageError> {
+            let mut arrays: Box<dyn Arrays> = match self.schema.format_of(&self.path) {
+                Format::Npz => Box::new(images::Npz::open(File::open(&self.path)?)?),
+                // A folder has no ending that could tell its format.
+                Format::Csv if self.schema.format.is_none() && self.path.is_dir() => {
+                    Box::new(images::IdxFiles::of(&self.path))
+                }
+                Format::Idx => Box::new(images::IdxFiles::of(&self.path)),
+                format @ (Format::Csv | Format::Parquet) => {
+                    return Err(TableError::OtherRecords { described: "images", format }.into());
+                }
+            };
+            reading.read(arrays.as_mut())
+        };
+        let Images { train, test, skipped_rows, file } =
+            read().map_err(|source| OpenError::Images { path: self.path.clone(), source })?;
+        let manifest = DataManifest {
+            schema: self.schema.digest(),
+            description: None,
+            file,
+            test_rows_file: None,
+            feature_count: train.columns() as u64,
+            train_rows: train.rows() as u64,
+            test_rows: test.rows() as u64,
+            dropped_rows: 0,
+            skipped_rows,
+        };
+        Ok(Table { train, test, classes: description.classes, feature_names: Vec::new(), manifest })
+    }
+
+    /// The test rows that a file beside the schema lists, if the split wants one.
+    fn test_rows(&self) -> Result<Option<TestRows>, OpenError> {
+        let Split::TestRows { file } = &self.schema.split else { return Ok(None) };
+        let path = self.schema_folder.join(file);
+        let text = read_bounded(&path, TEST_ROWS_BYTES_MAX)?;
+        let rows = serde_json::from_str(&text).map_err(|source| OpenError::TestRows { path, source })?;
+        Ok(Some((rows, Digest::of(text.as_bytes()))))
+    }
+
+    fn wrong(&self, source: TableError) -> OpenError {
+        match source {
+            TableError::Io(source) if source.kind() == io::ErrorKind::NotFound => {
+                OpenError::Io { path: self.path.clone(), source }
+            }
+            source => OpenError::Table { path: self.path.clone(), source },
         }
-        Split::None | Split::TestFraction { .. } => None,
-    };
-    let file = File::open(table_path).map_err(|source| OpenError::Io { path: table_path.to_owned(), source })?;
-    super::read(file, schema, test_rows.as_deref())
-        .map_err(|source| OpenError::Table { path: table_path.to_owned(), source })
+    }
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<String, OpenError> {

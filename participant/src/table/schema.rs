@@ -1,6 +1,8 @@
-//! The description of a table: which columns are features, what the label is, which rows count.
+//! What a site's own files are: their format, which rows count, which are kept for testing, and what columns are called.
 //!
-//! Written by people as TOML, hashed as canonical DAG-CBOR; numbers with fractions are therefore decimal strings.
+//! What is done to records stands in the plan, so that it is the same at every site. For plans that say nothing of it, the
+//! schema may describe features and label as well. Written by people as TOML, hashed as canonical DAG-CBOR; numbers with
+//! fractions are therefore decimal strings.
 //!
 //! ```toml
 //! missing = "drop_row"
@@ -26,29 +28,32 @@
 //! seed = 7
 //! ```
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use fedledger_federation::{
-    architecture::FEATURES_MAX,
+    data_description::{
+        DataDescriptionError, Feature, Group, Label, Missing, Normalize, PositiveWhen, TableDescription,
+    },
     decimal::Decimal,
-    limits::{GROUPS_MAX, NAME_LENGTH_MAX},
-    metrics::is_group_name,
 };
 use fedledger_ledger::{Digest, codec};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{COLUMNS_MAX, FIELD_BYTES_MAX};
 
-/// Most categories of one column.
-pub const CATEGORIES_MAX: usize = 1024;
-
 /// Most texts that stand for a missing value.
 const MISSING_MARKERS_MAX: usize = 16;
 
-/// How a CSV table becomes numbers.
+/// What a site's files are, and how they become numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schema {
+    /// Format of the files; told by the ending of their name, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// Character between fields, a comma if not given.
     #[serde(default = "comma")]
     pub delimiter: char,
@@ -58,20 +63,66 @@ pub struct Schema {
     /// Texts that stand for a missing value; only the empty field, if not given.
     #[serde(default = "only_the_empty_field")]
     pub missing_markers: Vec<String>,
-    /// What to do about missing values.
+    /// What this site's file calls the columns that plans call otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+    /// What to do about missing values, for plans that do not say it; refuse them, if not given.
+    #[serde(default = "refused")]
     pub missing: Missing,
-    /// How features are scaled.
+    /// How features are scaled, for plans that do not say it; not at all, if not given.
+    #[serde(default = "unscaled")]
     pub normalize: Normalize,
-    /// What is to be predicted.
-    pub label: Label,
-    /// What it is to be predicted from, in the order of the model's inputs.
+    /// What is to be predicted, for plans that do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    /// What it is to be predicted from, in the order of the model's inputs, for plans that do not say it.
+    #[serde(default)]
     pub features: Vec<Feature>,
-    /// What the rows are grouped by where metrics are reported; nothing, if not given.
+    /// The groups for which metrics are reported, for plans that do not describe their data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
+    /// Most rows that may be skipped because they cannot be read, for plans that do not say it; none, if not given.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_rows_max: u64,
+    /// Which images and labels the files hold, for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImageFiles>,
     /// Which rows are kept for testing; none, if not given.
     #[serde(default)]
     pub split: Split,
+}
+
+/// Format of a site's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Text with one row per line (RFC 4180).
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrays in a ZIP archive, as numpy writes them: images.
+    Npz,
+    /// Four files of one array each, as those of MNIST: images.
+    Idx,
+}
+
+/// Names of the arrays of an npz file, or of IDX files beside each other. Those that are not given are called as MedMNIST
+/// and MNIST call them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageFiles {
+    /// Images to train on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_images: Option<String>,
+    /// Their labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_labels: Option<String>,
+    /// Images to test on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<String>,
+    /// Their labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_labels: Option<String>,
 }
 
 /// Keeps the rows whose column reads exactly like this.
@@ -84,80 +135,7 @@ pub struct RowFilter {
     pub equals: String,
 }
 
-/// What to do about missing values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Missing {
-    /// Leave the row out.
-    DropRow,
-    /// Put the mean of the training rows in place of a feature; a missing label is an error.
-    Mean,
-    /// Refuse the table.
-    Error,
-}
-
-/// How features are scaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalize {
-    /// To mean 0 and deviation 1 over this site's training rows.
-    Site,
-    /// Not at all.
-    None,
-}
-
-/// The label: a column, and what makes it positive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Label {
-    /// The column.
-    pub column: String,
-    /// When a row is positive; every other row is negative.
-    pub positive_when: PositiveWhen,
-}
-
-/// When a label is positive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PositiveWhen {
-    /// The column holds a number greater than this one.
-    GreaterThan(Decimal),
-    /// The column reads exactly like one of these texts.
-    Equals(Vec<String>),
-}
-
-/// One column that is used as input, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Feature {
-    /// One value: the number in the column.
-    Numeric {
-        /// The column.
-        column: String,
-    },
-    /// One value per category: 1 for the category that the column names, 0 for the others.
-    OneHot {
-        /// The column.
-        column: String,
-        /// Every text that may stand there. Listed, not collected from the data, so that all sites have the same inputs.
-        categories: Vec<String>,
-        /// Leave the first category out: it is told by zeros in all others.
-        #[serde(default)]
-        drop_first: bool,
-    },
-}
-
-/// The column that says to which group a row belongs. It may be a feature as well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Group {
-    /// The column.
-    pub column: String,
-    /// Every text that may stand there, and what the group is called.
-    pub categories: Vec<String>,
-}
-
-/// Which rows are kept for testing.
+/// Which rows or images are kept for testing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Split {
@@ -189,37 +167,34 @@ pub enum SchemaError {
     /// A delimiter that cannot be told from the text.
     #[error("{0:?} cannot be the delimiter: use a comma, semicolon, tab or another ASCII sign")]
     Delimiter(char),
-    /// No feature, or more than a model may have.
-    #[error("the schema yields {0} features: use 1 to {FEATURES_MAX}")]
-    FeatureCount(usize),
-    /// One column as two features, or as feature and label.
-    #[error("column {0:?} is used twice")]
+    /// Features or a label that cannot be used.
+    #[error(transparent)]
+    Description(#[from] DataDescriptionError),
+    /// Features without a label, or a label without features.
+    #[error("features and label go together: give both, or neither if every plan describes its data")]
+    HalfDescribed,
+    /// A category or class that also stands for a missing value.
+    #[error("{text:?} of column {column:?} also stands for a missing value: change `missing_markers`")]
+    MissingMarker {
+        /// The column.
+        column: String,
+        /// The text.
+        text: String,
+    },
+    /// One column of the file under two names that are used together.
+    #[error("`columns` gives {0:?} for two columns that are used together")]
     ColumnUsedTwice(String),
-    /// Too few or too many categories.
-    #[error("column {column:?} has {found} categories: use 2 to {CATEGORIES_MAX}")]
-    CategoryCount {
-        /// The column.
-        column: String,
-        /// Categories given.
-        found: usize,
-    },
-    /// One category twice, or one that also stands for a missing value.
-    #[error("category {category:?} of column {column:?} is ambiguous: it is listed twice or is a missing marker")]
-    AmbiguousCategory {
-        /// The column.
-        column: String,
-        /// The category.
-        category: String,
-    },
-    /// No text, or too many, for positive labels or missing values.
-    #[error("{what}: {found} texts, use 1 to {limit}")]
+    /// No text, or too many.
+    #[error("{what}: {found} texts, use {least} to {most}")]
     TextCount {
         /// The field of the schema.
         what: &'static str,
         /// Texts given.
         found: usize,
-        /// Most texts allowed.
-        limit: usize,
+        /// Fewest allowed.
+        least: usize,
+        /// Most allowed.
+        most: usize,
     },
     /// A text that no field can hold.
     #[error("a text in the schema is longer than {FIELD_BYTES_MAX} bytes: {start:?}...")]
@@ -227,15 +202,15 @@ pub enum SchemaError {
         /// How it begins.
         start: String,
     },
-    /// A group that cannot be reported.
-    #[error(
-        "{0:?} cannot be the name of a group: use 1 to {NAME_LENGTH_MAX} bytes without control characters, each name once, and \
-         no missing marker"
-    )]
-    GroupName(String),
     /// A part that is negative or not below the whole.
     #[error("split.fraction: {0} is not at least 0 and below 1")]
     Fraction(Decimal),
+    /// Images have no columns.
+    #[error("{0} is for tables: leave it out where the files hold images")]
+    ForTables(&'static str),
+    /// Test images and a split.
+    #[error("test images are named and a split is asked for: use one of both")]
+    TestImagesAndSplit,
 }
 
 impl Schema {
@@ -260,23 +235,18 @@ impl Schema {
         {
             return Err(SchemaError::Delimiter(self.delimiter));
         }
-        count("missing_markers", self.missing_markers.len(), MISSING_MARKERS_MAX)?;
+        count("missing_markers", self.missing_markers.len(), (1, MISSING_MARKERS_MAX))?;
+        count("columns", self.columns.len(), (0, COLUMNS_MAX))?;
         self.texts().try_for_each(|text| length(text))?;
-        let mut columns = BTreeSet::from([self.label.column.as_str()]);
-        for feature in &self.features {
-            if !columns.insert(feature.column()) {
-                return Err(SchemaError::ColumnUsedTwice(feature.column().to_owned()));
-            }
-            self.validate_categories(feature)?;
+        if self.label.is_some() == self.features.is_empty() {
+            return Err(SchemaError::HalfDescribed);
         }
-        let width = self.feature_count();
-        if width == 0 || width > FEATURES_MAX as usize || self.features.len() > COLUMNS_MAX {
-            return Err(SchemaError::FeatureCount(width));
+        if let Some(description) = self.description() {
+            self.check_description(&description)?;
         }
-        if let PositiveWhen::Equals(texts) = &self.label.positive_when {
-            count("label.positive_when.equals", texts.len(), CATEGORIES_MAX)?;
+        if let Some(images) = &self.images {
+            self.check_images(images)?;
         }
-        self.group.as_ref().map_or(Ok(()), |group| self.validate_group(group))?;
         match &self.split {
             Split::TestFraction { fraction, .. } if !fraction.is_fraction() => {
                 Err(SchemaError::Fraction(fraction.clone()))
@@ -285,14 +255,65 @@ impl Schema {
         }
     }
 
-    /// Values of a row after categories were expanded.
-    pub fn feature_count(&self) -> usize {
-        self.features.iter().map(Feature::width).sum()
+    /// What the schema itself says of records; none if every plan has to.
+    pub fn description(&self) -> Option<TableDescription> {
+        let label = self.label.clone()?;
+        Some(TableDescription {
+            missing: self.missing.clone(),
+            normalize: self.normalize.clone(),
+            label,
+            features: self.features.clone(),
+            group: self.group.clone(),
+            bad_rows_max: self.bad_rows_max,
+        })
     }
 
-    /// Names of those values: the column, or `column=category`.
-    pub fn feature_names(&self) -> Vec<String> {
-        self.features.iter().flat_map(Feature::names).collect()
+    /// Checks a description, and that it can be applied to this site's file.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError`] names the first rule that is broken.
+    pub fn check_description(&self, description: &TableDescription) -> Result<(), SchemaError> {
+        description.check()?;
+        let TableDescription { label, features, group, .. } = description;
+        let categories = features.iter().filter_map(|feature| match feature {
+            Feature::OneHot { column, categories, .. } => Some((column, categories)),
+            Feature::Numeric { .. } => None,
+        });
+        let positive = label.positive_when.iter().filter_map(|positive| match positive {
+            PositiveWhen::Equals(texts) => Some(texts),
+            PositiveWhen::GreaterThan(_) => None,
+        });
+        let labels = positive.chain(&label.classes).map(|texts| (&label.column, texts));
+        let groups = group.iter().map(|group| (&group.column, &group.categories));
+        for (column, texts) in categories.chain(labels).chain(groups) {
+            if let Some(text) = texts.iter().find(|text| self.missing_markers.contains(text)) {
+                return Err(SchemaError::MissingMarker { column: column.clone(), text: text.clone() });
+            }
+        }
+        let mut used = BTreeSet::new();
+        let columns = features.iter().map(Feature::column).chain([label.column.as_str()]);
+        match columns.map(|column| self.own_name(column)).find(|column| !used.insert(*column)) {
+            Some(column) => Err(SchemaError::ColumnUsedTwice(column.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// What the site's file calls a column that a description names.
+    pub fn own_name<'a>(&'a self, column: &'a str) -> &'a str {
+        self.columns.get(column).map_or(column, String::as_str)
+    }
+
+    /// The format of a file of this name: the one that is given, or else the one that the name tells; CSV if it tells none.
+    pub fn format_of(&self, path: &Path) -> Format {
+        let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        let guessed = || match name.strip_suffix(".gz").unwrap_or(&name) {
+            name if name.ends_with(".parquet") => Format::Parquet,
+            name if name.ends_with(".npz") => Format::Npz,
+            name if name.ends_with("-ubyte") || name.ends_with(".idx") => Format::Idx,
+            _ => Format::Csv,
+        };
+        self.format.unwrap_or_else(guessed)
     }
 
     /// SHA-256 of the canonical encoding.
@@ -300,71 +321,24 @@ impl Schema {
         Digest::of(&codec::encode(self))
     }
 
-    fn validate_categories(&self, feature: &Feature) -> Result<(), SchemaError> {
-        let Feature::OneHot { column, categories, .. } = feature else {
-            return Ok(());
-        };
-        if !(2..=CATEGORIES_MAX).contains(&categories.len()) {
-            return Err(SchemaError::CategoryCount { column: column.clone(), found: categories.len() });
+    fn check_images(&self, images: &ImageFiles) -> Result<(), SchemaError> {
+        let for_tables = [
+            ("row_filter", self.row_filter.is_some()),
+            ("features", self.label.is_some()),
+            ("group", self.group.is_some()),
+        ];
+        if let Some((what, _)) = for_tables.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(SchemaError::ForTables(what));
         }
-        let mut seen: BTreeSet<&String> = self.missing_markers.iter().collect();
-        match categories.iter().find(|&category| !seen.insert(category)) {
-            Some(category) => {
-                Err(SchemaError::AmbiguousCategory { column: column.clone(), category: category.clone() })
-            }
-            None => Ok(()),
-        }
+        let tests = images.test_images.is_some() || images.test_labels.is_some();
+        if tests && self.split != Split::None { Err(SchemaError::TestImagesAndSplit) } else { Ok(()) }
     }
 
-    fn validate_group(&self, group: &Group) -> Result<(), SchemaError> {
-        length(&group.column)?;
-        count("group.categories", group.categories.len(), GROUPS_MAX)?;
-        let mut seen: BTreeSet<&String> = self.missing_markers.iter().collect();
-        match group.categories.iter().find(|name| !seen.insert(name) || !is_group_name(name)) {
-            Some(name) => Err(SchemaError::GroupName(super::error::shortened(name))),
-            None => Ok(()),
-        }
-    }
-
-    /// Every text that is compared with a field or a column's name.
+    /// Texts that stand nowhere else but here.
     fn texts(&self) -> impl Iterator<Item = &String> {
         let filter = self.row_filter.iter().flat_map(|filter| [&filter.column, &filter.equals]);
-        let features = self.features.iter().flat_map(|feature| match feature {
-            Feature::Numeric { column } => std::iter::once(column).chain(&[]),
-            Feature::OneHot { column, categories, .. } => std::iter::once(column).chain(categories),
-        });
-        let positive = match &self.label.positive_when {
-            PositiveWhen::GreaterThan(_) => &[],
-            PositiveWhen::Equals(texts) => texts.as_slice(),
-        };
-        self.missing_markers.iter().chain(filter).chain(features).chain([&self.label.column]).chain(positive)
-    }
-}
-
-impl Feature {
-    /// The column.
-    pub fn column(&self) -> &str {
-        match self {
-            Self::Numeric { column } | Self::OneHot { column, .. } => column,
-        }
-    }
-
-    /// Values that this feature adds to a row.
-    pub fn width(&self) -> usize {
-        match self {
-            Self::Numeric { .. } => 1,
-            Self::OneHot { categories, drop_first, .. } => categories.len().saturating_sub(usize::from(*drop_first)),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        match self {
-            Self::Numeric { column } => vec![column.clone()],
-            Self::OneHot { column, categories, drop_first } => {
-                let listed = categories.iter().skip(usize::from(*drop_first));
-                listed.map(|category| format!("{column}={category}")).collect()
-            }
-        }
+        let columns = self.columns.iter().flat_map(|(described, own)| [described, own]);
+        self.missing_markers.iter().chain(filter).chain(columns)
     }
 }
 
@@ -374,8 +348,8 @@ pub(super) fn nearest(decimal: &Decimal) -> f64 {
     decimal.as_str().parse().unwrap_or(f64::NAN)
 }
 
-fn count(what: &'static str, found: usize, limit: usize) -> Result<(), SchemaError> {
-    if (1..=limit).contains(&found) { Ok(()) } else { Err(SchemaError::TextCount { what, found, limit }) }
+fn count(what: &'static str, found: usize, (least, most): (usize, usize)) -> Result<(), SchemaError> {
+    if (least..=most).contains(&found) { Ok(()) } else { Err(SchemaError::TextCount { what, found, least, most }) }
 }
 
 fn length(text: &str) -> Result<(), SchemaError> {
@@ -391,4 +365,18 @@ fn comma() -> char {
 
 fn only_the_empty_field() -> Vec<String> {
     vec![String::new()]
+}
+
+const fn refused() -> Missing {
+    Missing::Error
+}
+
+const fn unscaled() -> Normalize {
+    Normalize::None
+}
+
+/// Whether a limit need not be written down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(limit: &u64) -> bool {
+    *limit == 0
 }

@@ -1,10 +1,10 @@
 //! Which rows are trained on and which are kept for testing; the same rows on every run.
 
-use fedledger_federation::seeds;
+use fedledger_federation::{data_description::TableDescription, seeds};
 use fedledger_ledger::Digest;
 
 use super::{
-    Dataset, DatasetError, Groups, TableError,
+    Dataset, Groups, TableError,
     parse::Parsed,
     schema::{Split, nearest},
 };
@@ -12,53 +12,40 @@ use super::{
 /// Separates the seeds of splits from all others.
 const SPLIT_DOMAIN: &[u8] = b"fedledger/v1/split";
 
+/// Which of so many rows are kept for testing.
+pub(super) fn test_rows(rows: usize, split: &Split, listed_rows: Option<&[u64]>) -> Result<Vec<bool>, TableError> {
+    match split {
+        Split::None => Ok(vec![false; rows]),
+        Split::TestRows { .. } => listed(rows, listed_rows.ok_or(TableError::NoTestRows)?),
+        Split::TestFraction { fraction, seed } => Ok(drawn(rows, nearest(fraction), *seed)),
+    }
+}
+
 /// Training rows and test rows, both in the order of the file.
 pub(super) fn split(
-    parsed: Parsed,
-    split: &Split,
-    test_rows: Option<&[u64]>,
+    parsed: &Parsed,
+    description: &TableDescription,
+    is_test: &[bool],
 ) -> Result<(Dataset, Dataset), TableError> {
-    let rows = parsed.labels.len();
-    let is_test = match split {
-        Split::None => vec![false; rows],
-        Split::TestRows { .. } => listed(rows, test_rows.ok_or(TableError::NoTestRows)?)?,
-        Split::TestFraction { fraction, seed } => drawn(rows, nearest(fraction), *seed),
-    };
-    let columns = parsed.feature_names.len();
-    let mut parts = [Part::default(), Part::default()];
-    let [train, test] = &mut parts;
-    let rows = parsed.features.chunks_exact(columns.max(1)).zip(&parsed.labels).zip(is_test).enumerate();
-    for (row, ((features, &label), is_test)) in rows {
-        let part = if is_test { &mut *test } else { &mut *train };
-        part.features.extend_from_slice(features);
-        part.labels.push(label);
-        part.groups.extend(parsed.groups.get(row));
-    }
-    let [train, test] = parts.map(|part| part.into_dataset(columns, &parsed.group_names));
-    match (train, test) {
-        (Ok(train), Ok(test)) => Ok((train, test)),
-        // Parsed rows all have the same width, labels of 0 or 1 and a group if there are groups, so only the absence of columns
-        // can end here, and the schema was checked for that.
-        _ => Err(TableError::NoTrainingRows),
-    }
-}
-
-/// The rows of one of both parts.
-#[derive(Default)]
-struct Part {
-    features: Vec<f32>,
-    labels: Vec<f32>,
-    groups: Vec<u16>,
-}
-
-impl Part {
-    fn into_dataset(self, columns: usize, group_names: &[String]) -> Result<Dataset, DatasetError> {
-        let data = Dataset::new(self.features, self.labels, columns)?;
-        if group_names.is_empty() {
-            return Ok(data);
+    let columns = description.feature_count();
+    let part = |wanted: bool| {
+        let rows = || is_test.iter().zip(0..).filter(move |(is_test, _)| **is_test == wanted).map(|(_, row)| row);
+        let mut features = Vec::with_capacity(rows().count() * columns);
+        for row in rows() {
+            let start = row * columns;
+            features.extend_from_slice(parsed.features.get(start..start + columns).unwrap_or_default());
         }
-        data.with_groups(Groups { names: group_names.to_vec(), of_row: self.groups })
-    }
+        let labels = rows().filter_map(|row| parsed.labels.get(row)).copied().collect();
+        let data = Dataset::new(features, labels, columns)?;
+        match &description.group {
+            None => Ok(data),
+            Some(group) => {
+                let of_row = rows().filter_map(|row| parsed.groups.get(row)).copied().collect();
+                data.with_groups(Groups { names: group.categories.clone(), of_row })
+            }
+        }
+    };
+    Ok((part(false)?, part(true)?))
 }
 
 fn listed(rows: usize, test_rows: &[u64]) -> Result<Vec<bool>, TableError> {

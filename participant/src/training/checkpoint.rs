@@ -250,8 +250,21 @@ pub(super) fn identity<B: BaseWeights + ?Sized>(settings: &TrainingSettings, dat
         }
     };
     let settings = codec::encode(&(architecture, optimizer, steps, batch_size, seed, round, member));
-    let data = [data.features(), data.labels()].map(digest_of_floats);
+    let data = [digest_of_rows(data), digest_of_floats(data.labels())];
     Digest::of(&codec::encode(&(data, base.identity(), Digest::of(&settings))))
+}
+
+/// SHA-256 of all values of all rows as little-endian 32-bit floats.
+fn digest_of_rows(data: &Dataset) -> Digest {
+    let (mut hasher, mut values, mut bytes) = (Sha256::new(), Vec::new(), Vec::new());
+    for row in 0..data.rows() {
+        values.clear();
+        data.append_row(row, &mut values);
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    Digest::from_bytes(hasher.finalize().into())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use fedledger_federation::{
         ApprovePlan, AttestVersion, CloseRound, CommitVersion, Contribute, FileRef, JoinRound, OpenRound, OutputFiles,
         RoundKey, StartPlan,
     },
+    data_description::{DataDescription, Feature, Label, Missing, Normalize, PositiveWhen, TableDescription},
     decimal::Decimal,
     governance::{Action, NodeKeys, Propose, RotateKeys, Vote},
     member::{GENESIS_SCHEMA, Genesis, Member, Node, NodeKind, Role},
@@ -28,7 +29,7 @@ use fedledger_ledger::{
     transaction::{Nonce, Transaction},
 };
 use fedledger_participant::node::{
-    core::{Core, Input, Output, Site, TrainedUpdate},
+    core::{Core, DataSummary, Input, Output, Site, TrainedUpdate},
     policy::SitePolicy,
 };
 
@@ -108,6 +109,7 @@ pub fn plan() -> Plan {
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
         training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
+        data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: decimal("1") },
             example_scale: 1024,
@@ -128,16 +130,40 @@ pub fn plan() -> Plan {
     }
 }
 
+/// What the records of every site amount to.
+pub fn data() -> DataSummary {
+    DataSummary {
+        features: 2,
+        classes: 2,
+        train_examples: EXAMPLES,
+        test_examples: 4,
+        manifest: Digest::of(b"data"),
+        skipped_rows: BTreeMap::new(),
+    }
+}
+
+/// The same plan, which says itself that records have the numbers in `columns` and whether somebody is sick.
+pub fn described_plan(columns: [&str; 2], bad_rows_max: u64) -> Plan {
+    let numeric = |column: &str| Feature::Numeric { column: column.to_owned() };
+    let positive_when = Some(PositiveWhen::GreaterThan("0".parse().unwrap()));
+    let description = DataDescription::Table(TableDescription {
+        missing: Missing::DropRow,
+        normalize: Normalize::Site,
+        label: Label { column: "sick".to_owned(), positive_when, classes: None },
+        features: columns.map(numeric).to_vec(),
+        group: None,
+        bad_rows_max,
+    });
+    Plan { data: Some(description), ..plan() }
+}
+
 /// The site of a member, which consents by itself to everything that it can train.
 pub fn site(member: &str) -> Site {
     Site {
         member: member.to_owned(),
         author: key(member, Purpose::Participant).public(),
         policy: SitePolicy { auto_approve: true, suppress_below: 0, ..SitePolicy::default() },
-        features: 2,
-        train_examples: EXAMPLES,
-        test_examples: 4,
-        data_manifest: Digest::of(b"data"),
+        own_data: Ok(data()),
         environment: Digest::of(b"environment"),
         software: "fedledger/test".to_owned(),
     }
@@ -320,6 +346,7 @@ impl Ledger {
             data_manifest: Digest::of(b"data"),
             environment: Digest::of(b"environment"),
             software: "fedledger/test".to_owned(),
+            skipped_rows: BTreeMap::new(),
         };
         self.blobs.insert(contribution.update, bytes);
         self.apply(&key(member, Purpose::Participant), Command::Contribute(contribution));

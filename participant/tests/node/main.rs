@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
+mod described;
 mod directory;
 mod faults;
 mod fixture;

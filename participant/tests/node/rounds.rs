@@ -15,13 +15,13 @@ use fedledger_participant::{
     evaluation::{Evaluation, Outputs, score},
     node::{
         Intent, NodeEvent,
-        core::{Input, Kept, Output, Site},
+        core::{DataSummary, Input, Kept, Output, Site},
         policy::SitePolicy,
     },
 };
 use fedledger_proto::kit::Selection;
 
-use crate::fixture::{Ledger, Purpose, Running, core, key, plan, site, trained};
+use crate::fixture::{Ledger, Purpose, Running, core, data, key, plan, site, trained};
 
 /// The intents that are to be submitted.
 fn submitted(outputs: &[Output]) -> Vec<Intent> {
@@ -99,7 +99,7 @@ fn examples_are_declared_where_the_plan_weighs_them() {
     let outputs = alpha.take();
     assert_eq!(ledger.submit("alpha", &outputs), ["accepted", "accepted"]);
     let examples = |plan: &Digest| ledger.state().plans().get(plan).unwrap().consents["alpha"].examples;
-    assert_eq!((examples(&weighing), examples(&plain)), (Some(site("alpha").train_examples), None));
+    assert_eq!((examples(&weighing), examples(&plain)), (Some(data().train_examples), None));
 }
 
 #[test]
@@ -261,14 +261,22 @@ type Restrict = fn(&mut Site);
 #[test]
 fn a_round_outside_the_policy_is_declined_with_the_reason() {
     let (mut ledger, key) = open_round();
-    let cases: [(&str, Restrict); 7] = [
+    let cases: [(&str, Restrict); 9] = [
         ("the plan has 3 rounds, this site's policy allows 2", |site| site.policy.rounds_max = 2),
         ("fewer training examples than the 11", |site| site.policy.examples_min = 11),
         ("as few as 2 contributions", |site| site.policy.contributions_min = 3),
         ("plan \"heart\" is not among", |site| site.policy.plans = only("lung")),
         ("plans of \"alpha\" are not among", |site| site.policy.operators = only("beta")),
         ("models of kind \"logistic_regression\"", |site| site.policy.architectures = only("multilayer_perceptron")),
-        ("takes 2 features, the records of this site have 13", |site| site.features = 13),
+        ("takes 2 features, the records of this site have 13", |site| {
+            site.own_data = Ok(DataSummary { features: 13, ..data() });
+        }),
+        ("tells 2 classes apart, the records of this site have 10", |site| {
+            site.own_data = Ok(DataSummary { classes: 10, ..data() });
+        }),
+        ("the records of this site cannot be used: no features", |site| {
+            site.own_data = Err("no features".to_owned());
+        }),
     ];
     for (expected, change) in cases {
         let mut restricted = site("alpha");
@@ -446,7 +454,8 @@ fn a_site_that_is_waited_for_says_so_when_it_has_nothing_to_report() {
         patience: None,
         minimum_improvement: None,
     };
-    let without_test_rows = |member: &str| Site { test_examples: 0, ..site(member) };
+    let without_test_rows =
+        |member: &str| Site { own_data: Ok(DataSummary { test_examples: 0, ..data() }), ..site(member) };
     let is_nothing =
         |reports: &[Evaluate]| matches!(reports, [Evaluate { examples: 0, metrics, .. }] if metrics.is_empty());
     let (evaluates, reports) = reports_of(without_test_rows("alpha"), Some(condition.clone()));

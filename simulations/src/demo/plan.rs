@@ -76,6 +76,7 @@ pub(super) fn plan(options: &DemoOptions) -> Plan {
             steps: STEPS,
             batch_size: BATCH_SIZE,
         },
+        data: None,
         aggregation: Aggregation { rule, example_scale: EXAMPLE_SCALE, update_dtype: UpdateDtype::F32 },
         seed: options.seed,
         rounds: options.rounds,

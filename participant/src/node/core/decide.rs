@@ -7,12 +7,14 @@ use fedledger_federation::{
     command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, RoundKey},
     early_stopping,
     limits::TEXT_LENGTH_MAX,
+    plan::Plan,
     records::{Participation, Phase, PlanStatus, RoundRecord, VersionRecord},
 };
 use fedledger_ledger::Digest;
 
 use super::{
-    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
+    Core, DataRef, DataSummary, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask,
+    UPDATES_KEPT_ROUNDS, Work,
 };
 use crate::{
     evaluation::report,
@@ -36,6 +38,7 @@ impl Core {
             self.enqueue_heads();
         }
         self.withdraw_settled();
+        self.decide_data();
         self.stop_finished_work();
         self.decide_consents();
         self.decide_rounds();
@@ -81,7 +84,7 @@ impl Core {
     }
 
     /// Who proposed a plan; every plan in the state has been proposed in the log.
-    fn operator(&self, plan: &Digest) -> &str {
+    pub(super) fn operator(&self, plan: &Digest) -> &str {
         self.operators.get(plan).map_or("", String::as_str)
     }
 
@@ -127,12 +130,19 @@ impl Core {
         let undecided: Vec<(ApprovePlan, Option<Objection>)> = plans
             .iter()
             .filter(|(id, _)| self.is_open(&Intent::Approve(**id)))
-            .map(|(id, record)| {
-                let objection = policy::objection_to_consent(&self.site, &record.plan, self.operator(id));
+            .filter_map(|(id, record)| {
+                let (plan, operator) = (&record.plan, self.operator(id));
+                // What the policy forbids is said at once; for everything else the records must be known.
+                let forbidden = policy::objection_of_policy(&self.site, plan, operator);
+                let (objection, data) = match self.data_of(plan) {
+                    data if forbidden.is_some() => (forbidden, data),
+                    Some(known) => (policy::objection_to_consent(&self.site, known, plan, operator), Some(known)),
+                    None => return None,
+                };
                 // How many there are is said only where the plan asks for it.
-                let asked = record.plan.participation.minimum_example_share.is_some();
-                let examples = asked.then_some(self.site.train_examples);
-                (ApprovePlan { plan: *id, examples }, objection)
+                let asked = plan.participation.minimum_example_share.is_some();
+                let examples = data.and_then(Result::ok).map(|data| data.train_examples).filter(|_| asked);
+                Some((ApprovePlan { plan: *id, examples }, objection))
             })
             .collect();
         for (consent, objection) in undecided {
@@ -153,8 +163,9 @@ impl Core {
         for key in open.into_iter().filter(|key| self.invited(key).is_some()).collect::<Vec<_>>() {
             match self.participation(&key) {
                 None => match self.training_task(&key) {
-                    Ok(_) => self.submit(Intent::Join(key), Command::JoinRound(JoinRound { key })),
-                    Err(objection) => self.decline(key, &objection.to_string()),
+                    Some(Ok(_)) => self.submit(Intent::Join(key), Command::JoinRound(JoinRound { key })),
+                    Some(Err(objection)) => self.decline(key, &objection.to_string()),
+                    None => {}
                 },
                 Some(Participation::Joined { .. }) => self.decide_work(key),
                 Some(
@@ -167,11 +178,12 @@ impl Core {
     fn decide_work(&mut self, key: RoundKey) {
         match self.work.get(&key) {
             None => match self.training_task(&key) {
-                Ok(task) => {
+                Some(Ok(task)) => {
                     self.work.insert(key, Work::Training);
                     self.outputs.push(Output::Train(Box::new(task)));
                 }
-                Err(objection) => self.decline(key, &objection.to_string()),
+                Some(Err(objection)) => self.decline(key, &objection.to_string()),
+                None => {}
             },
             Some(Work::Training | Work::Uploading(_)) => {}
             Some(Work::Uploaded(update)) => {
@@ -192,30 +204,39 @@ impl Core {
         self.submit(Intent::Decline(key), Command::DeclineRound(DeclineRound { key, reason }));
     }
 
-    /// What to train in a round, or why this site does not.
-    fn training_task(&self, key: &RoundKey) -> Result<TrainingTask, Objection> {
-        let state = self.federation();
-        let record = state.plans().get(&key.plan).ok_or(Objection::UnknownPlan)?;
+    /// What to train in a round, or why this site does not; nothing while the site's records are being read.
+    fn training_task(&self, key: &RoundKey) -> Option<Result<TrainingTask, Objection>> {
+        let Some(record) = self.federation().plans().get(&key.plan) else { return Some(Err(Objection::UnknownPlan)) };
         if !record.consents.contains_key(&self.site.member) {
-            return Err(Objection::NoConsent);
+            return Some(Err(Objection::NoConsent));
         }
-        if let Some(objection) =
-            policy::objection_to_round(&self.site, &record.plan, key.round, self.operator(&key.plan))
-        {
-            return Err(objection);
-        }
+        let known = self.data_of(&record.plan)?;
+        let objection =
+            policy::objection_to_round(&self.site, known, &record.plan, key.round, self.operator(&key.plan));
+        Some(match (objection, known) {
+            (Some(objection), _) => Err(objection),
+            (None, Ok(data)) => self.training_with(key, &record.plan, data),
+            (None, Err(reason)) => Err(Objection::Data(reason.to_owned())),
+        })
+    }
+
+    /// What to train in a round that this site takes part in.
+    fn training_with(&self, key: &RoundKey, plan: &Plan, data: &DataSummary) -> Result<TrainingTask, Objection> {
+        let state = self.federation();
         let base = state.rounds().get(key).ok_or(Objection::UnknownBase)?.base;
         let version = state.versions().get(&base).ok_or(Objection::UnknownBase)?;
         if version.revoked.is_some() {
             return Err(Objection::RevokedBase(base));
         }
         let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
-        let settings = TrainingSettings::from_plan(&record.plan, key.round, &self.site.member)?;
-        Ok(TrainingTask { key: *key, base, weights, settings, update_dtype: record.plan.aggregation.update_dtype })
+        let settings = TrainingSettings::from_plan(plan, key.round, &self.site.member)?;
+        let update_dtype = plan.aggregation.update_dtype;
+        Ok(TrainingTask { key: *key, base, weights, settings, update_dtype, data: DataRef::of(plan, data) })
     }
 
     fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
         let FileRef { digest, size } = update.file;
+        let data = self.data_of(&self.federation().plans().get(&key.plan)?.plan)?.ok()?;
         let metrics = BTreeMap::from([
             ("loss_first".to_owned(), update.first_loss_millionths),
             ("loss_last".to_owned(), update.last_loss_millionths),
@@ -227,9 +248,10 @@ impl Core {
             size,
             examples: update.examples,
             metrics,
-            data_manifest: self.site.data_manifest,
+            data_manifest: data.manifest,
             environment: self.site.environment,
             software: self.site.software.clone(),
+            skipped_rows: data.skipped_rows.clone(),
         })
     }
 
@@ -242,7 +264,7 @@ impl Core {
             .filter(|key| {
                 self.invited(key).is_none()
                     || !matches!(self.participation(key), Some(Participation::Joined { .. }))
-                    || self.training_task(key).is_err()
+                    || matches!(self.training_task(key), Some(Err(_)))
             })
             .copied()
             .collect();
@@ -265,7 +287,12 @@ impl Core {
         };
         state.versions().get(version).is_some_and(wanted)
             && state.evaluation(version, &self.site.member).is_none()
-            && (self.site.test_examples > 0 || self.is_awaited(version))
+            && (self.may_test(version) || self.is_awaited(version))
+    }
+
+    /// Whether there are examples to test a version on, as far as is known.
+    fn may_test(&self, version: &VersionId) -> bool {
+        self.data_of_version(version).is_none_or(|known| known.is_ok_and(|data| data.test_examples > 0))
     }
 
     /// Whether a plan does not go on before this site has reported something of a version.
@@ -305,7 +332,7 @@ impl Core {
             self.outputs.push(Output::StopEvaluating);
         }
         while self.evaluating.is_none()
-            && let Some(version) = self.evaluations.pop_front()
+            && let Some(version) = self.next_evaluation()
         {
             if let Some(task) = self.evaluation_task(version) {
                 self.evaluating = Some(version);
@@ -315,6 +342,12 @@ impl Core {
             }
         }
         self.report_evaluations();
+    }
+
+    /// The version that has waited longest of those for which the site's records are known.
+    fn next_evaluation(&mut self) -> Option<VersionId> {
+        let ready = self.evaluations.iter().position(|version| self.data_of_version(version).is_some())?;
+        self.evaluations.remove(ready)
     }
 
     /// Reports what was found, and where others wait for this site that nothing was.
@@ -333,12 +366,14 @@ impl Core {
 
     fn evaluation_task(&self, version: VersionId) -> Option<EvaluationTask> {
         let state = self.federation();
-        let wanted = self.site.test_examples > 0 && self.is_open(&Intent::Evaluate(version));
+        let data = self.data_of_version(&version)?.ok()?;
+        let wanted = data.test_examples > 0 && self.is_open(&Intent::Evaluate(version));
         let record = state.versions().get(&version).filter(|_| wanted)?;
-        let architecture = state.plans().get(&record.manifest.plan)?.plan.architecture.clone();
+        let plan = &state.plans().get(&record.manifest.plan)?.plan;
         // A model for other records cannot be evaluated here.
-        let fits = u64::from(architecture.features()) == self.site.features;
-        Some(EvaluationTask { version, architecture, weights: record.manifest.weights()? }).filter(|_| fits)
+        policy::objection_to_form(data, plan).is_none().then_some(())?;
+        let (architecture, weights) = (plan.architecture.clone(), record.manifest.weights()?);
+        Some(EvaluationTask { version, architecture, weights, data: DataRef::of(plan, data) })
     }
 
     fn decide_kept(&mut self) {

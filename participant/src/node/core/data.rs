@@ -1,0 +1,114 @@
+//! What the core knows of the site's records, as each plan describes them.
+//!
+//! Reading takes time, so the core asks for it and goes on; it neither consents to a plan nor joins its rounds before it
+//! knows what the records amount to. What could not be read stays so until the node is started again.
+
+use std::collections::BTreeSet;
+
+use fedledger_federation::{
+    VersionId,
+    data_description::{DataDescription, SkippedRows},
+    plan::Plan,
+};
+use fedledger_ledger::Digest;
+
+use super::{Core, Output};
+use crate::{node::policy, table::Table};
+
+/// What a site's records amount to as they are described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataSummary {
+    /// Values of an example.
+    pub features: u64,
+    /// Classes that a label may be of.
+    pub classes: u32,
+    /// Examples to train on.
+    pub train_examples: u64,
+    /// Examples to test on.
+    pub test_examples: u64,
+    /// Digest of the [`DataManifest`](crate::table::DataManifest).
+    pub manifest: Digest,
+    /// Records that were skipped because they cannot be read, by reason.
+    pub skipped_rows: SkippedRows,
+}
+
+/// What is known of records that were read, or why they could not be.
+pub type KnownData<'a> = Result<&'a DataSummary, &'a str>;
+
+/// The records that a task needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataRef {
+    /// How the plan describes them; none if the site's schema does.
+    pub description: Option<DataDescription>,
+    /// Digest of their manifest when they were read first.
+    pub manifest: Digest,
+}
+
+impl From<&Table> for DataSummary {
+    fn from(table: &Table) -> Self {
+        let manifest = &table.manifest;
+        Self {
+            features: manifest.feature_count,
+            classes: table.classes,
+            train_examples: manifest.train_rows,
+            test_examples: manifest.test_rows,
+            manifest: manifest.digest(),
+            skipped_rows: manifest.skipped_rows.clone(),
+        }
+    }
+}
+
+impl DataRef {
+    /// The records of a plan of which this is known.
+    pub(super) fn of(plan: &Plan, data: &DataSummary) -> Self {
+        Self { description: plan.data.clone(), manifest: data.manifest }
+    }
+}
+
+impl Core {
+    /// What is known of the records that a plan is about; none while they are being read.
+    pub(super) fn data_of(&self, plan: &Plan) -> Option<KnownData<'_>> {
+        let known = match &plan.data {
+            None => Some(&self.site.own_data),
+            Some(description) => self.data.get(&description.digest())?.as_ref(),
+        };
+        known.map(|data| data.as_ref().map_err(String::as_str))
+    }
+
+    /// The same for a version's plan.
+    pub(super) fn data_of_version(&self, version: &VersionId) -> Option<KnownData<'_>> {
+        let state = self.federation();
+        let plan = state.versions().get(version).and_then(|record| state.plans().get(&record.manifest.plan));
+        plan.map_or(Some(Err("the version is not known")), |record| self.data_of(&record.plan))
+    }
+
+    /// Records of some description were read, or could not be.
+    pub(super) fn on_data(&mut self, description: Digest, data: Result<DataSummary, String>) {
+        if let Some(known @ None) = self.data.get_mut(&description) {
+            *known = Some(data);
+        }
+    }
+
+    /// Asks for what is not known of records that plans need: those that this site has consented to or that its policy
+    /// allows, and those whose versions it is to evaluate.
+    pub(super) fn decide_data(&mut self) {
+        let (state, site) = (self.federation(), &self.site);
+        let evaluated: BTreeSet<Digest> =
+            self.evaluations.iter().filter_map(|version| Some(state.versions().get(version)?.manifest.plan)).collect();
+        let needed = state.plans().iter().filter(|(id, record)| {
+            let consented = || record.consents.contains_key(&site.member);
+            let allowed = || policy::allows(site, &record.plan, self.operator(id));
+            evaluated.contains(id) || (!record.status.is_over() && (consented() || allowed()))
+        });
+        let described = needed.filter_map(|(_, record)| record.plan.data.clone());
+        let unknown: Vec<_> = described
+            .map(|description| (description.digest(), description))
+            .filter(|(digest, _)| !self.data.contains_key(digest))
+            .collect();
+        for (digest, description) in unknown {
+            if self.data.insert(digest, None).is_none() {
+                self.outputs.push(Output::ReadData(Box::new(description)));
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The site's records in memory, as plans describe them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fedledger_federation::data_description::DataDescription;
+use fedledger_ledger::Digest;
+use tokio::sync::Semaphore;
+
+use super::{core::DataRef, error::described};
+use crate::table::{SiteData, Table};
+
+/// Data sets that stay in memory, beside one that is still trained on: most sites work on one plan at a time, and a second
+/// one takes its turn.
+pub const DATA_KEPT_MAX: usize = 2;
+
+/// Reads the site's records, one description at a time, and keeps those that were used last.
+#[derive(Debug)]
+pub struct DataStore {
+    source: SiteData,
+    /// By the digest of the description, used last at the end.
+    kept: Mutex<VecDeque<(Option<Digest>, Arc<Table>)>>,
+    reading: Semaphore,
+}
+
+impl DataStore {
+    /// A store with nothing in memory.
+    pub const fn new(source: SiteData) -> Self {
+        Self { source, kept: Mutex::new(VecDeque::new()), reading: Semaphore::const_new(1) }
+    }
+
+    /// Reads the records as the schema itself describes them, if it does, and keeps them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`](crate::table::OpenError): what is wrong with them.
+    pub fn read_own(&self) -> Result<Option<Arc<Table>>, crate::table::OpenError> {
+        if self.source.schema().description().is_none() {
+            return Ok(None);
+        }
+        let table = Arc::new(self.source.read(None)?);
+        tell(None, &table);
+        self.keep(None, &table);
+        Ok(Some(table))
+    }
+
+    /// The records as they are described; read, if they are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot be read, in words.
+    pub async fn obtain(&self, description: Option<&DataDescription>) -> Result<Arc<Table>, String> {
+        let id = description.map(DataDescription::digest);
+        if let Some(table) = self.find(id) {
+            return Ok(table);
+        }
+        // Nobody closes the semaphore.
+        let _permit = self.reading.acquire().await.map_err(|error| error.to_string())?;
+        if let Some(table) = self.find(id) {
+            return Ok(table);
+        }
+        let (source, wanted) = (self.source.clone(), description.cloned());
+        let read = tokio::task::spawn_blocking(move || source.read(wanted.as_ref())).await;
+        // What a damaged file makes of a library that reads it is no reason to stop the node.
+        let read = read.map_err(|_| format!("{} is damaged", self.source.path().display()))?;
+        let table = Arc::new(read.map_err(|error| described(&error))?);
+        tell(id, &table);
+        self.keep(id, &table);
+        Ok(table)
+    }
+
+    /// The records that a task needs, as they were when they were read first.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot be read, or that they are others now, in words.
+    pub async fn obtain_unchanged(&self, data: &DataRef) -> Result<Arc<Table>, String> {
+        let table = self.obtain(data.description.as_ref()).await?;
+        if table.manifest.digest() == data.manifest {
+            return Ok(table);
+        }
+        let path = self.source.path().display();
+        Err(format!("{path} has changed since this node read it: start the node again"))
+    }
+
+    fn find(&self, id: Option<Digest>) -> Option<Arc<Table>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = kept.iter().position(|(kept, _)| *kept == id)?;
+        let found = kept.remove(position)?;
+        let table = Arc::clone(&found.1);
+        kept.push_back(found);
+        Some(table)
+    }
+
+    fn keep(&self, id: Option<Digest>, table: &Arc<Table>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(kept, _)| *kept != id);
+        kept.push_back((id, Arc::clone(table)));
+        while kept.len() > DATA_KEPT_MAX {
+            kept.pop_front();
+        }
+    }
+}
+
+/// Logs what was read, and aloud what was skipped.
+fn tell(description: Option<Digest>, table: &Table) {
+    let manifest = &table.manifest;
+    let (train, test, incomplete) = (manifest.train_rows, manifest.test_rows, manifest.dropped_rows);
+    let description = description.map_or_else(|| "the schema's own".to_owned(), |digest| digest.to_string());
+    tracing::info!(description, train, test, incomplete, features = manifest.feature_count, "the records were read");
+    for (reason, rows) in &manifest.skipped_rows {
+        tracing::warn!(description, reason, rows, "records were skipped because they cannot be read");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A site whose schema says nothing of its records, and descriptions of one of their columns each.
+    fn site(folder: &std::path::Path) -> (DataStore, [DataDescription; 3]) {
+        let (table, schema) = (folder.join("data.csv"), folder.join("schema.toml"));
+        fs::write(&table, "a,b,c,sick\n1,2,3,1\n4,5,6,0\n").unwrap();
+        fs::write(&schema, "").unwrap();
+        let descriptions = ["a", "b", "c"].map(|column| {
+            let text = format!(
+                "kind = \"table\"\nmissing = \"error\"\nnormalize = \"none\"\n\
+                 label = {{ column = \"sick\", positive_when = {{ equals = [\"1\"] }} }}\n\
+                 features = [{{ kind = \"numeric\", column = \"{column}\" }}]"
+            );
+            toml::from_str(&text).unwrap()
+        });
+        (DataStore::new(SiteData::open(&table, &schema).unwrap()), descriptions)
+    }
+
+    #[tokio::test]
+    async fn no_more_data_sets_stay_in_memory_than_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [a, b, c]) = site(folder.path());
+        assert!(store.read_own().unwrap().is_none());
+        let first = store.obtain(Some(&a)).await.unwrap();
+        assert_eq!(first.train.features(), [1.0, 4.0]);
+        assert!(Arc::ptr_eq(&first, &store.obtain(Some(&a)).await.unwrap()), "it is read once");
+        store.obtain(Some(&b)).await.unwrap();
+        store.obtain(Some(&a)).await.unwrap();
+        store.obtain(Some(&c)).await.unwrap();
+        assert_eq!(store.kept.lock().unwrap().len(), DATA_KEPT_MAX);
+        assert!(store.find(Some(b.digest())).is_none(), "what was used longest ago goes first");
+        assert!(Arc::ptr_eq(&first, &store.find(Some(a.digest())).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn records_that_have_changed_are_not_taken_for_those_that_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [a, b, c]) = site(folder.path());
+        let manifest = store.obtain(Some(&a)).await.unwrap().manifest.digest();
+        let data = DataRef { description: Some(a.clone()), manifest };
+        assert!(store.obtain_unchanged(&data).await.is_ok());
+        fs::write(folder.path().join("data.csv"), "a,b,c,sick\n1,2,3,1\n4,5,6,1\n").unwrap();
+        for other in [&b, &c] {
+            store.obtain(Some(other)).await.unwrap();
+        }
+        let error = store.obtain_unchanged(&data).await.unwrap_err();
+        assert!(error.contains("data.csv has changed since this node read it"), "{error}");
+        fs::remove_file(folder.path().join("data.csv")).unwrap();
+        assert!(store.obtain(Some(&a)).await.is_ok(), "what is in memory is not read");
+        let error = store.obtain(Some(&b)).await.unwrap_err();
+        assert!(error.contains("data.csv cannot be read"), "{error}");
+    }
+}

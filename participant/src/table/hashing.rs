@@ -1,0 +1,58 @@
+//! Digests of files, which are read through once before they are understood or while they are.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek as _},
+};
+
+use fedledger_ledger::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// Bytes that are read at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Hashes whatever passes through, so that the digest covers the bytes that were understood and no others.
+pub(super) struct HashingReader<R> {
+    source: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> HashingReader<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source, hasher: Sha256::new() }
+    }
+
+    /// SHA-256 of what was read.
+    pub(super) fn digest(self) -> Digest {
+        Digest::from_bytes(self.hasher.finalize().into())
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.hasher.update(buffer.get(..length).unwrap_or_default());
+        Ok(length)
+    }
+}
+
+/// SHA-256 of a whole file of at most `limit` bytes, which stands at its beginning again afterwards; none for a larger one.
+pub(super) fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
+    if file.metadata()?.len() > limit {
+        return Ok(None);
+    }
+    file.rewind()?;
+    let mut reader = HashingReader::new(&mut *file);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let digest = reader.digest();
+    file.rewind()?;
+    Ok(Some(digest))
+}

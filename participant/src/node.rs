@@ -66,7 +66,7 @@ use self::{
     heads::Heads,
     peers::KnownReplicas,
 };
-use crate::table::{self, Table};
+use crate::table::{self, DataManifest, Table};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -247,20 +247,26 @@ struct Opened {
 fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
     let files = NodeFiles::open(directory)?;
     let table = table::load(&kit.table_path(), &kit.schema_path())?;
-    let site = Site {
-        member: kit.member.clone(),
-        author: kit.transaction_key.public(),
-        policy: kit.policy.clone(),
-        features: table.manifest.feature_count,
-        train_examples: table.manifest.train_rows,
-        test_examples: table.manifest.test_rows,
-        data_manifest: table.manifest.digest(),
-        environment: environment::digest(),
-        software: environment::SOFTWARE.to_owned(),
-    };
+    let site = site(&kit, &table.manifest);
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
     Ok(Opened { kit, files, table, core })
+}
+
+/// What a node decides by: its kit, and what its records amount to.
+pub fn site(kit: &ParticipantKit, data: &DataManifest) -> Site {
+    Site {
+        member: kit.member.clone(),
+        author: kit.transaction_key.public(),
+        policy: kit.policy.clone(),
+        features: data.feature_count,
+        train_examples: data.train_rows,
+        test_examples: data.test_rows,
+        data_manifest: data.digest(),
+        environment: environment::digest(),
+        software: environment::SOFTWARE.to_owned(),
+        memory_max: kit.config.settings.memory_max.map(|size| size.0),
+    }
 }
 
 /// The replicas with the keys that they had when this node ran last, or else those that the genesis file names.

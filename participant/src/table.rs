@@ -6,6 +6,7 @@
 
 mod dataset;
 mod error;
+mod inspect;
 mod lines;
 mod manifest;
 mod normalization;
@@ -13,6 +14,7 @@ mod open;
 mod parse;
 mod schema;
 mod split;
+mod suggest;
 
 use std::io::{self, Read};
 
@@ -21,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use dataset::{CLASSES_MAX, Dataset, DatasetError, Groups};
 pub use error::{Place, TableError};
+pub use inspect::{Column, Inspection, VALUES_MAX, inspect, inspect_file};
 pub use lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX};
 pub use manifest::DataManifest;
 pub use normalization::Normalization;
@@ -29,6 +32,7 @@ pub use parse::{CELLS_MAX, ROWS_MAX};
 pub use schema::{
     CATEGORIES_MAX, Feature, Label, Missing, Normalize, PositiveWhen, RowFilter, Schema, SchemaError, Split,
 };
+pub use suggest::{LABEL_NAMES, LeftOut, SuggestError, Suggestion, Wishes, suggest};
 
 /// What became of a table: rows to train on, rows to test on, and what they were made from.
 #[derive(Debug, Clone, PartialEq)]

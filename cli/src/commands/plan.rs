@@ -1,13 +1,16 @@
 //! `fedledger plan`: training plans and the hospitals' consent.
 
+mod init;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use fedledger_federation::{
     Command, Federation,
+    architecture::WidestLayer,
     command::{ApprovePlan, CancelPlan, PausePlan, ResumePlan, StartPlan, StopPlan, WithdrawConsent},
     early_stopping::{Cause, EarlyStop},
     history::Keep,
@@ -41,6 +44,8 @@ pub(crate) enum PlanCommand {
         /// Name or id of the plan
         plan: String,
     },
+    /// Write a plan for a table, and what its columns mean, to go on from
+    Init(init::InitArgs),
     /// Put a plan before the hospitals (operator)
     Propose {
         /// The plan, as TOML
@@ -111,7 +116,16 @@ struct PlanRow {
 struct PlanView<'a> {
     #[serde(flatten)]
     row: PlanRow,
+    model: ModelView,
     settings: &'a Plan,
+}
+
+/// How large a plan's model is, beside a batch.
+#[derive(Debug, Serialize)]
+struct ModelView {
+    parameters: u64,
+    widest_layer: Option<WidestLayer>,
+    batch_size: u32,
 }
 
 /// Shows or changes plans.
@@ -119,6 +133,7 @@ pub(crate) fn run(context: &Context, command: PlanCommand) -> Result<(), Failure
     match command {
         PlanCommand::List => list_plans(context),
         PlanCommand::Show { plan } => show(context, &plan),
+        PlanCommand::Init(args) => init::run(context, &args),
         PlanCommand::Propose { file } => propose(context, &file),
         PlanCommand::Approve { plan, examples } => {
             write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan, examples }))
@@ -172,7 +187,7 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
     let (_, history) = context.history(Keep::State)?;
     let id = names::plan(history.state(), text)?;
     let record = record(history.state(), &id)?;
-    let view = PlanView { row: PlanRow::of(id, record), settings: &record.plan };
+    let view = PlanView { row: PlanRow::of(id, record), model: ModelView::of(&record.plan), settings: &record.plan };
     context.output.object(PLAN_SCHEMA, &view, || {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
@@ -185,18 +200,25 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
             format!("status    {}", row.standing()),
             format!("consents  {} (needed: {})", list(consents), row.minimum_participants),
             format!("proposed  entry {}", row.proposed_index),
+            format!("model     {}", view.model.text()),
         ];
         lines.extend(row.early_stop.map(|stop| format!("stopped   {}", early(&stop, &Short::of(history.state())))));
         format!("{}\n\n{settings}", lines.join("\n"))
     })
 }
 
-fn propose(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+/// A plan that people have written.
+pub(crate) fn read(file: &Path) -> Result<Plan, Failure> {
     let no_plan = |why: String| {
         Failure::because(Exit::Failed, format!("{} is no plan that can be carried out", file.display()), why)
     };
     let plan: Plan = toml::from_str(&read_text(file)?).map_err(|error| no_plan(error.to_string()))?;
     plan.check().map_err(|error| no_plan(error.to_string()))?;
+    Ok(plan)
+}
+
+fn propose(context: &Context, file: &Path) -> Result<(), Failure> {
+    let plan = read(file)?;
     let (id, name) = (plan.id(), plan.name.clone());
     let command = Command::ProposePlan(plan);
     let writer = Writer::connect(context)?;
@@ -221,8 +243,30 @@ fn write(context: &Context, text: &str, done: &str, command: impl FnOnce(Digest)
     writer.show(context, &command, &submitted, about, || format!("{done} plan {name} {}", names::short_digest(&id)))
 }
 
-fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanRecord, Failure> {
+pub(crate) fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanRecord, Failure> {
     state.plans().get(id).ok_or_else(|| Failure::new(Exit::Failed, format!("there is no plan {id}")))
+}
+
+impl ModelView {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            parameters: plan.architecture.parameter_count(),
+            widest_layer: plan.architecture.widest_layer(),
+            batch_size: plan.training.batch_size,
+        }
+    }
+
+    /// In words, with what a steward should look at.
+    fn text(&self) -> String {
+        let Self { parameters, widest_layer, batch_size } = self;
+        let Some(WidestLayer { tensor, units }) = widest_layer else {
+            return format!("{parameters} parameters; batches of {batch_size} records");
+        };
+        let wide = if *units > u64::from(*batch_size) { ", WIDER THAN A BATCH" } else { "" };
+        format!(
+            "{parameters} parameters; widest layer {tensor} of {units} units{wide}; batches of {batch_size} records"
+        )
+    }
 }
 
 impl PlanRow {

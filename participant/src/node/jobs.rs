@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    memory,
     training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
 };
 
@@ -78,7 +79,10 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         let (trainer, work) = (Arc::clone(&context), task.clone());
         let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
-            Ok(update) => Some(Input::Trained(key, update)),
+            Ok(update) => {
+                tell_of_memory(&context, &task);
+                Some(Input::Trained(key, update))
+            }
             Err(_) if stop.is_cancelled() => None,
             Err(JobError::Training(TrainingError::BaseFile(error))) if is_damage(&error) => {
                 discard_damaged(&context, &task.weights, &error);
@@ -87,6 +91,15 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
             Err(error) => Some(Input::TrainingFailed(key, described(&error))),
         };
     }
+}
+
+/// Tells how much memory was in use, where the system tells it.
+fn tell_of_memory(context: &Context, task: &TrainingTask) {
+    let Some(peak_bytes) = memory::peak_bytes() else { return };
+    let manifest = &context.table.manifest;
+    let rows = manifest.train_rows.saturating_add(manifest.test_rows);
+    let estimated_bytes = memory::estimate(&task.settings, rows, manifest.feature_count).total_bytes;
+    context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });
 }
 
 /// Gives an update to a replica; none once cancelled. Answers that the update is lost if the local file is gone, is found

@@ -31,6 +31,7 @@ use fedledger_participant::node::{
     core::{Core, Input, Output, Site, TrainedUpdate},
     policy::SitePolicy,
 };
+use fedledger_proto::kit::Surprises;
 
 pub const CONSORTIUM: &str = "hearts";
 pub const MEMBERS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -133,13 +134,14 @@ pub fn site(member: &str) -> Site {
     Site {
         member: member.to_owned(),
         author: key(member, Purpose::Participant).public(),
-        policy: SitePolicy { auto_approve: true, ..SitePolicy::default() },
+        policy: SitePolicy { auto_approve: true, surprises: Surprises::Allow, ..SitePolicy::default() },
         features: 2,
         train_examples: EXAMPLES,
         test_examples: 4,
         data_manifest: Digest::of(b"data"),
         environment: Digest::of(b"environment"),
         software: "fedledger/test".to_owned(),
+        memory_max: None,
     }
 }
 

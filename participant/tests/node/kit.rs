@@ -41,7 +41,7 @@ pub fn write_directory(directory: &Path, member: &str, replicas: &[(&str, Socket
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     }
     fs::write(directory.join("genesis.cbor"), genesis()).unwrap();
-    fs::write(directory.join("policy.toml"), "auto_approve = true\n").unwrap();
+    fs::write(directory.join("policy.toml"), "auto_approve = true\nsurprises = \"allow\"\n").unwrap();
     fs::write(directory.join("schema.toml"), SCHEMA).unwrap();
     fs::write(directory.join("records.csv"), records()).unwrap();
     let mut config =

@@ -12,3 +12,4 @@ mod live;
 mod outages;
 mod replica;
 mod rounds;
+mod surprises;

@@ -28,7 +28,27 @@ pub struct SitePolicy {
     /// Fewest contributions that a plan may aggregate: among few, the others can work out this site's update. Default:
     /// 1.
     pub contributions_min: u64,
+    /// Most parameters of a model that the node consents to by itself; a person may consent to larger ones. Default:
+    /// 10,000,000.
+    pub parameters_max: u64,
+    /// What the node does about a plan whose model surprises: of shapes that this site has not consented to before, or
+    /// with a layer that is wider than a batch. Default: ask.
+    pub surprises: Surprises,
 }
+
+/// What a node does about a plan that surprises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Surprises {
+    /// It leaves the consent to the site's steward.
+    #[default]
+    Ask,
+    /// It consents as to any other plan within the policy.
+    Allow,
+}
+
+/// Default of [`SitePolicy::parameters_max`].
+const PARAMETERS_MAX_DEFAULT: u64 = 10_000_000;
 
 impl Default for SitePolicy {
     fn default() -> Self {
@@ -40,6 +60,8 @@ impl Default for SitePolicy {
             rounds_max: ROUNDS_MAX,
             examples_min: 1,
             contributions_min: 1,
+            parameters_max: PARAMETERS_MAX_DEFAULT,
+            surprises: Surprises::Ask,
         }
     }
 }

@@ -12,7 +12,8 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::{
-    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
+    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, Site, TrainedUpdate, TrainingTask,
+    UPDATES_KEPT_ROUNDS, Work,
 };
 use crate::{
     evaluation::Evaluation,
@@ -128,7 +129,8 @@ impl Core {
             .iter()
             .filter(|(id, _)| self.is_open(&Intent::Approve(**id)))
             .map(|(id, record)| {
-                let objection = policy::objection_to_consent(&self.site, &record.plan, self.operator(id));
+                let known = policy::consented(self.federation(), &self.site.member);
+                let objection = policy::objection_to_consent(&self.site, &record.plan, self.operator(id), known);
                 // How many there are is said only where the plan asks for it.
                 let asked = record.plan.participation.minimum_example_share.is_some();
                 let examples = asked.then_some(self.site.train_examples);
@@ -215,22 +217,7 @@ impl Core {
     }
 
     fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
-        let FileRef { digest, size } = update.file;
-        let metrics = BTreeMap::from([
-            ("loss_first".to_owned(), update.first_loss_millionths),
-            ("loss_last".to_owned(), update.last_loss_millionths),
-        ]);
-        Some(Contribute {
-            key,
-            base: self.invited(&key)?.base,
-            update: digest,
-            size,
-            examples: update.examples,
-            metrics,
-            data_manifest: self.site.data_manifest,
-            environment: self.site.environment,
-            software: self.site.software.clone(),
-        })
+        Some(contribution(&self.site, key, self.invited(&key)?.base, update))
     }
 
     /// Stops the work on attempts that collect no more, that this site has contributed to or declined, or that it must not
@@ -383,8 +370,28 @@ impl Core {
     }
 }
 
+/// What a site says of an update.
+pub(crate) fn contribution(site: &Site, key: RoundKey, base: VersionId, update: TrainedUpdate) -> Contribute {
+    let FileRef { digest, size } = update.file;
+    let metrics = BTreeMap::from([
+        ("loss_first".to_owned(), update.first_loss_millionths),
+        ("loss_last".to_owned(), update.last_loss_millionths),
+    ]);
+    Contribute {
+        key,
+        base,
+        update: digest,
+        size,
+        examples: update.examples,
+        metrics,
+        data_manifest: site.data_manifest,
+        environment: site.environment,
+        software: site.software.clone(),
+    }
+}
+
 /// What this site says of a version; without an evaluation, that there is nothing to report.
-fn report(version: VersionId, evaluation: Option<&Evaluation>) -> Evaluate {
+pub(crate) fn report(version: VersionId, evaluation: Option<&Evaluation>) -> Evaluate {
     let Some(evaluation) = evaluation else { return Evaluate { version, examples: 0, metrics: BTreeMap::new() } };
     let metrics = [
         ("accuracy", Some(evaluation.accuracy_millionths)),

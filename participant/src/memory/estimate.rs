@@ -5,7 +5,7 @@
 //! | what | values of four bytes each |
 //! |---|---|
 //! | weights | one per parameter |
-//! | gradients | three per parameter: of the batch, of a part of it, and of one on its way into the sum |
+//! | gradients | five per parameter: of the batch, of a part of it, and what the library makes on the way from one to the other |
 //! | optimiser | one per parameter and moment: two for Adam, none for SGD |
 //! | activations | four per value of a layer, and row that is computed at a time |
 //! | batch | two per value of a row and its label, and row of a batch |
@@ -21,8 +21,8 @@ use crate::training::{Optimizer, TrainingSettings, rows_per_pass};
 /// Size of a value.
 const VALUE_BYTES: u64 = 4;
 
-/// Copies of the gradients that there are at a time.
-const GRADIENT_COPIES: u64 = 3;
+/// Copies of the gradients that there are at a time, as measured with the widest layers.
+const GRADIENT_COPIES: u64 = 5;
 
 /// Copies of a layer's values that a pass holds: the values before and after the rectified linear unit, and the gradients of
 /// both.
@@ -100,7 +100,7 @@ mod tests {
         let perceptron = |hidden| Architecture::MultilayerPerceptron { features: 10, hidden: vec![hidden] };
         let least = estimate(&settings(perceptron(100), sgd, 4), 1000, 10);
         // 10 x 100 weights and 100 biases, then 100 weights and a bias.
-        assert_eq!(least.model_bytes, 1201 * 4 * 4);
+        assert_eq!(least.model_bytes, 1201 * 6 * 4);
         // 10 and 100 values, then 100 and 1; a batch of 11 values a row.
         assert_eq!(least.activations_bytes, 4 * (10 + 100 + 100 + 1) * 4 * 4 + 4 * 11 * 2 * 4);
         assert_eq!(least.data_bytes, 1000 * 12 * 4);

@@ -44,7 +44,7 @@ name = {name}
 description = ""               # what it is for: the hospitals read it before they consent
 branch = "main"                # the branch that the versions extend
 seed = 42                      # of initial weights and batch order
-rounds = 20
+rounds = 10
 
 [architecture]
 {model}

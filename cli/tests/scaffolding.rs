@@ -1,6 +1,6 @@
 //! A plan from a table, and a round that is tried without sending anything.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
+#![expect(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
 use std::{
     collections::BTreeMap,
@@ -128,7 +128,7 @@ fn a_plan_and_a_schema_are_written_for_a_table() {
     let plan: toml::Table = toml::from_str(&fs::read_to_string(folder.join("plan.toml")).unwrap()).unwrap();
     assert_eq!(plan["architecture"]["features"].as_integer(), Some(5));
     let (batch, steps) = (plan["training"]["batch_size"].as_integer(), plan["training"]["steps"].as_integer());
-    assert_eq!((batch, steps), (Some(9), Some(9)), "a pass through 76 records");
+    assert_eq!((batch, steps), (Some(9), Some(18)), "two passes through 76 records");
     assert_eq!(plan["aggregation"]["example_scale"].as_integer(), Some(512), "four times as many, rounded up");
     let schema = fs::read_to_string(folder.join("schema.toml")).unwrap();
     for part in
@@ -172,7 +172,9 @@ fn what_cannot_be_guessed_is_asked_for() {
     let label = ["plan", "init", "Heart 1.csv", "--label", "disease", "--force"];
     assert!(fails(folder, &[&label[..], &["--name", "Not A Name"]].concat(), 1).contains("no valid name"));
     fs::write(folder.join("bad.csv"), "a,label\n1,0\n1,2,3\n").unwrap();
-    assert!(fails(folder, &["plan", "init", "bad.csv"], 1).contains("line 3 has 3 fields, the header has 2"));
+    assert!(
+        fails(folder, &["plan", "init", "bad.csv", "--force"], 1).contains("line 3 has 3 fields, the header has 2")
+    );
 }
 
 #[test]
@@ -181,8 +183,8 @@ fn a_round_is_tried_and_all_that_would_leave_is_shown() {
     let before = files(&kit);
     let check = json(&kit, &["participant", "--check", "--dir", "."]);
     assert_eq!((&check["schema"], &check["node"]), (&"fedledger.participant_check/1".into(), &"va/participant".into()));
-    assert_eq!((&check["name"], &check["examples"], &check["steps"]), (&"heart".into(), &76.into(), &9.into()));
-    assert!(check["loss_last"].as_f64() <= check["loss_first"].as_f64() && check["loss_first"].as_f64() > Some(0.0));
+    assert_eq!((&check["name"], &check["examples"], &check["steps"]), (&"heart".into(), &76.into(), &18.into()));
+    assert!(check["loss_last"].as_f64() < check["loss_first"].as_f64() && check["loss_first"].as_f64() > Some(0.0));
     let accuracy = |when: &str| check[when]["accuracy_millionths"].as_i64().unwrap();
     assert!(accuracy("after") > accuracy("before"), "{check}");
     if cfg!(target_os = "linux") {
@@ -210,8 +212,7 @@ fn a_round_is_tried_and_all_that_would_leave_is_shown() {
     assert_eq!(check["policy"]["declines"], Value::Null);
 
     let text = ok(&kit, &["participant", "--check", "--dir", ".", "--plan", "plan.toml"]);
-    for part in ["layer0.weight", "would leave the building", "nothing was sent or kept", "data_manifest=", "accuracy"]
-    {
+    for part in ["layer0.weight", "would leave the building", "nothing was sent or kept", "data_manifest", "accuracy"] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert_eq!(files(&kit), before, "it leaves nothing behind");

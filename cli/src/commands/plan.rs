@@ -18,6 +18,7 @@ use fedledger_federation::{
     records::{PlanRecord, PlanStatus},
 };
 use fedledger_ledger::Digest;
+use fedledger_participant::node::policy;
 use serde::Serialize;
 use serde_json::json;
 
@@ -126,6 +127,8 @@ struct ModelView {
     parameters: u64,
     widest_layer: Option<WidestLayer>,
     batch_size: u32,
+    /// Other plans whose models have the same tensors.
+    same_shapes: Vec<Digest>,
 }
 
 /// Shows or changes plans.
@@ -187,7 +190,11 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
     let (_, history) = context.history(Keep::State)?;
     let id = names::plan(history.state(), text)?;
     let record = record(history.state(), &id)?;
-    let view = PlanView { row: PlanRow::of(id, record), model: ModelView::of(&record.plan), settings: &record.plan };
+    let view = PlanView {
+        row: PlanRow::of(id, record),
+        model: ModelView::of(history.state(), &id, &record.plan),
+        settings: &record.plan,
+    };
     context.output.object(PLAN_SCHEMA, &view, || {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
@@ -200,7 +207,7 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
             format!("status    {}", row.standing()),
             format!("consents  {} (needed: {})", list(consents), row.minimum_participants),
             format!("proposed  entry {}", row.proposed_index),
-            format!("model     {}", view.model.text()),
+            format!("model     {}", view.model.text(&Short::of(history.state()))),
         ];
         lines.extend(row.early_stop.map(|stop| format!("stopped   {}", early(&stop, &Short::of(history.state())))));
         format!("{}\n\n{settings}", lines.join("\n"))
@@ -248,24 +255,30 @@ pub(crate) fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanR
 }
 
 impl ModelView {
-    fn of(plan: &Plan) -> Self {
+    fn of(state: &Federation, id: &Digest, plan: &Plan) -> Self {
+        let same = state.plans().iter().filter(|(other, record)| {
+            *other != id && policy::same_shapes(&record.plan.architecture, &plan.architecture)
+        });
         Self {
             parameters: plan.architecture.parameter_count(),
             widest_layer: plan.architecture.widest_layer(),
             batch_size: plan.training.batch_size,
+            same_shapes: same.map(|(id, _)| *id).collect(),
         }
     }
 
     /// In words, with what a steward should look at.
-    fn text(&self) -> String {
-        let Self { parameters, widest_layer, batch_size } = self;
-        let Some(WidestLayer { tensor, units }) = widest_layer else {
-            return format!("{parameters} parameters; batches of {batch_size} records");
+    fn text(&self, short: &Short) -> String {
+        let Self { parameters, widest_layer, batch_size, same_shapes } = self;
+        let widest = widest_layer.as_ref().map_or_else(String::new, |WidestLayer { tensor, units }| {
+            let wide = if *units > u64::from(*batch_size) { ", WIDER THAN A BATCH" } else { "" };
+            format!("; widest layer {tensor} of {units} units{wide}")
+        });
+        let known = match same_shapes.as_slice() {
+            [] => "no other plan has its tensor shapes".to_owned(),
+            plans => format!("tensor shapes of {}", list(plans.iter().map(|plan| short.plan(plan)))),
         };
-        let wide = if *units > u64::from(*batch_size) { ", WIDER THAN A BATCH" } else { "" };
-        format!(
-            "{parameters} parameters; widest layer {tensor} of {units} units{wide}; batches of {batch_size} records"
-        )
+        format!("{parameters} parameters{widest}; batches of {batch_size} records; {known}")
     }
 }
 

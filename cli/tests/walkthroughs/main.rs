@@ -25,7 +25,13 @@ fn a_table_becomes_a_model_of_three_hospitals() {
     assert!(walkthrough.commands().len() > 15, "{:?}", walkthrough.commands());
     let folder = tempfile::tempdir().unwrap();
     let said = walkthrough.run(folder.path());
-    for part in ["column patient_id is left out", "nothing was sent or kept", "layer0.weight", "consented to plan"] {
+    for part in [
+        "column patient_id is left out",
+        "nothing was sent or kept",
+        "layer0.weight",
+        "5 parameters; widest layer",
+        "consented to plan",
+    ] {
         assert!(said.contains(part), "{part} is missing in {said}");
     }
 

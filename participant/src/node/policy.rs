@@ -14,7 +14,7 @@ use crate::{
     training::{SettingsError, TrainingSettings},
 };
 
-pub use surprise::{Surprise, consented, surprises};
+pub use surprise::{Surprise, consented, same_shapes, surprises};
 
 /// Why a site does not consent to a plan, or does not take part in a round.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -118,7 +118,7 @@ pub fn objection_to_consent<'a>(
 ) -> Option<Objection> {
     // What the policy forbids is the better answer where both hold.
     objection_to_round(site, plan, 1, operator).or_else(|| {
-        let surprises = surprises(site, plan, known);
+        let surprises = surprises(&site.policy, site.train_examples, plan, known);
         match (site.policy.auto_approve, surprises.is_empty()) {
             (true, true) => None,
             (true, false) => Some(Objection::Surprising(surprises)),

@@ -94,10 +94,10 @@ fn a_layer_wider_than_a_batch_waits_for_a_person() {
     assert_eq!(withheld[0].0, again);
     assert!(withheld[0].1.contains("layer1.weight has 5 units, more than the 4 records of a batch"), "{withheld:?}");
 
-    let mut few = asking();
-    few.train_examples = 3;
+    let few = asking();
     let expected = Surprise::WiderThanBatch { tensor: "layer0.weight".to_owned(), units: 4, batch: 3 };
-    let found = surprises(&few, &named("narrow", perceptron(&[4, 3])), consented(ledger.state(), &few.member));
+    let known = consented(ledger.state(), &few.member);
+    let found = surprises(&few.policy, 3, &named("narrow", perceptron(&[4, 3])), known);
     assert_eq!(found, [expected], "a batch has no more records than the site");
 }
 

@@ -142,7 +142,7 @@ impl Verdict {
         Self {
             declines: policy::objection_to_round(site, &found.plan, 1, ANYBODY).map(text),
             withholds_consent: policy::objection_to_consent(site, &found.plan, ANYBODY, known()).map(text),
-            surprises: policy::surprises(site, &found.plan, known()),
+            surprises: policy::surprises(&site.policy, site.train_examples, &found.plan, known()),
             ledger_read: state.is_some(),
         }
     }

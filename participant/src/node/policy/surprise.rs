@@ -7,10 +7,8 @@
 use std::mem::discriminant;
 
 use fedledger_federation::{Federation, architecture::Architecture, member::MemberId, plan::Plan};
-use fedledger_proto::kit::Surprises;
+use fedledger_proto::kit::{SitePolicy, Surprises};
 use serde::Serialize;
-
-use super::Site;
 
 /// Something about a plan that a node does not decide by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -45,20 +43,26 @@ pub fn consented<'a>(state: &'a Federation, member: &'a MemberId) -> impl Iterat
     plans.map(|(_, record)| &record.plan.architecture)
 }
 
-/// What a site's people must look at before it takes part in a plan, where they have consented to the models `known`.
-pub fn surprises<'a>(site: &Site, plan: &Plan, known: impl IntoIterator<Item = &'a Architecture>) -> Vec<Surprise> {
+/// What a site's people must look at before it takes part in a plan, where it has so many training `examples` and has
+/// consented to the models `known`.
+pub fn surprises<'a>(
+    policy: &SitePolicy,
+    examples: u64,
+    plan: &Plan,
+    known: impl IntoIterator<Item = &'a Architecture>,
+) -> Vec<Surprise> {
     let model = &plan.architecture;
     let mut found = Vec::new();
-    if site.policy.surprises == Surprises::Ask {
-        if !known.into_iter().any(|known| has_shapes_of(known, model)) {
+    if policy.surprises == Surprises::Ask {
+        if !known.into_iter().any(|known| same_shapes(known, model)) {
             found.push(Surprise::Shapes);
         }
-        let batch = u64::from(plan.training.batch_size).min(site.train_examples);
+        let batch = u64::from(plan.training.batch_size).min(examples);
         if let Some(widest) = model.widest_layer().filter(|widest| widest.units > batch) {
             found.push(Surprise::WiderThanBatch { tensor: widest.tensor, units: widest.units, batch });
         }
     }
-    let (parameters, allowed) = (model.parameter_count(), site.policy.parameters_max);
+    let (parameters, allowed) = (model.parameter_count(), policy.parameters_max);
     if parameters > allowed {
         found.push(Surprise::Parameters { found: parameters, allowed });
     }
@@ -66,7 +70,7 @@ pub fn surprises<'a>(site: &Site, plan: &Plan, known: impl IntoIterator<Item = &
 }
 
 /// Whether two models are of one kind and have the same tensors. The first comparisons are cheap and mostly decide.
-fn has_shapes_of(known: &Architecture, model: &Architecture) -> bool {
+pub fn same_shapes(known: &Architecture, model: &Architecture) -> bool {
     known == model
         || discriminant(known) == discriminant(model)
             && known.parameter_count() == model.parameter_count()

@@ -35,9 +35,9 @@ impl Check<'_> {
             tensors(output, &round.leaving.tensors),
         ];
         lines.extend(round.leaving.consent_examples.map(|count| format!("consent   with {count} examples declared")));
-        lines.push(format!("contribution {}", fields(&round.leaving.contribution)));
+        lines.push(format!("contribution\n{}", fields(&round.leaving.contribution)));
         lines.extend(
-            round.leaving.evaluation.as_ref().map(|report| format!("report of every version {}", fields(report))),
+            round.leaving.evaluation.as_ref().map(|report| format!("report of every version\n{}", fields(report))),
         );
         lines.push(String::new());
         lines.extend(self.verdict(output));
@@ -62,16 +62,8 @@ impl Check<'_> {
             return "no metrics: the schema keeps no records for testing\n".to_owned();
         };
         let mut table = Table::new(&["metric", "before", "after"]);
-        let rows: [(&str, fn(&Evaluation) -> Option<i64>); 3] = [
-            ("accuracy", |found| Some(found.accuracy_millionths)),
-            ("auc", |found| found.auc_millionths),
-            ("loss", |found| Some(found.loss_millionths)),
-        ];
-        for (name, value) in rows {
-            let cell = |found: &Evaluation| {
-                value(found).map_or_else(|| "-".to_owned(), |value| format!("{:.6}", value as f64 / MILLIONTHS as f64))
-            };
-            table.row(vec![name.to_owned(), cell(before), cell(after)]);
+        for ((name, before), (_, after)) in values(before).into_iter().zip(values(after)) {
+            table.row(vec![name.to_owned(), decimal(before), decimal(after)]);
         }
         format!("{}(on {} records that are not trained on)\n", output.table(&table), self.test_examples)
     }
@@ -91,6 +83,19 @@ impl Check<'_> {
     }
 }
 
+/// The metrics of an evaluation, in millionths.
+fn values(found: &Evaluation) -> [(&'static str, Option<i64>); 3] {
+    [
+        ("accuracy", Some(found.accuracy_millionths)),
+        ("auc", found.auc_millionths),
+        ("loss", Some(found.loss_millionths)),
+    ]
+}
+
+fn decimal(millionths: Option<i64>) -> String {
+    millionths.map_or_else(|| "-".to_owned(), |value| format!("{:.6}", value as f64 / MILLIONTHS as f64))
+}
+
 fn tensors(output: &Output, tensors: &[LeavingTensor]) -> String {
     let mut table = Table::new(&["tensor", "shape", "type", "bytes", "norm", "largest"]);
     for tensor in tensors {
@@ -107,12 +112,12 @@ fn tensors(output: &Output, tensors: &[LeavingTensor]) -> String {
     output.table(&table)
 }
 
-/// The fields of a command on one line.
+/// The fields of a command, each on a line.
 fn fields(command: &Value) -> String {
     let Value::Object(fields) = command else { return command.to_string() };
     let shown = fields.iter().map(|(name, value)| match value {
-        Value::String(text) => format!("{name}={text}"),
-        other => format!("{name}={other}"),
+        Value::String(text) => format!("  {name:<14} {text}"),
+        other => format!("  {name:<14} {other}"),
     });
-    shown.collect::<Vec<_>>().join(" ")
+    shown.collect::<Vec<_>>().join("\n")
 }

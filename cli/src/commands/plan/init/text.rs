@@ -15,6 +15,12 @@ const LARGEST_SITE: u64 = 4;
 /// Records of a batch, at least and at most; in between, an eighth of the records.
 const BATCH: (u64, u64) = (4, 32);
 
+/// Passes through the records in a round: with more than one, the losses of the first and the last tell something.
+const PASSES: u64 = 2;
+
+/// Where comments begin, if there is room.
+const COMMENT_COLUMN: usize = 31;
+
 /// Values of a column that a comment lists.
 const VALUES_SHOWN: usize = 6;
 
@@ -33,7 +39,7 @@ impl PlanDraft<'_> {
     pub(super) fn text(&self) -> String {
         let Self { features, rows, .. } = self;
         let batch = (rows / 8).clamp(BATCH.0, BATCH.1);
-        let steps = rows.div_ceil(batch).max(1);
+        let steps = rows.div_ceil(batch).max(1).saturating_mul(PASSES);
         let scale = rows.saturating_mul(LARGEST_SITE).min(EXAMPLE_SCALE_MAX).next_power_of_two();
         format!(
             r#"# A plan for {data}, written by `fedledger plan init`. It is a beginning: read it and change what you know better.
@@ -48,21 +54,21 @@ rounds = 10
 
 [architecture]
 {model}
-features = {features}  # as many as schema.toml yields, every category counted; alike at every site
+{features}# as many as schema.toml yields, every category counted; alike at every site
 
 [training]                     # what each site does in a round
-steps = {steps}  # optimiser steps, of one batch each: one pass through this site's records
-batch_size = {batch}  # records per batch
+{steps}# optimiser steps, of one batch each: {PASSES} passes through this site's records
+{batch}# records per batch
 
 [training.optimizer]
 {optimizer}
 
 [aggregation]
-example_scale = {scale}  # a power of two, at least the records of the largest site; sites with more decline
+{scale}# a power of two, at least the records of the largest site; sites with more decline
 update_dtype = "f32"           # or "f16", "bf16": updates of half the size
 
 [aggregation.rule]
-kind = "fed_avg"               # the mean of the updates, weighted by records; also fed_avg_m, fed_adagrad, fed_adam, fed_yogi
+kind = "fed_avg"               # the mean of the updates, weighted by records; or fed_avg_m, fed_adam, fed_yogi, ...
 server_learning_rate = "1"
 
 [participation]
@@ -79,7 +85,11 @@ attempts = 10                  # attempts at one round before the plan stops
             data = comment(&self.data.display().to_string()),
             name = quoted(&self.name),
             model = self.model.architecture(batch),
+            features = padded(&format!("features = {features}")),
+            steps = padded(&format!("steps = {steps}")),
+            batch = padded(&format!("batch_size = {batch}")),
             optimizer = self.model.optimizer(),
+            scale = padded(&format!("example_scale = {scale}")),
         )
     }
 }
@@ -91,9 +101,9 @@ impl Model {
                 "kind = \"logistic_regression\"   # or \"multilayer_perceptron\" with hidden = [16]".to_owned()
             }
             Self::MultilayerPerceptron => format!(
-                "kind = \"multilayer_perceptron\" # or \"logistic_regression\" without hidden layers\nhidden = [{}]  # \
-                 units of each hidden layer; layers wider than a batch are looked at by people first",
-                (batch / 2).max(1)
+                "kind = \"multilayer_perceptron\" # or \"logistic_regression\" without hidden layers\n{}# units of each \
+                 hidden layer; people look first at layers wider than a batch",
+                padded(&format!("hidden = [{}]", (batch / 2).max(1)))
             ),
         }
     }
@@ -135,20 +145,24 @@ pub(super) fn schema(data: &Path, table: &Inspection, suggestion: &Suggestion) -
         r#"# What the columns of {data} mean, guessed by `fedledger plan init` from its {rows} rows. Read every line: it decides
 # what is trained on. This file stays here; all sites of a plan must describe the same features in the same order.
 delimiter = {delimiter}
-missing_markers = [{markers}]  # texts that stand for a missing value
-missing = "{missing}"  # "drop_row", "mean" (of the training rows) or "error"; {incomplete} rows have gaps
-normalize = "{normalize}"             # mean 0 and deviation 1 over this site's training rows, or "none"
+# Texts that stand for a missing value:
+missing_markers = [{markers}]
+{missing}# "drop_row", "mean" (of the training rows) or "error"; {incomplete} rows have gaps
+{normalize}# mean 0 and deviation 1 over this site's training rows, or "none"
 
 [label]                        # what is predicted
-column = {label}  # {of_label}
-positive_when = {positive}  # or {{ greater_than = "0" }}, {{ equals = ["yes"] }}: is it this way round?
+{label}# {of_label}
+# Is it this way round? Or {{ greater_than = "0" }}, {{ equals = ["no"] }}:
+positive_when = {positive}
 "#,
         data = comment(&data.display().to_string()),
         rows = table.rows,
         delimiter = quoted(&delimiter.to_string()),
         markers = markers.join(", "),
+        missing = padded(&format!("missing = \"{missing}\"")),
+        normalize = padded(&format!("normalize = \"{normalize}\"")),
         incomplete = table.rows.saturating_sub(table.complete_rows),
-        label = quoted(&label.column),
+        label = padded(&format!("column = {}", quoted(&label.column))),
         of_label = described(&label.column),
     );
     for feature in &suggestion.schema.features {
@@ -170,15 +184,16 @@ positive_when = {positive}  # or {{ greater_than = "0" }}, {{ equals = ["yes"] }
 fn feature_text(feature: &Feature, described: &str) -> String {
     match feature {
         Feature::Numeric { column } => {
-            format!("\n[[features]]\nkind = \"numeric\"\ncolumn = {}  # {described}\n", quoted(column))
+            let column = padded(&format!("column = {}", quoted(column)));
+            format!("\n[[features]]\nkind = \"numeric\"\n{column}# {described}\n")
         }
         Feature::OneHot { column, categories, drop_first } => {
             let categories: Vec<String> = categories.iter().map(|category| quoted(category)).collect();
+            let (column, categories) = (padded(&format!("column = {}", quoted(column))), categories.join(", "));
+            let drop_first = padded(&format!("drop_first = {drop_first}"));
             format!(
-                "\n[[features]]\nkind = \"one_hot\"\ncolumn = {}  # {described}\ncategories = [{}]  # every text that any site \
-                 has there\ndrop_first = {drop_first}\n",
-                quoted(column),
-                categories.join(", ")
+                "\n[[features]]\nkind = \"one_hot\"\n{column}# {described}\n# Every text that any site has there:\n\
+                 categories = [{categories}]\n{drop_first}# whether the first is told by zeros in the others\n"
             )
         }
     }
@@ -197,6 +212,12 @@ fn described(column: &Column) -> String {
         (Some(values), None) => format!("{} different texts{missing}", values.len()),
         (None, None) => format!("text{missing}"),
     }
+}
+
+/// A line up to its comment.
+fn padded(line: &str) -> String {
+    let line = format!("{line} ");
+    format!("{line:<COMMENT_COLUMN$}")
 }
 
 /// A text as TOML.

@@ -29,6 +29,7 @@ pub mod policy;
 mod serve;
 mod settings;
 mod submitter;
+mod trainer_thread;
 mod turn;
 pub mod witness;
 

@@ -27,6 +27,7 @@ use super::{
     core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
     event::NodeEvent,
     files::{Losses, OutcomeOf, PartialUpdate},
+    trainer_thread,
     turn::Turn,
 };
 use crate::{
@@ -77,7 +78,7 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         context.obtain(task.weights, &stop).await?;
         let turn = Turn::begin(&context.compute, &stop).await?;
         let (trainer, work) = (Arc::clone(&context), task.clone());
-        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, turn)).await;
+        let trained = trainer_thread::run(move || train_blocking(&trainer, &work, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
             Ok(update) => {
                 tell_of_memory(&context, &task);
@@ -164,7 +165,7 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
         context.obtain(task.weights, &stop).await?;
         let _turn = Turn::begin(&context.compute, &stop).await?;
         let (evaluator, work) = (Arc::clone(&context), task.clone());
-        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
+        let evaluated = trainer_thread::run(move || evaluate_blocking(&evaluator, &work)).await;
         let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
             Ok(evaluation) => Some(evaluation),
             Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {

@@ -153,7 +153,11 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it runs until it is stopped, and logs what it does.
     pub const fn is_daemon(&self) -> bool {
-        matches!(self, Self::Coordinator(_) | Self::Participant(_))
+        match self {
+            Self::Coordinator(_) => true,
+            Self::Participant(args) => args.is_daemon(),
+            _ => false,
+        }
     }
 }
 

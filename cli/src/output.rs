@@ -46,6 +46,15 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Progress(Option<ProgressBar>);
 
+impl Progress {
+    /// Shows that so much is done.
+    pub fn set(&self, done: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done);
+        }
+    }
+}
+
 impl Output {
     /// The output that the arguments ask for.
     pub fn new(global: &GlobalArgs) -> Self {
@@ -107,6 +116,18 @@ impl Output {
             bar.set_style(style);
         }
         bar.enable_steady_tick(TICK);
+        Progress(Some(bar))
+    }
+
+    /// Shows how much of something is done, if somebody watches.
+    pub fn progress_of(&self, doing: &'static str, total: u64) -> Progress {
+        if self.quiet || !stderr().is_terminal() {
+            return Progress(None);
+        }
+        let bar = ProgressBar::new(total).with_message(doing);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} ({elapsed}, {eta} left)") {
+            bar.set_style(style);
+        }
         Progress(Some(bar))
     }
 

@@ -5,10 +5,12 @@
 //! are known today: the logit of the positive class.
 
 mod initial_weights;
+mod width;
 
 use serde::{Deserialize, Serialize};
 
 pub use initial_weights::initialization_seed;
+pub use width::WidestLayer;
 
 /// Most input features of a model.
 pub const FEATURES_MAX: u32 = 65_536;

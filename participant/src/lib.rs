@@ -3,6 +3,8 @@
 //! Records never leave this crate; only updates, counts and metrics do.
 
 pub mod evaluation;
+pub mod local_round;
+pub mod memory;
 pub mod node;
 pub mod table;
 pub mod training;

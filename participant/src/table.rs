@@ -9,6 +9,7 @@ mod dataset;
 mod error;
 mod hashing;
 mod images;
+mod inspect;
 mod lines;
 mod manifest;
 mod normalization;
@@ -20,6 +21,7 @@ mod record;
 mod schema;
 mod skipped;
 mod split;
+mod suggest;
 
 use std::io::Read;
 
@@ -31,6 +33,7 @@ use fedledger_ledger::Digest;
 pub use dataset::{CLASSES_MAX, Dataset, DatasetError, Groups};
 pub use error::{Place, Position, TableError};
 pub use images::{ImageError, PIXELS_MAX};
+pub use inspect::{Column, Inspection, VALUES_MAX, inspect, inspect_file};
 pub use lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX};
 pub use manifest::DataManifest;
 pub use normalization::Normalization;
@@ -44,6 +47,7 @@ use self::{
     lines::Lines,
     parse::{Parsed, parse},
 };
+pub use suggest::{LABEL_NAMES, LeftOut, SuggestError, Suggestion, Wishes, suggest};
 
 /// What became of a site's records: rows to train on, rows to test on, and what they were made from.
 #[derive(Debug, Clone, PartialEq)]

@@ -33,6 +33,7 @@ use crate::table::Dataset;
 
 pub use checkpoint::Progress;
 pub use network::WeightsError as BaseWeightsError;
+pub(crate) use network::rows_per_pass;
 pub use settings::{BATCH_SIZE_MAX, Optimizer, STEPS_MAX, SettingsError, TrainingSettings};
 pub use weights::{BaseWeights, WeightPieces, WeightsFile};
 

@@ -1,4 +1,6 @@
-//! `fedledger participant`: a hospital's participant as a daemon.
+//! `fedledger participant`: a hospital's participant as a daemon, or what it would do, on trial.
+
+mod check;
 
 use std::path::PathBuf;
 
@@ -17,10 +19,29 @@ pub(crate) struct ParticipantArgs {
     /// The participant's directory, as `fedledger provision` wrote it
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// Run one round of a plan here, send nothing, and show what would leave the site
+    #[arg(long)]
+    check: bool,
+    /// With --check: the plan, as a file, or by name or id on the ledger that is named [default: DIR/plan.toml]
+    #[arg(long, value_name = "FILE|ID", requires = "check")]
+    plan: Option<String>,
+    /// With --check: weights to train from, as `fedledger checkout` writes them [default: the plan's initial ones]
+    #[arg(long, value_name = "FILE", requires = "check")]
+    base: Option<PathBuf>,
 }
 
-/// Runs the participant until it is told to stop.
+impl ParticipantArgs {
+    /// Whether the participant is to run until it is stopped.
+    pub const fn is_daemon(&self) -> bool {
+        !self.check
+    }
+}
+
+/// Runs the participant until it is told to stop, or tries a round.
 pub(crate) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failure> {
+    if args.check {
+        return check::run(context, args);
+    }
     let failed = |error: &dyn std::error::Error| {
         let what = format!("the participant in {} cannot be started", args.dir.display());
         Failure::because(Exit::Failed, what, chain(error))

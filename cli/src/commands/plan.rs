@@ -1,13 +1,16 @@
 //! `fedledger plan`: training plans and the hospitals' consent.
 
+mod init;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use fedledger_federation::{
     Command, Federation,
+    architecture::WidestLayer,
     command::{ApprovePlan, CancelPlan, PausePlan, ResumePlan, StartPlan, StopPlan, WithdrawConsent},
     early_stopping::{Cause, EarlyStop},
     history::Keep,
@@ -15,6 +18,7 @@ use fedledger_federation::{
     records::{PlanRecord, PlanStatus},
 };
 use fedledger_ledger::Digest;
+use fedledger_participant::node::policy;
 use serde::Serialize;
 use serde_json::json;
 
@@ -41,6 +45,8 @@ pub(crate) enum PlanCommand {
         /// Name or id of the plan
         plan: String,
     },
+    /// Write a plan for a table, and what its columns mean, to go on from
+    Init(init::InitArgs),
     /// Put a plan before the hospitals (operator)
     Propose {
         /// The plan, as TOML
@@ -111,7 +117,18 @@ struct PlanRow {
 struct PlanView<'a> {
     #[serde(flatten)]
     row: PlanRow,
+    model: ModelView,
     settings: &'a Plan,
+}
+
+/// How large a plan's model is, beside a batch.
+#[derive(Debug, Serialize)]
+struct ModelView {
+    parameters: u64,
+    widest_layer: Option<WidestLayer>,
+    batch_size: u32,
+    /// Other plans whose models have the same tensors.
+    same_shapes: Vec<Digest>,
 }
 
 /// Shows or changes plans.
@@ -119,6 +136,7 @@ pub(crate) fn run(context: &Context, command: PlanCommand) -> Result<(), Failure
     match command {
         PlanCommand::List => list_plans(context),
         PlanCommand::Show { plan } => show(context, &plan),
+        PlanCommand::Init(args) => init::run(context, &args),
         PlanCommand::Propose { file } => propose(context, &file),
         PlanCommand::Approve { plan, examples } => {
             write(context, &plan, "consented to", |plan| Command::ApprovePlan(ApprovePlan { plan, examples }))
@@ -172,7 +190,11 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
     let (_, history) = context.history(Keep::State)?;
     let id = names::plan(history.state(), text)?;
     let record = record(history.state(), &id)?;
-    let view = PlanView { row: PlanRow::of(id, record), settings: &record.plan };
+    let view = PlanView {
+        row: PlanRow::of(id, record),
+        model: ModelView::of(history.state(), &id, &record.plan),
+        settings: &record.plan,
+    };
     context.output.object(PLAN_SCHEMA, &view, || {
         let settings = toml::to_string(&record.plan).unwrap_or_else(|error| error.to_string());
         let row = &view.row;
@@ -185,18 +207,25 @@ fn show(context: &Context, text: &str) -> Result<(), Failure> {
             format!("status    {}", row.standing()),
             format!("consents  {} (needed: {})", list(consents), row.minimum_participants),
             format!("proposed  entry {}", row.proposed_index),
+            format!("model     {}", view.model.text(&Short::of(history.state()))),
         ];
         lines.extend(row.early_stop.map(|stop| format!("stopped   {}", early(&stop, &Short::of(history.state())))));
         format!("{}\n\n{settings}", lines.join("\n"))
     })
 }
 
-fn propose(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+/// A plan that people have written.
+pub(crate) fn read(file: &Path) -> Result<Plan, Failure> {
     let no_plan = |why: String| {
         Failure::because(Exit::Failed, format!("{} is no plan that can be carried out", file.display()), why)
     };
     let plan: Plan = toml::from_str(&read_text(file)?).map_err(|error| no_plan(error.to_string()))?;
     plan.check().map_err(|error| no_plan(error.to_string()))?;
+    Ok(plan)
+}
+
+fn propose(context: &Context, file: &Path) -> Result<(), Failure> {
+    let plan = read(file)?;
     let (id, name) = (plan.id(), plan.name.clone());
     let command = Command::ProposePlan(plan);
     let writer = Writer::connect(context)?;
@@ -221,8 +250,36 @@ fn write(context: &Context, text: &str, done: &str, command: impl FnOnce(Digest)
     writer.show(context, &command, &submitted, about, || format!("{done} plan {name} {}", names::short_digest(&id)))
 }
 
-fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanRecord, Failure> {
+pub(crate) fn record<'a>(state: &'a Federation, id: &Digest) -> Result<&'a PlanRecord, Failure> {
     state.plans().get(id).ok_or_else(|| Failure::new(Exit::Failed, format!("there is no plan {id}")))
+}
+
+impl ModelView {
+    fn of(state: &Federation, id: &Digest, plan: &Plan) -> Self {
+        let same = state.plans().iter().filter(|(other, record)| {
+            *other != id && policy::same_shapes(&record.plan.architecture, &plan.architecture)
+        });
+        Self {
+            parameters: plan.architecture.parameter_count(),
+            widest_layer: plan.architecture.widest_layer(),
+            batch_size: plan.training.batch_size,
+            same_shapes: same.map(|(id, _)| *id).collect(),
+        }
+    }
+
+    /// In words, with what a steward should look at.
+    fn text(&self, short: &Short) -> String {
+        let Self { parameters, widest_layer, batch_size, same_shapes } = self;
+        let widest = widest_layer.as_ref().map_or_else(String::new, |WidestLayer { tensor, units }| {
+            let wide = if *units > u64::from(*batch_size) { ", WIDER THAN A BATCH" } else { "" };
+            format!("; widest layer {tensor} of {units} units{wide}")
+        });
+        let known = match same_shapes.as_slice() {
+            [] => "no other plan has its tensor shapes".to_owned(),
+            plans => format!("tensor shapes of {}", list(plans.iter().map(|plan| short.plan(plan)))),
+        };
+        format!("{parameters} parameters{widest}; batches of {batch_size} records; {known}")
+    }
 }
 
 impl PlanRow {

@@ -8,7 +8,7 @@
 //! It does no IO; [`Output`]s are carried out by the driver, which answers with [`Input`]s.
 
 mod data;
-mod decide;
+pub(crate) mod decide;
 mod follow;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,6 +61,8 @@ pub struct Site {
     pub environment: Digest,
     /// Name and version of the software.
     pub software: String,
+    /// Memory that a training may take, in bytes; without a limit if there is none.
+    pub memory_max: Option<u64>,
 }
 
 /// An update that was trained and lies on the local disk.

@@ -61,6 +61,15 @@ pub enum NodeEvent {
         /// Mean loss of the last pass through the examples, in millionths.
         loss_millionths: i64,
     },
+    /// How much memory there was in use when a round's training was done.
+    TrainingMemory {
+        /// The attempt.
+        key: RoundKey,
+        /// The most memory that the process has had so far, in bytes.
+        peak_bytes: u64,
+        /// What the training was expected to take, in bytes.
+        estimated_bytes: u64,
+    },
     /// The site's contribution is on the ledger.
     Contributed {
         /// The attempt.

@@ -30,10 +30,12 @@ use super::{
     error::described,
     event::NodeEvent,
     files::{Losses, OutcomeOf, PartialUpdate},
+    trainer_thread,
     turn::Turn,
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    memory,
     table::{Dataset, Table},
     training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
 };
@@ -94,9 +96,12 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         context.obtain(task.weights, &stop).await?;
         let turn = Turn::begin(&context.compute, &stop).await?;
         let (trainer, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
-        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &table, turn)).await;
+        let trained = trainer_thread::run(move || train_blocking(&trainer, &work, &table, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
-            Ok(update) => Some(Input::Trained(key, update)),
+            Ok(update) => {
+                tell_of_memory(&context, &task);
+                Some(Input::Trained(key, update))
+            }
             Err(_) if stop.is_cancelled() => None,
             Err(JobError::Training(TrainingError::BaseFile(error))) if is_damage(&error) => {
                 discard_damaged(&context, &task.weights, &error);
@@ -105,6 +110,15 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
             Err(error) => Some(Input::TrainingFailed(key, described(&error))),
         };
     }
+}
+
+/// Tells how much memory was in use, where the system tells it.
+fn tell_of_memory(context: &Context, task: &TrainingTask) {
+    let Some(peak_bytes) = memory::peak_bytes() else { return };
+    let manifest = &context.table.manifest;
+    let rows = manifest.train_rows.saturating_add(manifest.test_rows);
+    let estimated_bytes = memory::estimate(&task.settings, rows, manifest.feature_count).total_bytes;
+    context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });
 }
 
 /// Gives an update to a replica; none once cancelled. Answers that the update is lost if the local file is gone, is found
@@ -176,7 +190,7 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
         context.obtain(task.weights, &stop).await?;
         let _turn = Turn::begin(&context.compute, &stop).await?;
         let (evaluator, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
-        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work, &table)).await;
+        let evaluated = trainer_thread::run(move || evaluate_blocking(&evaluator, &work, &table)).await;
         let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
             Ok(evaluation) => Some(evaluation),
             Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {

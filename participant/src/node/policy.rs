@@ -3,18 +3,35 @@
 //! A hospital decides for itself, before anything is trained, and says why it does not take part: the reason of a declined
 //! round stands on the ledger.
 
+mod surprise;
+
 use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
 pub use fedledger_proto::kit::SitePolicy;
 
 use super::core::{DataSummary, KnownData, Site};
-use crate::training::{SettingsError, TrainingSettings};
+use crate::{
+    memory::{self, Megabytes, MemoryEstimate},
+    training::{SettingsError, TrainingSettings},
+};
+
+pub use surprise::{Surprise, consented, same_shapes, surprises};
 
 /// Why a site does not consent to a plan, or does not take part in a round.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Objection {
-    /// Consent is for people to give.
-    #[error("consent needs a person of this organisation: approve the plan, or set auto_approve in policy.toml")]
-    NeedsPerson,
+    /// Consent is for people to give, who should look at what surprises first.
+    #[error(
+        "consent needs a person of this organisation: approve the plan, or set auto_approve in policy.toml{}",
+        listed(.0)
+    )]
+    NeedsPerson(Vec<Surprise>),
+    /// The node consents by itself, but not to this.
+    #[error(
+        "consent needs a person of this organisation, who looks at the plan and approves it, or changes surprises or \
+         parameters_max in policy.toml{}",
+        listed(.0)
+    )]
+    Surprising(Vec<Surprise>),
     /// The policy lists other plans.
     #[error("plan {0:?} is not among the plans that this site's policy allows")]
     Plan(String),
@@ -65,6 +82,20 @@ pub enum Objection {
         /// Classes of the records.
         site: u32,
     },
+    /// The training would take more memory than the site gives it.
+    #[error(
+        "training would take about {}, of which {} are the model's and {} the records'; memory_max in node.toml allows {}",
+        Megabytes(.estimate.total_bytes),
+        Megabytes(.estimate.model_bytes),
+        Megabytes(.estimate.data_bytes),
+        Megabytes(*.allowed)
+    )]
+    Memory {
+        /// What it would take.
+        estimate: MemoryEstimate,
+        /// Most that is allowed, in bytes.
+        allowed: u64,
+    },
     /// The plan requires other data.
     #[error("the plan requires other data of this site than those that are configured")]
     DataManifest,
@@ -88,12 +119,25 @@ pub enum Objection {
     UnknownBase,
 }
 
-/// Why the node does not consent by itself to a plan that `operator` proposed; none if it does. `data` is what is known of
-/// the records that the plan is about.
-pub fn objection_to_consent(site: &Site, data: KnownData<'_>, plan: &Plan, operator: &str) -> Option<Objection> {
+/// Why the node does not consent by itself to a plan that `operator` proposed, where the site has consented to the models
+/// `known`; none if it does. `data` is what is known of the records that the plan is about.
+pub fn objection_to_consent<'a>(
+    site: &Site,
+    data: KnownData<'_>,
+    plan: &Plan,
+    operator: &str,
+    known: impl IntoIterator<Item = &'a Architecture>,
+) -> Option<Objection> {
     // What the policy forbids is the better answer where both hold.
-    objection_to_round(site, data, plan, 1, operator)
-        .or_else(|| (!site.policy.auto_approve).then_some(Objection::NeedsPerson))
+    objection_to_round(site, data, plan, 1, operator).or_else(|| {
+        let examples = data.map_or(0, |data| data.train_examples);
+        let surprises = surprises(&site.policy, examples, plan, known);
+        match (site.policy.auto_approve, surprises.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(Objection::Surprising(surprises)),
+            (false, _) => Some(Objection::NeedsPerson(surprises)),
+        }
+    })
 }
 
 /// Why the site does not take part in a round of a plan that `operator` proposed; none if it does.
@@ -104,12 +148,25 @@ pub fn objection_to_round(
     round: u64,
     operator: &str,
 ) -> Option<Objection> {
-    objection_of_policy(site, plan, operator)
-        .or_else(|| match data {
-            Ok(data) => objection_of_data(site, data, plan),
-            Err(reason) => Some(Objection::Data(reason.to_owned())),
-        })
-        .or_else(|| TrainingSettings::from_plan(plan, round, &site.member).err().map(Objection::Settings))
+    objection_of_policy(site, plan, operator).or_else(|| match data {
+        Err(reason) => Some(Objection::Data(reason.to_owned())),
+        Ok(data) => objection_of_data(site, data, plan).or_else(|| {
+            match TrainingSettings::from_plan(plan, round, &site.member) {
+                Ok(settings) => objection_of_memory(site, data, &settings),
+                Err(error) => Some(Objection::Settings(error)),
+            }
+        }),
+    })
+}
+
+/// How much memory a training on these records with these settings takes.
+pub fn memory_of(data: &DataSummary, settings: &TrainingSettings) -> MemoryEstimate {
+    memory::estimate(settings, data.train_examples.saturating_add(data.test_examples), data.features)
+}
+
+fn objection_of_memory(site: &Site, data: &DataSummary, settings: &TrainingSettings) -> Option<Objection> {
+    let (estimate, allowed) = (memory_of(data, settings), site.memory_max?);
+    (estimate.total_bytes > allowed).then_some(Objection::Memory { estimate, allowed })
 }
 
 /// Whether the policy allows a plan that `operator` proposed, whatever the records are.
@@ -163,6 +220,12 @@ fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Obj
     }
     let required = plan.requirements.environment;
     required.is_some_and(|required| required != site.environment).then_some(Objection::Environment)
+}
+
+/// What surprises, behind the sentence that says what is to be done.
+fn listed(surprises: &[Surprise]) -> String {
+    let texts: Vec<String> = surprises.iter().map(Surprise::to_string).collect();
+    if texts.is_empty() { String::new() } else { format!("; surprising: {}", texts.join("; ")) }
 }
 
 /// The name of an architecture's kind, as in plans and policies.

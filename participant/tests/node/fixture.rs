@@ -32,6 +32,7 @@ use fedledger_participant::node::{
     core::{Core, DataSummary, Input, Output, Site, TrainedUpdate},
     policy::SitePolicy,
 };
+use fedledger_proto::kit::Surprises;
 
 pub const CONSORTIUM: &str = "hearts";
 pub const MEMBERS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -162,10 +163,16 @@ pub fn site(member: &str) -> Site {
     Site {
         member: member.to_owned(),
         author: key(member, Purpose::Participant).public(),
-        policy: SitePolicy { auto_approve: true, suppress_below: 0, ..SitePolicy::default() },
+        policy: SitePolicy {
+            auto_approve: true,
+            surprises: Surprises::Allow,
+            suppress_below: 0,
+            ..SitePolicy::default()
+        },
         own_data: Ok(data()),
         environment: Digest::of(b"environment"),
         software: "fedledger/test".to_owned(),
+        memory_max: None,
     }
 }
 

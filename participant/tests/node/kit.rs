@@ -41,7 +41,8 @@ pub fn write_directory(directory: &Path, member: &str, replicas: &[(&str, Socket
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     }
     fs::write(directory.join("genesis.cbor"), genesis()).unwrap();
-    fs::write(directory.join("policy.toml"), "auto_approve = true\nsuppress_below = 0\n").unwrap();
+    let policy = "auto_approve = true\nsurprises = \"allow\"\nsuppress_below = 0\n";
+    fs::write(directory.join("policy.toml"), policy).unwrap();
     fs::write(directory.join("schema.toml"), SCHEMA).unwrap();
     fs::write(directory.join("records.csv"), records()).unwrap();
     let mut config =

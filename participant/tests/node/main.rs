@@ -13,3 +13,4 @@ mod live;
 mod outages;
 mod replica;
 mod rounds;
+mod surprises;

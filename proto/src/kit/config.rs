@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{TransferConfig, addresses};
+use super::{ByteSize, TransferConfig, addresses};
 use crate::endpoint::{NodeAddress, WebSocketListen};
 
 /// The configuration of a node, by what the genesis file says that it is.
@@ -52,7 +52,7 @@ pub struct ParticipantConfig {
     pub name: String,
     /// The site's data.
     pub data: DataConfig,
-    /// Timing.
+    /// Timing and limits.
     #[serde(default)]
     pub settings: ParticipantSettings,
     /// What files may take of its connection.
@@ -126,17 +126,21 @@ impl ReplicaSettings {
     }
 }
 
-/// A participant's timing.
+/// A participant's timing and limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ParticipantSettings {
     /// How long a replica may stay silent before another one is asked, in milliseconds.
     pub replica_timeout_ms: u64,
+    /// Memory that a training may take, the site's records included; without a limit if it is absent. A round of which the
+    /// estimate is higher is declined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<ByteSize>,
 }
 
 impl Default for ParticipantSettings {
     fn default() -> Self {
-        Self { replica_timeout_ms: 10_000 }
+        Self { replica_timeout_ms: 10_000, memory_max: None }
     }
 }
 

@@ -35,7 +35,27 @@ pub struct SitePolicy {
     /// Fewest test rows of which metrics are reported. Groups with fewer are left out, and as many others that they cannot
     /// be computed from the rest; so are AUC and F1 of fewer rows of a class. With 0, everything is reported. Default: 10.
     pub suppress_below: u64,
+    /// Most parameters of a model that the node consents to by itself; a person may consent to larger ones. Default:
+    /// 10,000,000.
+    pub parameters_max: u64,
+    /// What the node does about a plan whose model surprises: of shapes that this site has not consented to before, or
+    /// with a layer that is wider than a batch. Default: ask.
+    pub surprises: Surprises,
 }
+
+/// What a node does about a plan that surprises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Surprises {
+    /// It leaves the consent to the site's steward.
+    #[default]
+    Ask,
+    /// It consents as to any other plan within the policy.
+    Allow,
+}
+
+/// Default of [`SitePolicy::parameters_max`].
+const PARAMETERS_MAX_DEFAULT: u64 = 10_000_000;
 
 impl Default for SitePolicy {
     fn default() -> Self {
@@ -48,6 +68,8 @@ impl Default for SitePolicy {
             examples_min: 1,
             contributions_min: 1,
             suppress_below: SUPPRESS_BELOW_DEFAULT,
+            parameters_max: PARAMETERS_MAX_DEFAULT,
+            surprises: Surprises::Ask,
         }
     }
 }

@@ -21,7 +21,7 @@ use fedledger_proto::{
     endpoint::Endpoint,
     kit::{
         ConsortiumDescription, Identity, MemberDescription, ParticipantDescription, ReplicaDescription, SitePolicy,
-        provision, write_kits,
+        Surprises, provision, write_kits,
     },
 };
 use futures::future::join_all;
@@ -381,7 +381,8 @@ fn describe(ports: &Ports) -> ConsortiumDescription {
                 ..ReplicaDescription::default()
             }),
             participant: Some(ParticipantDescription {
-                policy: Some(SitePolicy { auto_approve: true, ..SitePolicy::default() }),
+                // Nobody is asked: the demo's hospitals know its plan.
+                policy: Some(SitePolicy { auto_approve: true, surprises: Surprises::Allow, ..SitePolicy::default() }),
                 ..ParticipantDescription::default()
             }),
         })

@@ -9,10 +9,9 @@ use fedledger_federation::{
     Federation,
     history::{History, Keep},
     member::Members,
-    plan::Plan,
 };
 use fedledger_participant::{
-    node::{core::Site, environment, policy::objection_to_consent},
+    node::{self, core::Site, policy},
     table::DataManifest,
 };
 use fedledger_proto::{
@@ -82,20 +81,9 @@ pub(super) fn examine(
     checks.push(Check::ok("ledger", "", format!("{} entries", history.log.size())));
     checks.extend(own_keys(node, history.state()));
     if let (Some(Kit::Participant(kit)), Some(table)) = (&node.kit, table) {
-        let mut policy = kit.policy.clone();
+        let mut site = node::site(kit, table);
         // Who proposed a plan is not among what is read here.
-        policy.operators = Selection::Any;
-        let site = Site {
-            member: kit.member.clone(),
-            author: kit.transaction_key.public(),
-            policy,
-            features: table.feature_count,
-            train_examples: table.train_rows,
-            test_examples: table.test_rows,
-            data_manifest: table.digest(),
-            environment: environment::digest(),
-            software: environment::SOFTWARE.to_owned(),
-        };
+        site.policy.operators = Selection::Any;
         checks.extend(consents(&site, history.state()));
     }
     Ok(Some(history.state().members().clone()))
@@ -212,7 +200,7 @@ fn consents(site: &Site, state: &Federation) -> Vec<Check> {
         .map(|(id, record)| {
             let subject = format!("{} ({})", record.plan.name, record.status.name());
             if record.consents.contains_key(&site.member) {
-                return objection(site, &record.plan, |policy| policy.auto_approve = true).map_or_else(
+                return policy::objection_to_round(site, &record.plan, 1, "").map_or_else(
                     || Check::ok("consent", &subject, "this site has consented"),
                     |why| {
                         Check::warn("consent", &subject, format!("this site has consented, but it will decline: {why}"))
@@ -220,20 +208,15 @@ fn consents(site: &Site, state: &Federation) -> Vec<Check> {
                     },
                 );
             }
-            let why = objection(site, &record.plan, |_| ()).unwrap_or_else(|| "the node has not run since".to_owned());
+            let known = policy::consented(state, &site.member);
+            let why = policy::objection_to_consent(site, &record.plan, "", known);
+            let why = why.map_or_else(|| "the node has not run since".to_owned(), |why| why.to_string());
             let short: String = id.to_string().chars().take(12).collect();
             Check::warn("consent", subject, format!("not given: {why}")).advise(format!(
                 "read the plan with `fedledger plan show {short}`; consent with `fedledger plan approve`"
             ))
         })
         .collect()
-}
-
-/// Why a site with a changed policy does not take part in a plan.
-fn objection(site: &Site, plan: &Plan, change: impl FnOnce(&mut fedledger_proto::kit::SitePolicy)) -> Option<String> {
-    let mut site = site.clone();
-    change(&mut site.policy);
-    objection_to_consent(&site, plan, "").map(|objection| objection.to_string())
 }
 
 #[cfg(test)]

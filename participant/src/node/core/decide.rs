@@ -13,8 +13,8 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::{
-    Core, DataRef, DataSummary, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask,
-    UPDATES_KEPT_ROUNDS, Work,
+    Core, DataRef, DataSummary, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, Site, TrainedUpdate,
+    TrainingTask, UPDATES_KEPT_ROUNDS, Work,
 };
 use crate::{
     evaluation::report,
@@ -136,7 +136,10 @@ impl Core {
                 let forbidden = policy::objection_of_policy(&self.site, plan, operator);
                 let (objection, data) = match self.data_of(plan) {
                     data if forbidden.is_some() => (forbidden, data),
-                    Some(known) => (policy::objection_to_consent(&self.site, known, plan, operator), Some(known)),
+                    Some(data) => {
+                        let known = policy::consented(self.federation(), &self.site.member);
+                        (policy::objection_to_consent(&self.site, data, plan, operator, known), Some(data))
+                    }
                     None => return None,
                 };
                 // How many there are is said only where the plan asks for it.
@@ -235,24 +238,8 @@ impl Core {
     }
 
     fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
-        let FileRef { digest, size } = update.file;
         let data = self.data_of(&self.federation().plans().get(&key.plan)?.plan)?.ok()?;
-        let metrics = BTreeMap::from([
-            ("loss_first".to_owned(), update.first_loss_millionths),
-            ("loss_last".to_owned(), update.last_loss_millionths),
-        ]);
-        Some(Contribute {
-            key,
-            base: self.invited(&key)?.base,
-            update: digest,
-            size,
-            examples: update.examples,
-            metrics,
-            data_manifest: data.manifest,
-            environment: self.site.environment,
-            software: self.site.software.clone(),
-            skipped_rows: data.skipped_rows.clone(),
-        })
+        Some(contribution(&self.site, data, key, self.invited(&key)?.base, update))
     }
 
     /// Stops the work on attempts that collect no more, that this site has contributed to or declined, or that it must not
@@ -418,5 +405,32 @@ impl Core {
         }
         kept.weights.extend(self.evaluations.iter().chain(&self.evaluating).filter_map(weights_of));
         kept
+    }
+}
+
+/// What a site says of an update that was trained on these records.
+pub(crate) fn contribution(
+    site: &Site,
+    data: &DataSummary,
+    key: RoundKey,
+    base: VersionId,
+    update: TrainedUpdate,
+) -> Contribute {
+    let FileRef { digest, size } = update.file;
+    let metrics = BTreeMap::from([
+        ("loss_first".to_owned(), update.first_loss_millionths),
+        ("loss_last".to_owned(), update.last_loss_millionths),
+    ]);
+    Contribute {
+        key,
+        base,
+        update: digest,
+        size,
+        examples: update.examples,
+        metrics,
+        data_manifest: data.manifest,
+        environment: site.environment,
+        software: site.software.clone(),
+        skipped_rows: data.skipped_rows.clone(),
     }
 }

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use fedledger_federation::member::Role;
+use fedledger_federation::{architecture::PARAMETERS_MAX, member::Role};
 use fedledger_ledger::transaction::{Nonce, Transaction};
 use fedledger_participant::node::{NodeOptions, ParticipantNode};
 use fedledger_proto::{
     api::{ApiClient, RaftRole, Submitted},
     kit::{
         ConsortiumDescription, Identity, MemberDescription, ParticipantDescription, ReplicaDescription, SitePolicy,
-        provision, write_kits,
+        Surprises, provision, write_kits,
     },
 };
 use tempfile::TempDir;
@@ -111,7 +111,13 @@ impl Consortium {
                 ..ReplicaDescription::default()
             }),
             participant: (number < participants).then(|| ParticipantDescription {
-                policy: Some(SitePolicy { auto_approve: true, ..SitePolicy::default() }),
+                // Nobody is asked, however large the models are that are measured.
+                policy: Some(SitePolicy {
+                    auto_approve: true,
+                    surprises: Surprises::Allow,
+                    parameters_max: PARAMETERS_MAX,
+                    ..SitePolicy::default()
+                }),
                 ..ParticipantDescription::default()
             }),
         });

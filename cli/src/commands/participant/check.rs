@@ -1,0 +1,154 @@
+//! `fedledger participant --check`: one round of a plan, run here and sent nowhere.
+//!
+//! It reads what the node would read, but takes no lock, opens no connection and writes nothing, so it can be run while the
+//! node runs. Only a plan that is named by its name or id is read from a ledger before.
+
+mod view;
+
+use std::path::Path;
+
+use fedledger_federation::{Federation, architecture::Architecture, history::Keep, plan::Plan};
+use fedledger_participant::{
+    local_round::{self, Base, LocalRound},
+    node::{
+        self,
+        core::{DataSummary, Site},
+        policy::{self, Objection, Surprise},
+    },
+    table::SiteData,
+};
+use fedledger_proto::kit::{ParticipantKit, Selection};
+use serde::Serialize;
+
+use super::ParticipantArgs;
+use crate::{
+    commands::plan,
+    context::Context,
+    error::{Exit, Failure, chain},
+    names,
+};
+
+/// The form of the result as JSON.
+const CHECK_SCHEMA: &str = "fedledger.participant_check/1";
+
+/// Name of the plan beside the node's own files.
+const PLAN_FILE: &str = "plan.toml";
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Check<'a> {
+    /// Name of the node.
+    node: &'a str,
+    /// The plan's name.
+    name: &'a str,
+    /// Test records of the site.
+    test_examples: u64,
+    /// Memory that node.toml gives to a training, in bytes.
+    memory_max: Option<u64>,
+    #[serde(flatten)]
+    round: &'a LocalRound,
+    policy: Verdict,
+}
+
+/// What the site's policy says of the plan.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    /// Why the node would not take part in a round even with consent.
+    declines: Option<String>,
+    /// Why the node would not consent by itself.
+    withholds_consent: Option<String>,
+    /// What surprises, as far as the policy asks.
+    surprises: Vec<Surprise>,
+    /// Whether a ledger was read, so that it is known what the site has consented to.
+    ledger_read: bool,
+}
+
+/// Whoever has proposed the plan: that is not among what is read here, so the policy's `operators` are not looked at.
+const ANYBODY: &str = "";
+
+/// A plan, and the ledger that it stands on, if it does.
+struct Found {
+    plan: Plan,
+    state: Option<Federation>,
+}
+
+/// Tries a round and shows what came of it.
+pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        let what = format!("the participant in {} cannot train a round", args.dir.display());
+        Failure::because(Exit::Failed, what, chain(error))
+    };
+    let kit = context.unlock(|passphrase| ParticipantKit::load_with(&args.dir, passphrase)).map_err(|e| failed(&e))?;
+    let found = find(context, args)?;
+    let progress = context.output.progress("reading the records");
+    let table =
+        SiteData::open(&kit.table_path(), &kit.schema_path()).and_then(|data| data.read(found.plan.data.as_ref()));
+    let table = table.map_err(|error| failed(&error))?;
+    drop(progress);
+    let mut site = node::site(&kit, None);
+    let data = DataSummary::from(&table);
+    site.policy.operators = Selection::Any;
+    let verdict = Verdict::of(&site, &data, &found);
+    if let Some(objection @ Objection::Memory { .. }) =
+        policy::objection_to_round(&site, Ok(&data), &found.plan, 1, ANYBODY)
+    {
+        let failure =
+            Failure::because(Exit::Refused, "the round is not trained: it would take too much memory", objection);
+        return Err(failure.next("raise memory_max in node.toml if the machine has more, or ask for a smaller model"));
+    }
+    let progress = context.output.progress_of("training", found.plan.training.steps);
+    let base = args.base.as_deref().map_or(Base::Initial, Base::File);
+    let round = local_round::run(&found.plan, &site, &table, base, &mut |steps| progress.set(steps));
+    drop(progress);
+    let round = round.map_err(|error| failed(&error))?;
+    let check = Check {
+        node: &kit.config.name,
+        name: &found.plan.name,
+        test_examples: data.test_examples,
+        memory_max: site.memory_max,
+        round: &round,
+        policy: verdict,
+    };
+    context.output.object(CHECK_SCHEMA, &check, || check.text(&context.output))
+}
+
+/// The plan that was named: a file, one of the ledger, or the one that lies in the node's directory.
+fn find(context: &Context, args: &ParticipantArgs) -> Result<Found, Failure> {
+    let of_file = |file: &Path| Ok(Found { plan: plan::read(file)?, state: None });
+    let Some(named) = &args.plan else {
+        let file = args.dir.join(PLAN_FILE);
+        return if file.is_file() { of_file(&file) } else { Err(no_plan(&file)) };
+    };
+    if Path::new(named).is_file() {
+        return of_file(Path::new(named));
+    }
+    let (_, history) = context.history(Keep::State).map_err(|failure| {
+        failure.while_doing(&format!("{named} is no file, and no ledger can be read in which it could be a plan"))
+    })?;
+    let id = names::plan(history.state(), named)?;
+    let record = plan::record(history.state(), &id)?;
+    Ok(Found { plan: record.plan.clone(), state: Some(history.state().clone()) })
+}
+
+fn no_plan(file: &Path) -> Failure {
+    Failure::new(Exit::Usage, format!("no plan is named to try, and there is no {}", file.display())).next(
+        "name one with --plan FILE, or --plan ID with --ledger or --connect; `fedledger plan init` writes one for a table",
+    )
+}
+
+impl Verdict {
+    /// What the policy of a site says of a plan, apart from who proposed it.
+    fn of(site: &Site, data: &DataSummary, found: &Found) -> Self {
+        let state = found.state.as_ref();
+        let known: Vec<&Architecture> =
+            state.map(|state| policy::consented(state, &site.member).collect()).unwrap_or_default();
+        let known = || known.iter().copied();
+        let text = |objection: Objection| objection.to_string();
+        Self {
+            declines: policy::objection_to_round(site, Ok(data), &found.plan, 1, ANYBODY).map(text),
+            withholds_consent: policy::objection_to_consent(site, Ok(data), &found.plan, ANYBODY, known()).map(text),
+            surprises: policy::surprises(&site.policy, data.train_examples, &found.plan, known()),
+            ledger_read: state.is_some(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The result of a check, for people.
+
+use fedledger_participant::{
+    evaluation::{Evaluation, MILLIONTHS},
+    local_round::LeavingTensor,
+    memory::Megabytes,
+};
+use serde_json::Value;
+
+use super::Check;
+use crate::{
+    names::short_digest,
+    output::{Output, Table},
+};
+
+impl Check<'_> {
+    /// What people read.
+    pub fn text(&self, output: &Output) -> String {
+        let round = self.round;
+        let mut lines = vec![
+            output.heading(&format!("round {} of plan {} ({}) at {}", round.round, self.name, round.plan, self.node)),
+            format!(
+                "trained   {} steps over {} records in {} ms, from the weights {}",
+                round.steps,
+                round.examples,
+                round.duration_ms,
+                short_digest(&round.base)
+            ),
+            format!("loss      {:.6} in the first pass, {:.6} in the last", round.loss_first, round.loss_last),
+            format!("memory    {}", self.memory()),
+            String::new(),
+            self.metrics(output),
+            output.heading("would leave the building"),
+            format!("update    {} bytes, SHA-256 {}", round.leaving.update.size, round.leaving.update.digest),
+            tensors(output, &round.leaving.tensors),
+        ];
+        lines.extend(round.leaving.consent_examples.map(|count| format!("consent   with {count} examples declared")));
+        lines.push(format!("contribution\n{}", fields(&round.leaving.contribution)));
+        lines.extend(
+            round.leaving.evaluation.as_ref().map(|report| format!("report of every version\n{}", fields(report))),
+        );
+        lines.push(String::new());
+        lines.extend(self.verdict(output));
+        lines.push("nothing was sent or kept".to_owned());
+        lines.join("\n")
+    }
+
+    fn memory(&self) -> String {
+        let round = self.round;
+        let peak = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Megabytes(bytes).to_string());
+        let allowed = self.memory_max.map_or_else(|| "without limit".to_owned(), |max| Megabytes(max).to_string());
+        format!(
+            "at most {} of this process, {} before the training; estimated {}, allowed {allowed}",
+            peak(round.memory_peak_bytes),
+            peak(round.memory_before_bytes),
+            Megabytes(round.memory_estimate.total_bytes)
+        )
+    }
+
+    fn metrics(&self, output: &Output) -> String {
+        let (Some(before), Some(after)) = (&self.round.before, &self.round.after) else {
+            return "no metrics: the schema keeps no records for testing\n".to_owned();
+        };
+        let mut table = Table::new(&["metric", "before", "after"]);
+        for ((name, before), (_, after)) in values(before).into_iter().zip(values(after)) {
+            table.row(vec![name.to_owned(), decimal(before), decimal(after)]);
+        }
+        format!("{}(on {} records that are not trained on)\n", output.table(&table), self.test_examples)
+    }
+
+    fn verdict(&self, output: &Output) -> Vec<String> {
+        let policy = &self.policy;
+        let mut lines = Vec::new();
+        match (&policy.declines, &policy.withholds_consent) {
+            (Some(why), _) => lines.push(output.bad(&format!("the node would decline: {why}"))),
+            (None, Some(why)) => lines.push(format!("the node would not consent by itself: {why}")),
+            (None, None) => lines.push(output.good("the node would consent by itself")),
+        }
+        if !policy.ledger_read {
+            lines.push("(no ledger was read: every model counts as one that the site has not consented to)".to_owned());
+        }
+        lines
+    }
+}
+
+/// The metrics of an evaluation, in millionths.
+fn values(found: &Evaluation) -> [(&'static str, Option<i64>); 3] {
+    [
+        ("accuracy", Some(found.accuracy_millionths)),
+        ("auc", found.auc_millionths),
+        ("loss", Some(found.loss_millionths)),
+    ]
+}
+
+fn decimal(millionths: Option<i64>) -> String {
+    millionths.map_or_else(|| "-".to_owned(), |value| format!("{:.6}", value as f64 / MILLIONTHS as f64))
+}
+
+fn tensors(output: &Output, tensors: &[LeavingTensor]) -> String {
+    let mut table = Table::new(&["tensor", "shape", "type", "bytes", "norm", "largest"]);
+    for tensor in tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        table.row(vec![
+            tensor.name.clone(),
+            shape.join("x"),
+            tensor.dtype.clone(),
+            tensor.bytes.to_string(),
+            format!("{:.6}", tensor.norm),
+            format!("{:.6}", tensor.largest),
+        ]);
+    }
+    output.table(&table)
+}
+
+/// The fields of a command, each on a line.
+fn fields(command: &Value) -> String {
+    let Value::Object(fields) = command else { return command.to_string() };
+    let shown = fields.iter().map(|(name, value)| match value {
+        Value::String(text) => format!("  {name:<14} {text}"),
+        other => format!("  {name:<14} {other}"),
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}

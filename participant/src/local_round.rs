@@ -1,0 +1,210 @@
+//! One round of a plan, trained on the spot and sent nowhere: what a site's people look at before they consent.
+//!
+//! It is the training, evaluation and encoding of the node itself, on the site's own records, from the initial weights of
+//! the plan or from a file. Nothing is written to the disk and no connection is opened.
+
+mod base;
+mod leaving;
+
+use std::{io, path::PathBuf, time::Instant};
+
+use fedledger_federation::{
+    architecture::ArchitectureError,
+    command::RoundKey,
+    plan::Plan,
+    tensors::{self, LayoutError, ReadError, Tensor, TensorLayout},
+};
+use fedledger_ledger::Digest;
+use serde::Serialize;
+
+use crate::{
+    evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    memory::{MemoryEstimate, peak_bytes},
+    node::{
+        core::{DataSummary, Site, TrainedUpdate},
+        policy,
+    },
+    table::Table,
+    training::{BaseWeights, Progress, Resumption, SettingsError, TrainingError, TrainingSettings, train_to_file},
+};
+
+pub use base::Base;
+pub use leaving::{Leaving, LeavingTensor};
+
+use base::Held;
+
+/// The round that is tried: the first, as every plan has it.
+const ROUND: u64 = 1;
+
+/// How often progress is told of in a training, about.
+const REPORTS: u64 = 200;
+
+/// What a round amounted to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LocalRound {
+    /// The plan.
+    pub plan: Digest,
+    /// The round.
+    pub round: u64,
+    /// Digest of names, shapes and values of the weights that were trained on, or of their file.
+    pub base: Digest,
+    /// Records trained on.
+    pub examples: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Mean loss of the first pass through the records.
+    pub loss_first: f64,
+    /// The same of the last pass.
+    pub loss_last: f64,
+    /// How good the base weights are on the site's test records; none if there are no such records.
+    pub before: Option<Evaluation>,
+    /// The same of the weights that this site would have trained alone.
+    pub after: Option<Evaluation>,
+    /// Time of the training, in milliseconds.
+    pub duration_ms: u64,
+    /// Memory that it was expected to take.
+    pub memory_estimate: MemoryEstimate,
+    /// The most memory that the process had before, in bytes; none where the system does not tell.
+    pub memory_before_bytes: Option<u64>,
+    /// The most memory that it had until the training was over.
+    pub memory_peak_bytes: Option<u64>,
+    /// What would leave the site.
+    pub leaving: Leaving,
+}
+
+/// Why a round could not be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalRoundError {
+    /// The plan's training is beyond this software.
+    #[error("the plan cannot be trained here")]
+    Settings(#[from] SettingsError),
+    /// The plan's model is out of bounds.
+    #[error("the plan's model is not valid")]
+    Architecture(#[from] ArchitectureError),
+    /// The model does not fit into a file.
+    #[error("the model is too large for a file")]
+    Layout(#[from] LayoutError),
+    /// The file of base weights cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The training has no result.
+    #[error("the training failed")]
+    Training(#[from] TrainingError),
+    /// The weights cannot be evaluated.
+    #[error("the evaluation failed")]
+    Evaluation(#[from] EvaluationError),
+    /// The update that was just written cannot be read.
+    #[error("the update is damaged: memory of this machine may be faulty")]
+    Update(#[from] ReadError),
+}
+
+impl From<tensors::FileError> for LocalRoundError {
+    fn from(error: tensors::FileError) -> Self {
+        TrainingError::from(error).into()
+    }
+}
+
+/// Trains one round of a plan with the site's records from `base`, and evaluates the result on its test records.
+///
+/// `progress` is told how many optimiser steps are done.
+///
+/// # Errors
+///
+/// [`LocalRoundError`].
+pub fn run(
+    plan: &Plan,
+    site: &Site,
+    table: &Table,
+    base: Base<'_>,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<LocalRound, LocalRoundError> {
+    let settings = TrainingSettings::from_plan(plan, ROUND, &site.member)?;
+    let layout = settings.architecture.update_layout(plan.aggregation.update_dtype)?;
+    let base = Held::open(base, plan)?;
+    let data = DataSummary::from(table);
+    let evaluate = |weights: &Held| -> Result<Option<Evaluation>, LocalRoundError> {
+        let rows = table.test.rows() > 0;
+        Ok(if rows { Some(evaluate_from(&settings.architecture, weights, &table.test)?) } else { None })
+    };
+    let before = evaluate(&base)?;
+    let memory_before_bytes = peak_bytes();
+    let began = Instant::now();
+    let (summary, file, update) = train(&settings, table, &base, &layout, progress)?;
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let memory_peak_bytes = peak_bytes();
+    let update = tensors::read_f32(&update, &layout)?;
+    let after = evaluate(&Held::Memory(base.plus(&update)?))?;
+    let trained = TrainedUpdate {
+        file,
+        examples: summary.example_count,
+        first_loss_millionths: millionths(summary.first_loss),
+        last_loss_millionths: millionths(summary.last_loss),
+    };
+    let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
+    Ok(LocalRound {
+        plan: key.plan,
+        round: ROUND,
+        base: base.identity(),
+        examples: summary.example_count,
+        steps: summary.steps,
+        loss_first: summary.first_loss,
+        loss_last: summary.last_loss,
+        before,
+        after,
+        duration_ms,
+        memory_estimate: policy::memory_of(&data, &settings),
+        memory_before_bytes,
+        memory_peak_bytes,
+        leaving: Leaving::of(plan, (site, &data), key, trained, &layout, &update, after.as_ref()),
+    })
+}
+
+/// The update as a file in memory, and what is said of it.
+fn train(
+    settings: &TrainingSettings,
+    table: &Table,
+    base: &Held,
+    layout: &TensorLayout,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<(crate::training::TrainingSummary, fedledger_federation::command::FileRef, Vec<u8>), LocalRoundError> {
+    let mut report = |now: &Progress<'_>| {
+        progress(now.step());
+        Ok(())
+    };
+    let every_steps = settings.steps.div_ceil(REPORTS);
+    let resumption = Resumption { resume_from: None, every_steps, report: &mut report };
+    let mut update = Vec::new();
+    let (summary, file) = train_to_file(settings, &table.train, base, resumption, layout.clone(), &mut update)?;
+    progress(summary.steps);
+    Ok((summary, file, update))
+}
+
+/// A float-to-integer cast saturates, and a mean loss is never NaN after a training that did not diverge.
+fn millionths(value: f64) -> i64 {
+    (value * MILLIONTHS as f64).round() as i64
+}
+
+impl Held {
+    /// These weights with an update, which has the same tensors.
+    fn plus(&self, update: &[Tensor]) -> Result<Vec<Tensor>, LocalRoundError> {
+        let mut trained = update.to_vec();
+        let (mut tensor, mut element) = (0, 0);
+        let mut pieces = self.read()?;
+        while let Some((position, piece)) = pieces.next_piece()? {
+            if position != tensor {
+                (tensor, element) = (position, 0);
+            }
+            let values = trained.get_mut(position).map(|tensor| tensor.values.as_mut_slice()).unwrap_or_default();
+            for (value, base) in values.iter_mut().skip(element).zip(piece) {
+                *value += base;
+            }
+            element += piece.len();
+        }
+        Ok(trained)
+    }
+}

@@ -1,0 +1,78 @@
+//! What surprises in a plan, so that a person of the site is to look at it before anything is trained.
+//!
+//! Whoever proposes a plan chooses the model, and a crafted one can make the update, or the sum of all updates, give single
+//! records away (Boenisch et al., arXiv 2112.02918; Fowl et al., arXiv 2110.13057). No program can tell every such model,
+//! so a node trains by itself only what resembles what its people have consented to.
+
+use std::mem::discriminant;
+
+use fedledger_federation::{Federation, architecture::Architecture, member::MemberId, plan::Plan};
+use fedledger_proto::kit::{SitePolicy, Surprises};
+use serde::Serialize;
+
+/// Something about a plan that a node does not decide by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Surprise {
+    /// No plan that this site consents to has tensors of these names and shapes.
+    #[error("this site has not consented to a model of these tensor shapes before")]
+    Shapes,
+    /// Single records could get a unit of their own.
+    #[error("{tensor} has {units} units, more than the {batch} records of a batch")]
+    WiderThanBatch {
+        /// Name of the layer's weights.
+        tensor: String,
+        /// Its units.
+        units: u64,
+        /// Records of a batch.
+        batch: u64,
+    },
+    /// The model is large.
+    #[error("the model has {found} parameters, this site's policy allows {allowed} without asking")]
+    Parameters {
+        /// Parameters of the model.
+        found: u64,
+        /// Most that are allowed without asking.
+        allowed: u64,
+    },
+}
+
+/// The models of all plans that a member consents to.
+pub fn consented<'a>(state: &'a Federation, member: &'a MemberId) -> impl Iterator<Item = &'a Architecture> {
+    let plans = state.plans().iter().filter(move |(_, record)| record.consents.contains_key(member));
+    plans.map(|(_, record)| &record.plan.architecture)
+}
+
+/// What a site's people must look at before it takes part in a plan, where it has so many training `examples` and has
+/// consented to the models `known`.
+pub fn surprises<'a>(
+    policy: &SitePolicy,
+    examples: u64,
+    plan: &Plan,
+    known: impl IntoIterator<Item = &'a Architecture>,
+) -> Vec<Surprise> {
+    let model = &plan.architecture;
+    let mut found = Vec::new();
+    if policy.surprises == Surprises::Ask {
+        if !known.into_iter().any(|known| same_shapes(known, model)) {
+            found.push(Surprise::Shapes);
+        }
+        let batch = u64::from(plan.training.batch_size).min(examples);
+        if let Some(widest) = model.widest_layer().filter(|widest| widest.units > batch) {
+            found.push(Surprise::WiderThanBatch { tensor: widest.tensor, units: widest.units, batch });
+        }
+    }
+    let (parameters, allowed) = (model.parameter_count(), policy.parameters_max);
+    if parameters > allowed {
+        found.push(Surprise::Parameters { found: parameters, allowed });
+    }
+    found
+}
+
+/// Whether two models are of one kind and have the same tensors. The first comparisons are cheap and mostly decide.
+pub fn same_shapes(known: &Architecture, model: &Architecture) -> bool {
+    known == model
+        || discriminant(known) == discriminant(model)
+            && known.parameter_count() == model.parameter_count()
+            && known.parameters() == model.parameters()
+}

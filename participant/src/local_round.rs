@@ -146,6 +146,7 @@ pub fn run(
         last_loss_millionths: millionths(summary.last_loss),
     };
     let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
+    let leaving = Leaving::of(plan, (site, &data), key, trained, &layout, &update, after.as_ref());
     Ok(LocalRound {
         plan: key.plan,
         round: ROUND,
@@ -160,7 +161,7 @@ pub fn run(
         memory_estimate: policy::memory_of(&data, &settings),
         memory_before_bytes,
         memory_peak_bytes,
-        leaving: Leaving::of(plan, (site, &data), key, trained, &layout, &update, after.as_ref()),
+        leaving,
     })
 }
 

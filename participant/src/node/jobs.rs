@@ -99,7 +99,7 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         let trained = trainer_thread::run(move || train_blocking(&trainer, &work, &table, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
             Ok(update) => {
-                tell_of_memory(&context, &task);
+                tell_of_memory(&context, &task, &table);
                 Some(Input::Trained(key, update))
             }
             Err(_) if stop.is_cancelled() => None,
@@ -113,9 +113,9 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
 }
 
 /// Tells how much memory was in use, where the system tells it.
-fn tell_of_memory(context: &Context, task: &TrainingTask) {
+fn tell_of_memory(context: &Context, task: &TrainingTask, table: &Table) {
     let Some(peak_bytes) = memory::peak_bytes() else { return };
-    let manifest = &context.table.manifest;
+    let manifest = &table.manifest;
     let rows = manifest.train_rows.saturating_add(manifest.test_rows);
     let estimated_bytes = memory::estimate(&task.settings, rows, manifest.feature_count).total_bytes;
     context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });

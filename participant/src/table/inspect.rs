@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     OpenError, TableError,
-    error::Place,
-    lines::{Fields, LINE_BYTES_MAX, Lines},
+    error::{Place, Position},
+    lines::{LINE_BYTES_MAX, Lines},
+    record::{Fields, Records},
 };
 
 /// Most different texts of a column that are told; of a column with more, none is.
@@ -67,26 +68,21 @@ pub fn inspect(source: impl Read) -> Result<Inspection, TableError> {
     let mut source = BufReader::new(source);
     let header = first_line(&mut source)?;
     let delimiter = delimiter_of(&header);
-    let mut lines = Lines::new(Cursor::new(header).chain(source), delimiter);
-    let mut fields = Fields::default();
-    if !lines.next(&mut fields)? || fields.iter().all(str::is_empty) {
+    let mut lines = Lines::new(Cursor::new(header).chain(source), delimiter)?;
+    if lines.header().iter().all(String::is_empty) {
         return Err(TableError::Empty);
     }
     let mut columns = Vec::new();
-    for (index, name) in fields.iter().enumerate() {
-        if columns.iter().any(|column: &Column| column.name == name) {
-            return Err(TableError::DuplicateColumn {
-                place: Place { line: 1, column: index + 1, name: name.to_owned() },
-            });
+    for (index, name) in lines.header().iter().enumerate() {
+        if columns.iter().any(|column: &Column| column.name == *name) {
+            let place = Place { at: Position::Line(1), column: index + 1, name: name.clone() };
+            return Err(TableError::DuplicateColumn { place });
         }
         columns.push(Column::new(name));
     }
+    let mut fields = Fields::default();
     let (mut rows, mut complete_rows) = (0, 0);
     while lines.next(&mut fields)? {
-        let (expected, found) = (columns.len(), fields.len());
-        if expected != found {
-            return Err(TableError::FieldCount { line: lines.number(), expected, found });
-        }
         let mut complete = true;
         for (column, text) in columns.iter_mut().zip(fields.iter()) {
             complete &= column.take(text);

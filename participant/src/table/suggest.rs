@@ -141,8 +141,13 @@ pub fn suggest(table: &Inspection, wishes: Wishes<'_>) -> Result<Suggestion, Sug
         missing_markers: USUAL_MISSING_MARKERS.map(str::to_owned).to_vec(),
         missing,
         normalize: Normalize::Site,
-        label: Label { column: label.name.clone(), positive_when },
+        label: Some(Label { column: label.name.clone(), positive_when: Some(positive_when), classes: None }),
         features,
+        format: None,
+        columns: BTreeMap::new(),
+        group: None,
+        bad_rows_max: 0,
+        images: None,
         split: Split::TestFraction { fraction: decimal("0.2"), seed: 7 },
     };
     Ok(Suggestion { schema, left_out })

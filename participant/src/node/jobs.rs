@@ -95,8 +95,8 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
         let turn = Turn::begin(&context.compute, &stop).await?;
-        let (trainer, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
-        let trained = trainer_thread::run(move || train_blocking(&trainer, &work, &table, turn)).await;
+        let (trainer, work, records) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
+        let trained = trainer_thread::run(move || train_blocking(&trainer, &work, &records, turn)).await;
         return match trained.unwrap_or(Err(JobError::Task)) {
             Ok(update) => {
                 tell_of_memory(&context, &task, &table);

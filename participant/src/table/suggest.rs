@@ -236,8 +236,8 @@ mod tests {
         let Suggestion { schema, left_out } = suggested(&csv, Wishes::default()).unwrap();
         let expected = [("patient_id", LeftOut::Identifier), ("ward", LeftOut::Constant), ("note", LeftOut::FreeText)];
         assert_eq!(left_out, expected.map(|(name, why)| (name.to_owned(), why)));
-        assert_eq!(schema.feature_names(), ["age", "sex=m", "pain=mild", "pain=none", "pain=severe"]);
-        assert_eq!(schema.label.positive_when, PositiveWhen::Equals(vec!["1".to_owned()]));
+        assert_eq!(schema.description().unwrap().feature_names(), ["age", "sex=m", "pain=mild", "pain=none", "pain=severe"]);
+        assert_eq!(schema.label.unwrap().positive_when, Some(PositiveWhen::Equals(vec!["1".to_owned()])));
         assert_eq!(schema.missing, Missing::DropRow, "few rows have gaps");
         let table = read(csv.as_bytes(), &schema, None).unwrap();
         assert_eq!((table.manifest.train_rows, table.manifest.test_rows, table.manifest.dropped_rows), (35, 9, 1));
@@ -248,7 +248,7 @@ mod tests {
         let csv = "a,b,target\n1,?,no\n?,2,yes\n3,4,no\n1,2,yes\n";
         let suggestion = suggested(csv, Wishes::default()).unwrap();
         assert_eq!(suggestion.schema.missing, Missing::Mean);
-        assert_eq!(suggestion.schema.label.positive_when, PositiveWhen::Equals(vec!["yes".to_owned()]));
+        assert_eq!(suggestion.schema.label.unwrap().positive_when, Some(PositiveWhen::Equals(vec!["yes".to_owned()])));
         let gaps = suggested("a,b,target\n1,?,no\n?,2,\n3,4,no\n1,2,yes\n", Wishes::default()).unwrap();
         assert_eq!(gaps.schema.missing, Missing::DropRow, "labels cannot be made up");
     }
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(suggested(csv, Wishes::default()), Err(NoLabel { columns: names(&["age", "num"]) }));
         let unknown = UnknownLabel { name: "nmu".to_owned(), columns: names(&["age", "num"]) };
         assert_eq!(suggested(csv, of("nmu")), Err(unknown));
-        let above = suggested(csv, of("num")).unwrap().schema.label.positive_when;
+        let above = suggested(csv, of("num")).unwrap().schema.label.unwrap().positive_when.unwrap();
         assert_eq!(above, PositiveWhen::GreaterThan("0".parse().unwrap()));
         let two = suggested("label,target,x\n0,1,1\n1,0,2\n", Wishes::default());
         assert!(matches!(two, Err(NoLabel { .. })), "two columns are called so");
@@ -273,7 +273,7 @@ mod tests {
         let late = [names(&["ii", "iii"]), names(&["ii", "iv"])];
         let wishes = |positive| Wishes { label: Some("stage"), positive };
         assert_eq!(
-            suggested(stage, wishes(&late[0])).unwrap().schema.label.positive_when,
+            suggested(stage, wishes(&late[0])).unwrap().schema.label.unwrap().positive_when.unwrap(),
             PositiveWhen::Equals(late[0].clone())
         );
         let not_there = NotThere { label: "stage".to_owned(), text: "iv".to_owned() };
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(suggested("x,label\n1,1\n2,1\n", Wishes::default()), Err(OneClass { label: "label".to_owned() }));
         assert_eq!(suggested("id,label\n1,1\n2,0\n", Wishes::default()), Err(NoFeatures));
         assert_eq!(suggested("x,label\n", Wishes::default()), Err(NoRows));
-        let minus = suggested("x,label\n1,-1\n2,1\n", Wishes::default()).unwrap().schema.label.positive_when;
+        let minus = suggested("x,label\n1,-1\n2,1\n", Wishes::default()).unwrap().schema.label.unwrap().positive_when.unwrap();
         assert_eq!(minus, PositiveWhen::Equals(vec!["1".to_owned()]));
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fedledger_federation::data_description::SkippedRows;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -196,6 +197,11 @@ pub(crate) fn list<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String 
 /// Metrics by name, in one cell.
 pub(crate) fn metrics<'a>(metrics: impl IntoIterator<Item = (&'a String, &'a f64)>) -> String {
     list(metrics.into_iter().map(|(name, value)| format!("{name}={value:.4}")))
+}
+
+/// Records that a site skipped, by reason, in one cell.
+pub(crate) fn skipped_rows(skipped: &SkippedRows) -> String {
+    list(skipped.iter().map(|(reason, rows)| format!("{reason}={rows}")))
 }
 
 /// Output errors of files that commands write.

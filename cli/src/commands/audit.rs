@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     error::{Exit, Failure},
     names::{self, Short, short_digest},
-    output::{Table, list, metrics, number},
+    output::{Table, list, metrics, number, skipped_rows},
 };
 
 /// What to audit.
@@ -112,7 +112,7 @@ fn contributions_table(history: &History, rows: &[ContributionRow]) -> Table {
     let short = Short::of(history.state());
     let mut table = Table::new(&[
         "entry", "plan", "round", "member", "base", "examples", "update", "bytes", "norm", "cosine", "verdict", "late",
-        "metrics",
+        "metrics", "skipped",
     ]);
     for row in rows {
         table.row(vec![
@@ -129,6 +129,7 @@ fn contributions_table(history: &History, rows: &[ContributionRow]) -> Table {
             row.verdict.to_string(),
             row.lateness.to_string(),
             metrics(&row.metrics),
+            skipped_rows(&row.skipped_rows),
         ]);
     }
     table

@@ -6,7 +6,7 @@ use super::{
     CATEGORIES_MAX, CHANNELS_MAX, COLUMNS_MAX, FIELD_BYTES_MAX, Feature, GROUPS_MAX, Group, IMAGE_SIDE_MAX,
     ImageDescription, Label, Missing, Normalize, PositiveWhen, ROWS_MAX, Scaling, TableDescription,
 };
-use crate::{architecture::FEATURES_MAX, decimal::Decimal};
+use crate::{architecture::FEATURES_MAX, decimal::Decimal, limits::NAME_LENGTH_MAX};
 
 /// A description that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum DataDescriptionError {
         /// The category.
         category: String,
     },
+    /// A group that cannot be reported.
+    #[error("{0:?} cannot be the name of a group: use 1 to {NAME_LENGTH_MAX} bytes without control characters")]
+    GroupName(String),
     /// A text that no field can hold.
     #[error("a text is longer than {FIELD_BYTES_MAX} bytes: {start:?}...")]
     TextTooLong {
@@ -89,6 +92,11 @@ impl TableDescription {
         self.check_normalize()?;
         if let Some(Group { column, categories }) = &self.group {
             listed(column, "groups", categories, (1, GROUPS_MAX))?;
+            let is_name =
+                |name: &String| (1..=NAME_LENGTH_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+            if let Some(name) = categories.iter().find(|name| !is_name(name)) {
+                return Err(DataDescriptionError::GroupName(name.clone()));
+            }
         }
         range("bad_rows_max", self.bad_rows_max, 0, ROWS_MAX)
     }

@@ -11,9 +11,10 @@ use fedledger_federation::{
     member::Members,
     plan::Plan,
 };
-use fedledger_participant::{
-    node::{core::Site, environment, policy::objection_to_consent},
-    table::DataManifest,
+use fedledger_participant::node::{
+    core::{KnownData, Site},
+    environment,
+    policy::objection_to_consent,
 };
 use fedledger_proto::{
     api::{ApiClient, ApiError},
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 use super::{
     Check,
+    data::Records,
     node::{Examined, Kit},
     within,
 };
@@ -45,7 +47,7 @@ const IDENTITY_FOLDER: &str = "identity";
 pub(super) fn examine(
     context: &Context,
     node: &Examined,
-    table: Option<&DataManifest>,
+    records: Option<&mut Records>,
     patience: Duration,
     checks: &mut Vec<Check>,
 ) -> Result<Option<Members>, Failure> {
@@ -81,7 +83,7 @@ pub(super) fn examine(
     };
     checks.push(Check::ok("ledger", "", format!("{} entries", history.log.size())));
     checks.extend(own_keys(node, history.state()));
-    if let (Some(Kit::Participant(kit)), Some(table)) = (&node.kit, table) {
+    if let (Some(Kit::Participant(kit)), Some(records)) = (&node.kit, records) {
         let mut policy = kit.policy.clone();
         // Who proposed a plan is not among what is read here.
         policy.operators = Selection::Any;
@@ -89,14 +91,13 @@ pub(super) fn examine(
             member: kit.member.clone(),
             author: kit.transaction_key.public(),
             policy,
-            features: table.feature_count,
-            train_examples: table.train_rows,
-            test_examples: table.test_rows,
-            data_manifest: table.digest(),
+            own_data: records.own.clone(),
             environment: environment::digest(),
             software: environment::SOFTWARE.to_owned(),
         };
-        checks.extend(consents(&site, history.state()));
+        let plans = history.state().plans().iter().filter(|(_, record)| !record.status.is_over());
+        records.examine_plans(plans.map(|(_, record)| &record.plan), checks);
+        checks.extend(consents(&site, records, history.state()));
     }
     Ok(Some(history.state().members().clone()))
 }
@@ -206,13 +207,16 @@ fn own_keys(node: &Examined, state: &Federation) -> Option<Check> {
 }
 
 /// Which plans that go on the site takes part in.
-fn consents(site: &Site, state: &Federation) -> Vec<Check> {
+fn consents(site: &Site, records: &Records, state: &Federation) -> Vec<Check> {
     let plans = state.plans().iter().filter(|(_, record)| !record.status.is_over());
     plans
         .map(|(id, record)| {
             let subject = format!("{} ({})", record.plan.name, record.status.name());
+            let Some(known) = records.of(&record.plan) else {
+                return Check::warn("consent", subject, "the records were not read as this plan describes them");
+            };
             if record.consents.contains_key(&site.member) {
-                return objection(site, &record.plan, |policy| policy.auto_approve = true).map_or_else(
+                return objection(site, known, &record.plan, |policy| policy.auto_approve = true).map_or_else(
                     || Check::ok("consent", &subject, "this site has consented"),
                     |why| {
                         Check::warn("consent", &subject, format!("this site has consented, but it will decline: {why}"))
@@ -220,7 +224,8 @@ fn consents(site: &Site, state: &Federation) -> Vec<Check> {
                     },
                 );
             }
-            let why = objection(site, &record.plan, |_| ()).unwrap_or_else(|| "the node has not run since".to_owned());
+            let why =
+                objection(site, known, &record.plan, |_| ()).unwrap_or_else(|| "the node has not run since".to_owned());
             let short: String = id.to_string().chars().take(12).collect();
             Check::warn("consent", subject, format!("not given: {why}")).advise(format!(
                 "read the plan with `fedledger plan show {short}`; consent with `fedledger plan approve`"
@@ -230,10 +235,15 @@ fn consents(site: &Site, state: &Federation) -> Vec<Check> {
 }
 
 /// Why a site with a changed policy does not take part in a plan.
-fn objection(site: &Site, plan: &Plan, change: impl FnOnce(&mut fedledger_proto::kit::SitePolicy)) -> Option<String> {
+fn objection(
+    site: &Site,
+    known: KnownData<'_>,
+    plan: &Plan,
+    change: impl FnOnce(&mut fedledger_proto::kit::SitePolicy),
+) -> Option<String> {
     let mut site = site.clone();
     change(&mut site.policy);
-    objection_to_consent(&site, plan, "").map(|objection| objection.to_string())
+    objection_to_consent(&site, known, plan, "").map(|objection| objection.to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fedledger_federation::data_description::SkippedRows;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -212,6 +213,11 @@ pub(crate) fn number(value: Option<f64>) -> String {
 pub(crate) fn list<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
     let words: Vec<String> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+/// Records that a site skipped, by reason, in one cell.
+pub(crate) fn skipped_rows(skipped: &SkippedRows) -> String {
+    list(skipped.iter().map(|(reason, rows)| format!("{reason}={rows}")))
 }
 
 /// Output errors of files that commands write.

@@ -70,7 +70,7 @@ use self::{
     heads::Heads,
     peers::KnownReplicas,
 };
-use crate::table::{SiteData, Table, TableError};
+use crate::table::{SiteData, TableError};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -251,19 +251,20 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
     let files = NodeFiles::open(directory)?;
     let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?);
     let own = data.read_own()?;
-    let site = site(&kit, own.as_deref());
+    let own = own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string());
+    let site = site(&kit, own);
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
     Ok(Opened { kit, files, data, core })
 }
 
-/// What a node decides by: its kit, and its records as its schema describes them, if it does.
-pub fn site(kit: &ParticipantKit, own: Option<&Table>) -> Site {
+/// What a node decides by: its kit, and what its records amount to as its schema describes them, if it does.
+pub fn site(kit: &ParticipantKit, own_data: Result<DataSummary, String>) -> Site {
     Site {
         member: kit.member.clone(),
         author: kit.transaction_key.public(),
         policy: kit.policy.clone(),
-        own_data: own.map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string()),
+        own_data,
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
         memory_max: kit.config.settings.memory_max.map(|size| size.0),

@@ -42,12 +42,9 @@ pub use parse::{CELLS_MAX, ROWS_MAX};
 pub use pixels::PixelScale;
 pub use schema::{Format, ImageFiles, RowFilter, Schema, SchemaError, Split};
 
-use self::{
-    hashing::HashingReader,
-    lines::Lines,
-    parse::{Parsed, parse},
-};
 pub use suggest::{LABEL_NAMES, LeftOut, SuggestError, Suggestion, Wishes, suggest};
+
+use self::{hashing::HashingReader, lines::CsvRecords, parse::Parsed, record::Records};
 
 /// What became of a site's records: rows to train on, rows to test on, and what they were made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +72,7 @@ pub struct Table {
 pub fn read(source: impl Read, schema: &Schema, test_rows: Option<&[u64]>) -> Result<Table, TableError> {
     schema.validate()?;
     let description = schema.description().ok_or(TableError::Undescribed)?;
-    Reading { schema, description: &description, test_rows }.csv(source)
+    Reading { schema, description: &description, test_rows, goes_on: &|| true }.csv(source)
 }
 
 /// How records become a table.
@@ -83,6 +80,8 @@ struct Reading<'a> {
     schema: &'a Schema,
     description: &'a TableDescription,
     test_rows: Option<&'a [u64]>,
+    /// Whether reading is to go on.
+    goes_on: &'a dyn Fn() -> bool,
 }
 
 impl Reading<'_> {
@@ -91,13 +90,17 @@ impl Reading<'_> {
         let delimiter = self.schema.delimiter;
         let separator = u8::try_from(delimiter).map_err(|_| SchemaError::Delimiter(delimiter))?;
         let mut source = HashingReader::new(source.take(FILE_BYTES_MAX + 1));
-        let parsed = parse(&mut Lines::new(&mut source, separator)?, self.schema, self.description)?;
+        let parsed = self.parse(&mut CsvRecords::new(&mut source, separator)?)?;
         self.finish(&parsed, source.digest())
+    }
+
+    fn parse(&self, records: &mut dyn Records) -> Result<Parsed, TableError> {
+        parse::parse(records, self.schema, self.description, self.goes_on)
     }
 
     /// Splits and scales what was read from a file of this digest.
     fn finish(&self, parsed: &Parsed, file: Digest) -> Result<Table, TableError> {
-        let Self { schema, description, test_rows } = self;
+        let Self { schema, description, test_rows, .. } = self;
         let feature_names = description.feature_names();
         let is_test = split::test_rows(parsed.labels.len(), &schema.split, *test_rows)?;
         let (mut train, mut test) = split::split(parsed, description, &is_test)?;

@@ -143,7 +143,7 @@ impl Centres {
         let read = |normalize: Normalize| {
             SITES
                 .iter()
-                .map(|site| heart::table(site, normalize).map(|table| (table.train, table.test)))
+                .map(|site| heart::table(site, normalize.clone()).map(|table| (table.train, table.test)))
                 .collect::<Result<Vec<_>, _>>()
         };
         let (own, raw) = (read(Normalize::Site)?, read(Normalize::None)?);

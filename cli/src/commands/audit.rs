@@ -15,7 +15,7 @@ use crate::{
     error::{Exit, Failure},
     evaluations::metrics,
     names::{self, Short, short_digest},
-    output::{Table, list, number},
+    output::{Table, list, number, skipped_rows},
 };
 
 /// What to audit.
@@ -113,7 +113,7 @@ fn contributions_table(history: &History, rows: &[ContributionRow]) -> Table {
     let short = Short::of(history.state());
     let mut table = Table::new(&[
         "entry", "plan", "round", "member", "base", "examples", "update", "bytes", "norm", "cosine", "verdict", "late",
-        "metrics",
+        "metrics", "skipped",
     ]);
     for row in rows {
         table.row(vec![
@@ -130,6 +130,7 @@ fn contributions_table(history: &History, rows: &[ContributionRow]) -> Table {
             row.verdict.to_string(),
             row.lateness.to_string(),
             metrics(&row.metrics),
+            skipped_rows(&row.skipped_rows),
         ]);
     }
     table

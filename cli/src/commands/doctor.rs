@@ -117,15 +117,15 @@ fn examine(context: &Context, args: &DoctorArgs) -> Result<Report, Failure> {
     let Some(node) = examined else {
         return Ok(Report { node: None, role: None, running: false, works: false, checks });
     };
-    let mut table = None;
+    let mut records = None;
     match &node.config {
-        NodeConfig::Participant(config) => table = data::examine(&node.directory, &config.data, &mut checks),
+        NodeConfig::Participant(config) => records = data::examine(&node.directory, &config.data, &mut checks),
         NodeConfig::Replica(config) => checks.extend(ports::examine(config, node.running)),
     }
     drop(progress);
     let progress = context.output.progress("asking the ledger");
     let patience = Duration::from_secs(args.patience);
-    let members = ledger::examine(context, &node, table.as_ref(), patience, &mut checks)?;
+    let members = ledger::examine(context, &node, records.as_mut(), patience, &mut checks)?;
     drop(progress);
     let progress = context.output.progress("trying every way to every replica");
     network::examine(context, &node, members.as_ref(), patience, &mut checks)?;

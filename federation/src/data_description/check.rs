@@ -44,6 +44,9 @@ pub enum DataDescriptionError {
         /// The category.
         category: String,
     },
+    /// A group that cannot be reported.
+    #[error("{0:?} cannot be the name of a group: use 1 to {NAME_LENGTH_MAX} bytes without control characters")]
+    GroupName(String),
     /// A text that no field can hold.
     #[error("a text is longer than {FIELD_BYTES_MAX} bytes: {start:?}...")]
     TextTooLong {
@@ -67,9 +70,6 @@ pub enum DataDescriptionError {
         /// Its deviation.
         found: Decimal,
     },
-    /// A text that metrics cannot be reported under.
-    #[error("{0:?} cannot be a group: use 1 to {NAME_LENGTH_MAX} bytes without control characters")]
-    GroupName(String),
     /// A number outside its range.
     #[error("{field} is {found}: use {least} to {most}")]
     Range {

@@ -14,7 +14,7 @@ pub enum SkipReason {
     Malformed,
     /// The label is missing.
     MissingLabel,
-    /// A feature is missing, and the description allows none to.
+    /// A feature or the group is missing, and the description allows none to.
     MissingValue,
     /// Text where a number should be.
     NotANumber,
@@ -22,7 +22,7 @@ pub enum SkipReason {
     OutOfRange,
     /// A category that is not listed.
     UnknownCategory,
-    /// A group that is not listed, or none.
+    /// A group that is not listed.
     UnknownGroup,
     /// A label that is none of the classes.
     UnknownLabel,

@@ -8,6 +8,7 @@ use std::{
 use fedledger_federation::data_description::DataDescription;
 use fedledger_ledger::Digest;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{core::DataRef, error::described};
 use crate::table::{SiteData, Table};
@@ -46,43 +47,59 @@ impl DataStore {
         Ok(Some(table))
     }
 
-    /// The records as they are described; read, if they are not in memory.
+    /// The records as they are described; read, if they are not in memory. None once cancelled.
     ///
     /// # Errors
     ///
     /// Why they cannot be read, in words.
-    pub async fn obtain(&self, description: Option<&DataDescription>) -> Result<Arc<Table>, String> {
+    pub async fn obtain(
+        &self,
+        description: Option<&DataDescription>,
+        stop: &CancellationToken,
+    ) -> Option<Result<Arc<Table>, String>> {
         let id = description.map(DataDescription::digest);
         if let Some(table) = self.find(id) {
-            return Ok(table);
+            return Some(Ok(table));
         }
         // Nobody closes the semaphore.
-        let _permit = self.reading.acquire().await.map_err(|error| error.to_string())?;
+        let _permit = stop.run_until_cancelled(self.reading.acquire()).await?.ok()?;
         if let Some(table) = self.find(id) {
-            return Ok(table);
+            return Some(Ok(table));
         }
-        let (source, wanted) = (self.source.clone(), description.cloned());
-        let read = tokio::task::spawn_blocking(move || source.read(wanted.as_ref())).await;
-        // What a damaged file makes of a library that reads it is no reason to stop the node.
-        let read = read.map_err(|_| format!("{} is damaged", self.source.path().display()))?;
-        let table = Arc::new(read.map_err(|error| described(&error))?);
-        tell(id, &table);
-        self.keep(id, &table);
-        Ok(table)
+        let (source, wanted, wanted_still) = (self.source.clone(), description.cloned(), stop.clone());
+        let read = move || source.read_while(wanted.as_ref(), &|| !wanted_still.is_cancelled());
+        let read = stop.run_until_cancelled(tokio::task::spawn_blocking(read)).await?;
+        Some(match read {
+            Ok(Ok(table)) => {
+                let table = Arc::new(table);
+                tell(id, &table);
+                self.keep(id, &table);
+                Ok(table)
+            }
+            Ok(Err(error)) => Err(described(&error)),
+            // What a damaged file makes of a library that reads it is no reason to stop the node.
+            Err(_) => Err(format!("{} is damaged", self.source.path().display())),
+        })
     }
 
-    /// The records that a task needs, as they were when they were read first.
+    /// The records that a task needs, as they were when they were read first. None once cancelled.
     ///
     /// # Errors
     ///
     /// Why they cannot be read, or that they are others now, in words.
-    pub async fn obtain_unchanged(&self, data: &DataRef) -> Result<Arc<Table>, String> {
-        let table = self.obtain(data.description.as_ref()).await?;
-        if table.manifest.digest() == data.manifest {
-            return Ok(table);
-        }
-        let path = self.source.path().display();
-        Err(format!("{path} has changed since this node read it: start the node again"))
+    pub async fn obtain_unchanged(
+        &self,
+        data: &DataRef,
+        stop: &CancellationToken,
+    ) -> Option<Result<Arc<Table>, String>> {
+        let unchanged = |table: Arc<Table>| {
+            if table.manifest.digest() == data.manifest {
+                return Ok(table);
+            }
+            let path = self.source.path().display();
+            Err(format!("{path} has changed since this node read it: start the node again"))
+        };
+        Some(self.obtain(data.description.as_ref(), stop).await?.and_then(unchanged))
     }
 
     fn find(&self, id: Option<Digest>) -> Option<Arc<Table>> {
@@ -137,17 +154,32 @@ mod tests {
         (DataStore::new(SiteData::open(&table, &schema).unwrap()), descriptions)
     }
 
+    async fn read(store: &DataStore, description: Option<&DataDescription>) -> Result<Arc<Table>, String> {
+        store.obtain(description, &CancellationToken::new()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_wanted_any_more_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [a, ..]) = site(folder.path());
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(store.obtain(Some(&a), &stop).await.is_none());
+        let interrupted = store.source.read_while(Some(&a), &|| false).unwrap_err();
+        assert!(described(&interrupted).contains("interrupted"), "{interrupted:?}");
+    }
+
     #[tokio::test]
     async fn no_more_data_sets_stay_in_memory_than_said() {
         let folder = tempfile::tempdir().unwrap();
         let (store, [a, b, c]) = site(folder.path());
         assert!(store.read_own().unwrap().is_none());
-        let first = store.obtain(Some(&a)).await.unwrap();
+        let first = read(&store, Some(&a)).await.unwrap();
         assert_eq!(first.train.features(), [1.0, 4.0]);
-        assert!(Arc::ptr_eq(&first, &store.obtain(Some(&a)).await.unwrap()), "it is read once");
-        store.obtain(Some(&b)).await.unwrap();
-        store.obtain(Some(&a)).await.unwrap();
-        store.obtain(Some(&c)).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &read(&store, Some(&a)).await.unwrap()), "it is read once");
+        read(&store, Some(&b)).await.unwrap();
+        read(&store, Some(&a)).await.unwrap();
+        read(&store, Some(&c)).await.unwrap();
         assert_eq!(store.kept.lock().unwrap().len(), DATA_KEPT_MAX);
         assert!(store.find(Some(b.digest())).is_none(), "what was used longest ago goes first");
         assert!(Arc::ptr_eq(&first, &store.find(Some(a.digest())).unwrap()));
@@ -157,18 +189,18 @@ mod tests {
     async fn records_that_have_changed_are_not_taken_for_those_that_were_read() {
         let folder = tempfile::tempdir().unwrap();
         let (store, [a, b, c]) = site(folder.path());
-        let manifest = store.obtain(Some(&a)).await.unwrap().manifest.digest();
+        let manifest = read(&store, Some(&a)).await.unwrap().manifest.digest();
         let data = DataRef { description: Some(a.clone()), manifest };
-        assert!(store.obtain_unchanged(&data).await.is_ok());
+        assert!(store.obtain_unchanged(&data, &CancellationToken::new()).await.unwrap().is_ok());
         fs::write(folder.path().join("data.csv"), "a,b,c,sick\n1,2,3,1\n4,5,6,1\n").unwrap();
         for other in [&b, &c] {
-            store.obtain(Some(other)).await.unwrap();
+            read(&store, Some(other)).await.unwrap();
         }
-        let error = store.obtain_unchanged(&data).await.unwrap_err();
+        let error = store.obtain_unchanged(&data, &CancellationToken::new()).await.unwrap().unwrap_err();
         assert!(error.contains("data.csv has changed since this node read it"), "{error}");
         fs::remove_file(folder.path().join("data.csv")).unwrap();
-        assert!(store.obtain(Some(&a)).await.is_ok(), "what is in memory is not read");
-        let error = store.obtain(Some(&b)).await.unwrap_err();
+        assert!(read(&store, Some(&a)).await.is_ok(), "what is in memory is not read");
+        let error = read(&store, Some(&b)).await.unwrap_err();
         assert!(error.contains("data.csv cannot be read"), "{error}");
     }
 }

@@ -66,7 +66,7 @@ enum JobError {
 
 /// Reads the site's records as a plan describes them; none once cancelled.
 pub async fn read_data(context: Arc<Context>, description: DataDescription, stop: CancellationToken) -> Option<Input> {
-    let read = stop.run_until_cancelled(context.data.obtain(Some(&description))).await?;
+    let read = context.data.obtain(Some(&description), &stop).await?;
     let summary = read.map(|table| DataSummary::from(table.as_ref()));
     if let Err(reason) = &summary {
         tracing::warn!(reason, "the records cannot be read as a plan describes them");
@@ -87,7 +87,7 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     if let Some(delay) = context.delay(key.round) {
         stop.run_until_cancelled(tokio::time::sleep(delay)).await?;
     }
-    let table = match stop.run_until_cancelled(context.data.obtain_unchanged(&task.data)).await? {
+    let table = match context.data.obtain_unchanged(&task.data, &stop).await? {
         Ok(table) => table,
         Err(reason) => return Some(Input::TrainingFailed(key, reason)),
     };
@@ -179,7 +179,7 @@ fn tell_of_failure(replica: &str, error: &BlobError, failures: u32) {
 /// Evaluates a version on the site's test examples; none once cancelled.
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
-    let table = match stop.run_until_cancelled(context.data.obtain_unchanged(&task.data)).await? {
+    let table = match context.data.obtain_unchanged(&task.data, &stop).await? {
         Ok(table) => table,
         Err(reason) => {
             tracing::warn!(%version, reason, "a version cannot be evaluated here");

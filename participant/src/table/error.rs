@@ -165,8 +165,8 @@ pub enum TableError {
         /// What stands there, at most 80 characters.
         text: String,
     },
-    /// A group that is not listed, or none.
-    #[error("{place}: {text:?} is none of the groups that are listed")]
+    /// A group that is not listed.
+    #[error("{place}: {text:?} is none of the categories of the group that are listed")]
     UnknownGroup {
         /// Where.
         place: Place,

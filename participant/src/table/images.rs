@@ -8,6 +8,8 @@ mod error;
 mod idx;
 mod npz;
 
+use std::io;
+
 use fedledger_federation::data_description::{ImageDescription, SkipReason, SkippedRows};
 use fedledger_ledger::Digest;
 
@@ -23,6 +25,9 @@ use super::{
 
 /// Most bytes of all images to train on, or of all to test on.
 pub const PIXELS_MAX: u64 = 1 << 30;
+
+/// Images after which it is asked whether reading is to go on.
+const IMAGES_AT_A_TIME: usize = 256;
 
 /// Where arrays come from.
 pub(super) trait Arrays {
@@ -64,6 +69,8 @@ pub(super) struct Reading<'a> {
     pub(super) files: &'a ImageFiles,
     pub(super) split: &'a Split,
     pub(super) test_rows: Option<&'a [u64]>,
+    /// Whether reading is to go on.
+    pub(super) goes_on: &'a dyn Fn() -> bool,
 }
 
 /// Images and labels in the making.
@@ -154,7 +161,10 @@ impl Reading<'_> {
         let size = usize::try_from(self.description.value_count()).unwrap_or(usize::MAX);
         let mut bytes = array.images(&name, labels.len() as u64, self.description)?;
         let (mut image, mut by_channel) = (vec![0; size], Vec::with_capacity(size));
-        for label in labels {
+        for (number, label) in labels.iter().enumerate() {
+            if number.is_multiple_of(IMAGES_AT_A_TIME) && !(self.goes_on)() {
+                return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+            }
             bytes.read_exact(&mut image)?;
             let Some(label) = label else { continue };
             by_channel.clear();

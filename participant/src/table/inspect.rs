@@ -10,7 +10,7 @@ use std::{
 use super::{
     OpenError, TableError,
     error::{Place, Position},
-    lines::{LINE_BYTES_MAX, Lines},
+    lines::{CsvRecords, LINE_BYTES_MAX},
     record::{Fields, Records},
 };
 
@@ -68,7 +68,7 @@ pub fn inspect(source: impl Read) -> Result<Inspection, TableError> {
     let mut source = BufReader::new(source);
     let header = first_line(&mut source)?;
     let delimiter = delimiter_of(&header);
-    let mut lines = Lines::new(Cursor::new(header).chain(source), delimiter)?;
+    let mut lines = CsvRecords::new(Cursor::new(header).chain(source), delimiter)?;
     if lines.header().iter().all(String::is_empty) {
         return Err(TableError::Empty);
     }

@@ -30,26 +30,29 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct Lines<R> {
     source: BufReader<R>,
     delimiter: u8,
-    header: Vec<String>,
     line: Vec<u8>,
     number: u64,
     bytes_read: u64,
 }
 
+/// The lines behind the header, which names as many fields as each of them has.
+pub(super) struct CsvRecords<R> {
+    lines: Lines<R>,
+    header: Vec<String>,
+}
+
 impl<R: Read> Lines<R> {
-    /// Reads the header.
-    pub(super) fn new(source: R, delimiter: u8) -> Result<Self, TableError> {
-        let source = BufReader::new(source);
-        let mut lines = Self { source, delimiter, header: Vec::new(), line: Vec::new(), number: 0, bytes_read: 0 };
-        let mut fields = Fields::default();
-        if !lines.read(&mut fields)? || (fields.len() == 1 && fields.get(0).is_empty()) {
-            return Err(TableError::Empty);
-        }
-        lines.header = fields.iter().map(str::to_owned).collect();
-        Ok(lines)
+    pub(super) fn new(source: R, delimiter: u8) -> Self {
+        Self { source: BufReader::new(source), delimiter, line: Vec::new(), number: 0, bytes_read: 0 }
     }
 
-    fn read(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
+    /// Number of the line read last, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Reads the next line into `fields`; `false` at the end of the file.
+    pub(super) fn next(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
         self.number += 1;
         if !self.read_line()? {
             return Ok(false);
@@ -76,21 +79,33 @@ impl<R: Read> Lines<R> {
     }
 }
 
-impl<R: Read> Records for Lines<R> {
+impl<R: Read> CsvRecords<R> {
+    /// Reads the header.
+    pub(super) fn new(source: R, delimiter: u8) -> Result<Self, TableError> {
+        let (mut lines, mut fields) = (Lines::new(source, delimiter), Fields::default());
+        if !lines.next(&mut fields)? || (fields.len() == 1 && fields.get(0).is_empty()) {
+            return Err(TableError::Empty);
+        }
+        let header = fields.iter().map(str::to_owned).collect();
+        Ok(Self { lines, header })
+    }
+}
+
+impl<R: Read> Records for CsvRecords<R> {
     fn header(&self) -> &[String] {
         &self.header
     }
 
     fn next(&mut self, fields: &mut Fields) -> Result<bool, TableError> {
-        if !self.read(fields)? {
+        if !self.lines.next(fields)? {
             return Ok(false);
         }
-        let (expected, found) = (self.header.len(), fields.len());
-        if found == expected { Ok(true) } else { Err(TableError::FieldCount { line: self.number, expected, found }) }
+        let (line, expected, found) = (self.lines.number(), self.header.len(), fields.len());
+        if found == expected { Ok(true) } else { Err(TableError::FieldCount { line, expected, found }) }
     }
 
     fn position(&self) -> Position {
-        Position::Line(self.number)
+        Position::Line(self.lines.number())
     }
 }
 

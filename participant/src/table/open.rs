@@ -16,7 +16,7 @@ use super::{
     images::{self, Arrays, Images},
     lines::FILE_BYTES_MAX,
     parquet::ParquetRows,
-    parse::{ROWS_MAX, parse},
+    parse::ROWS_MAX,
 };
 
 /// Largest schema file, in bytes.
@@ -128,14 +128,27 @@ impl SiteData {
     ///
     /// [`OpenError`] names the file; its source names the place in it.
     pub fn read(&self, description: Option<&DataDescription>) -> Result<Table, OpenError> {
+        self.read_while(description, &|| true)
+    }
+
+    /// The same, as long as `goes_on` says that it is still wanted.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read); [`io::ErrorKind::Interrupted`] is the cause if it is not wanted any more.
+    pub fn read_while(
+        &self,
+        description: Option<&DataDescription>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Table, OpenError> {
         let (test_rows, test_rows_file) = self.test_rows()?.unzip();
         let test_rows = test_rows.as_deref();
         let mut table = match description {
-            Some(DataDescription::Images(images)) => self.images(images, test_rows)?,
-            Some(DataDescription::Table(table)) => self.table(table, test_rows)?,
+            Some(DataDescription::Images(images)) => self.images(images, test_rows, goes_on)?,
+            Some(DataDescription::Table(table)) => self.table(table, test_rows, goes_on)?,
             None => {
                 let own = self.schema.description().ok_or_else(|| self.wrong(TableError::Undescribed))?;
-                self.table(&own, test_rows)?
+                self.table(&own, test_rows, goes_on)?
             }
         };
         table.manifest.description = description.map(DataDescription::digest);
@@ -143,17 +156,22 @@ impl SiteData {
         Ok(table)
     }
 
-    fn table(&self, description: &TableDescription, test_rows: Option<&[u64]>) -> Result<Table, OpenError> {
+    fn table(
+        &self,
+        description: &TableDescription,
+        test_rows: Option<&[u64]>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Table, OpenError> {
         let read = || -> Result<Table, TableError> {
             self.schema.check_description(description)?;
-            let reading = Reading { schema: &self.schema, description, test_rows };
+            let reading = Reading { schema: &self.schema, description, test_rows, goes_on };
             match self.schema.format_of(&self.path) {
                 Format::Csv => reading.csv(File::open(&self.path)?),
                 Format::Parquet => {
                     let mut file = File::open(&self.path)?;
                     let digest = digest_of(&mut file, FILE_BYTES_MAX)?.ok_or(TableError::FileTooLarge)?;
                     let columns = self.used_columns(description);
-                    let parsed = parse(&mut ParquetRows::open(file, &columns)?, &self.schema, description)?;
+                    let parsed = reading.parse(&mut ParquetRows::open(file, &columns)?)?;
                     reading.finish(&parsed, digest)
                 }
                 format @ (Format::Npz | Format::Idx) => Err(TableError::OtherRecords { described: "a table", format }),
@@ -171,9 +189,14 @@ impl SiteData {
         described.map(|column| self.schema.own_name(column)).chain(filter).collect()
     }
 
-    fn images(&self, description: &ImageDescription, test_rows: Option<&[u64]>) -> Result<Table, OpenError> {
+    fn images(
+        &self,
+        description: &ImageDescription,
+        test_rows: Option<&[u64]>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Table, OpenError> {
         let files = self.schema.images.clone().unwrap_or_default();
-        let reading = images::Reading { description, files: &files, split: &self.schema.split, test_rows };
+        let reading = images::Reading { description, files: &files, split: &self.schema.split, test_rows, goes_on };
         let read = || -> Result<Images, ImageError> {
             let mut arrays: Box<dyn Arrays> = match self.schema.format_of(&self.path) {
                 Format::Npz => Box::new(images::Npz::open(File::open(&self.path)?)?),

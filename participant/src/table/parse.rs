@@ -1,6 +1,6 @@
 //! From records to numbers: finds the described columns in the header and converts each record.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use fedledger_federation::{
     data_description::{self, Feature, Group, Label, Missing, Normalize, PositiveWhen, SkippedRows, TableDescription},
@@ -20,6 +20,9 @@ pub const ROWS_MAX: usize = data_description::ROWS_MAX as usize;
 /// Most feature values of a table: 1 GiB of 32-bit floats.
 pub const CELLS_MAX: usize = 1 << 28;
 
+/// Records after which it is asked whether reading is to go on.
+const RECORDS_AT_A_TIME: u64 = 1024;
+
 /// All rows that count, in the order of the file.
 #[derive(Default)]
 pub(super) struct Parsed {
@@ -32,16 +35,20 @@ pub(super) struct Parsed {
     pub(super) skipped_rows: SkippedRows,
 }
 
-/// Reads every record.
+/// Reads every record while `goes_on` says so.
 pub(super) fn parse(
     records: &mut dyn Records,
     schema: &Schema,
     description: &TableDescription,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<Parsed, TableError> {
     let reader = RowReader::new(schema, description, records.header())?;
     let mut skipped = Skipped::up_to(description.bad_rows_max);
     let (mut parsed, mut fields) = (Parsed::default(), Fields::default());
-    loop {
+    for number in 0u64.. {
+        if number.is_multiple_of(RECORDS_AT_A_TIME) && !goes_on() {
+            return Err(TableError::Io(io::ErrorKind::Interrupted.into()));
+        }
         let read = match records.next(&mut fields) {
             Ok(false) => break,
             Ok(true) => reader.read(records.position(), &fields, &mut parsed),
@@ -159,13 +166,14 @@ impl<'a> RowReader<'a> {
         let drops = *self.missing == Missing::DropRow;
         let label = self.read_label(at, fields)?;
         let group = match &self.group {
-            Some((column, _)) if drops && self.is_missing(fields, *column) => return Ok(None),
+            Some((column, _)) if self.is_missing(fields, *column) => {
+                let missing = || TableError::MissingValue { place: self.place(at, *column) };
+                return if drops { Ok(None) } else { Err(missing()) };
+            }
             Some((column, groups)) => {
-                let unknown = || TableError::UnknownGroup {
-                    place: self.place(at, *column),
-                    text: shortened(fields.get(*column)),
-                };
-                Some(groups.get(fields.get(*column)).copied().ok_or_else(unknown)?)
+                let text = fields.get(*column);
+                let unknown = || TableError::UnknownGroup { place: self.place(at, *column), text: shortened(text) };
+                Some(groups.get(text).copied().ok_or_else(unknown)?)
             }
             None => None,
         };

@@ -236,7 +236,10 @@ mod tests {
         let Suggestion { schema, left_out } = suggested(&csv, Wishes::default()).unwrap();
         let expected = [("patient_id", LeftOut::Identifier), ("ward", LeftOut::Constant), ("note", LeftOut::FreeText)];
         assert_eq!(left_out, expected.map(|(name, why)| (name.to_owned(), why)));
-        assert_eq!(schema.description().unwrap().feature_names(), ["age", "sex=m", "pain=mild", "pain=none", "pain=severe"]);
+        assert_eq!(
+            schema.description().unwrap().feature_names(),
+            ["age", "sex=m", "pain=mild", "pain=none", "pain=severe"]
+        );
         assert_eq!(schema.label.unwrap().positive_when, Some(PositiveWhen::Equals(vec!["1".to_owned()])));
         assert_eq!(schema.missing, Missing::DropRow, "few rows have gaps");
         let table = read(csv.as_bytes(), &schema, None).unwrap();
@@ -282,7 +285,8 @@ mod tests {
         assert_eq!(suggested("x,label\n1,1\n2,1\n", Wishes::default()), Err(OneClass { label: "label".to_owned() }));
         assert_eq!(suggested("id,label\n1,1\n2,0\n", Wishes::default()), Err(NoFeatures));
         assert_eq!(suggested("x,label\n", Wishes::default()), Err(NoRows));
-        let minus = suggested("x,label\n1,-1\n2,1\n", Wishes::default()).unwrap().schema.label.unwrap().positive_when.unwrap();
+        let minus =
+            suggested("x,label\n1,-1\n2,1\n", Wishes::default()).unwrap().schema.label.unwrap().positive_when.unwrap();
         assert_eq!(minus, PositiveWhen::Equals(vec!["1".to_owned()]));
     }
 }

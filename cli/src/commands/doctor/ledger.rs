@@ -10,9 +10,10 @@ use fedledger_federation::{
     history::{History, Keep},
     member::Members,
 };
-use fedledger_participant::{
-    node::{self, core::Site, policy},
-    table::DataManifest,
+use fedledger_participant::node::{
+    self,
+    core::{KnownData, Site},
+    policy,
 };
 use fedledger_proto::{
     api::{ApiClient, ApiError},
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 use super::{
     Check,
+    data::Records,
     node::{Examined, Kit},
     within,
 };
@@ -44,7 +46,7 @@ const IDENTITY_FOLDER: &str = "identity";
 pub(super) fn examine(
     context: &Context,
     node: &Examined,
-    table: Option<&DataManifest>,
+    records: Option<&mut Records>,
     patience: Duration,
     checks: &mut Vec<Check>,
 ) -> Result<Option<Members>, Failure> {
@@ -80,11 +82,13 @@ pub(super) fn examine(
     };
     checks.push(Check::ok("ledger", "", format!("{} entries", history.log.size())));
     checks.extend(own_keys(node, history.state()));
-    if let (Some(Kit::Participant(kit)), Some(table)) = (&node.kit, table) {
-        let mut site = node::site(kit, table);
+    if let (Some(Kit::Participant(kit)), Some(records)) = (&node.kit, records) {
+        let mut site = node::site(kit, records.own.clone());
         // Who proposed a plan is not among what is read here.
         site.policy.operators = Selection::Any;
-        checks.extend(consents(&site, history.state()));
+        let plans = history.state().plans().iter().filter(|(_, record)| !record.status.is_over());
+        records.examine_plans(plans.map(|(_, record)| &record.plan), checks);
+        checks.extend(consents(&site, records, history.state()));
     }
     Ok(Some(history.state().members().clone()))
 }
@@ -194,13 +198,16 @@ fn own_keys(node: &Examined, state: &Federation) -> Option<Check> {
 }
 
 /// Which plans that go on the site takes part in.
-fn consents(site: &Site, state: &Federation) -> Vec<Check> {
+fn consents(site: &Site, records: &Records, state: &Federation) -> Vec<Check> {
     let plans = state.plans().iter().filter(|(_, record)| !record.status.is_over());
     plans
         .map(|(id, record)| {
             let subject = format!("{} ({})", record.plan.name, record.status.name());
+            let Some(known) = records.of(&record.plan) else {
+                return Check::warn("consent", subject, "the records were not read as this plan describes them");
+            };
             if record.consents.contains_key(&site.member) {
-                return policy::objection_to_round(site, &record.plan, 1, "").map_or_else(
+                return policy::objection_to_round(site, known, &record.plan, 1, "").map_or_else(
                     || Check::ok("consent", &subject, "this site has consented"),
                     |why| {
                         Check::warn("consent", &subject, format!("this site has consented, but it will decline: {why}"))
@@ -208,8 +215,8 @@ fn consents(site: &Site, state: &Federation) -> Vec<Check> {
                     },
                 );
             }
-            let known = policy::consented(state, &site.member);
-            let why = policy::objection_to_consent(site, &record.plan, "", known);
+            let consented = policy::consented(state, &site.member);
+            let why = policy::objection_to_consent(site, known, &record.plan, "", consented);
             let why = why.map_or_else(|| "the node has not run since".to_owned(), |why| why.to_string());
             let short: String = id.to_string().chars().take(12).collect();
             Check::warn("consent", subject, format!("not given: {why}")).advise(format!(

@@ -85,8 +85,8 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
         SiteData::open(&kit.table_path(), &kit.schema_path()).and_then(|data| data.read(found.plan.data.as_ref()));
     let table = table.map_err(|error| failed(&error))?;
     drop(progress);
-    let mut site = node::site(&kit, None);
     let data = DataSummary::from(&table);
+    let mut site = node::site(&kit, Ok(data.clone()));
     site.policy.operators = Selection::Any;
     let verdict = Verdict::of(&site, &data, &found);
     if let Some(objection @ Objection::Memory { .. }) =

@@ -1,9 +1,16 @@
 //! `fedledger round show`: a round's certificate.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use fedledger_federation::{
+    Federation,
+    command::RoundKey,
+    data_description::SkippedRows,
     event::{Certificate, Steps},
     history::{Keep, REFUSED_PER_ROUND_MAX, RefusedContribution},
+    member::MemberId,
+    records::Participation,
 };
 use serde::Serialize;
 
@@ -14,7 +21,7 @@ use crate::{
     evaluations::{self, Evaluations},
     finality::Sizes,
     names::Short,
-    output::{Table, list},
+    output::{Table, list, skipped_rows},
     reasons::explained,
     rounds::{self, RoundRow, Times, exit_of},
     utc::utc,
@@ -41,6 +48,9 @@ pub(crate) struct ShowArgs {
 struct View<'a> {
     #[serde(flatten)]
     row: &'a RoundRow,
+    /// Records that those who contributed skipped because they cannot be read, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    skipped_rows: BTreeMap<&'a MemberId, &'a SkippedRows>,
     /// Contributions that were refused on record.
     refused: &'a [RefusedContribution],
     /// Whether the entry that attests its version is final.
@@ -62,12 +72,23 @@ pub(super) fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let final_size = Sizes::of(&source, &history)?.final_size;
     let refused = history.refused.get(&row.key()).map_or(&[][..], Vec::as_slice);
     let evaluations = row.version.iter().flat_map(|version| history.state().evaluations(version)).collect();
-    let view = View { row, refused, is_final: attested.is_some_and(|index| *index < final_size), evaluations };
+    let skipped_rows = skipped(history.state(), &row.key());
+    let is_final = attested.is_some_and(|index| *index < final_size);
+    let view = View { row, skipped_rows, refused, is_final, evaluations };
     context.output.object(ROUND_SCHEMA, &view, || text(context, &view, &Short::of(history.state())))?;
     match &row.reason {
         None => Ok(()),
         Some(reason) => Err(given_up(row, reason)),
     }
+}
+
+/// What each member skipped that contributed; nothing of those that skipped nothing.
+fn skipped<'a>(state: &'a Federation, key: &RoundKey) -> BTreeMap<&'a MemberId, &'a SkippedRows> {
+    let contributed = state.participations(key).filter_map(|(member, participation)| match participation {
+        Participation::Contributed { contribution, .. } => Some((member, &contribution.skipped_rows)),
+        Participation::Joined { .. } | Participation::Declined { .. } | Participation::Revoked { .. } => None,
+    });
+    contributed.filter(|(_, skipped)| !skipped.is_empty()).collect()
 }
 
 /// What to tell of a round, or of an attempt at it, that is not among these.
@@ -96,7 +117,7 @@ fn given_up(row: &RoundRow, reason: &str) -> Failure {
 }
 
 fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
-    let View { row, refused, is_final, evaluations } = view;
+    let View { row, skipped_rows: skipped, refused, is_final, evaluations } = view;
     let times = row.times.as_ref();
     let time = |time_ms: Option<u64>| time_ms.map_or_else(String::new, |time_ms| format!(", {}", utc(time_ms / 1000)));
     let mut lines = vec![
@@ -126,6 +147,9 @@ fn text(context: &Context, view: &View<'_>, short: &Short) -> String {
     lines.push(format!("enrolled     {}", list(&certificate.enrolled)));
     lines.push(String::new());
     lines.push(context.output.table(&members(certificate, times)).trim_end().to_owned());
+    for (member, rows) in skipped {
+        lines.push(format!("skipped      rows of {member}: {}", skipped_rows(rows)));
+    }
     for RefusedContribution { member, index, code, reason } in *refused {
         lines.push(format!("refused      {member} (entry {index}): {code}: {reason}"));
     }

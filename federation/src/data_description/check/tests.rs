@@ -98,6 +98,10 @@ fn every_rule_for_tables_is_checked() {
             format!("{FEATURES}{LABEL}\ngroup = {{ column = \"sex\", categories = [] }}"),
             "column \"sex\" has 0 groups: use 1 to 64",
         ),
+        (
+            format!("{FEATURES}{LABEL}\ngroup = {{ column = \"sex\", categories = [\"f\", \"\"] }}"),
+            "\"\" cannot be the name of a group: use 1 to 64 bytes without control characters",
+        ),
         (format!("{FEATURES}{LABEL}\nbad_rows_max = 16777217"), "bad_rows_max is 16777217: use 0 to 16777216"),
     ];
     for (toml, expected) in cases {

@@ -50,6 +50,7 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
             steps: 40,
             batch_size: 8,
         },
+        data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },
             example_scale: 1024,
@@ -126,9 +127,9 @@ fn it_is_the_training_of_the_node_and_tells_all_that_would_leave() {
     assert_eq!(leaving.consent_examples, Some(60), "the plan weighs examples");
 
     let (before, after) = (tried.before.unwrap(), tried.after.unwrap());
-    assert_eq!((before.examples, after.examples), (20, 20));
-    assert!(tried.loss_last < tried.loss_first && after.loss_millionths < before.loss_millionths);
-    assert_eq!(leaving.evaluation.as_ref().unwrap()["metrics"]["accuracy"], after.accuracy_millionths);
+    assert_eq!((before.all.examples, after.all.examples), (20, 20));
+    assert!(tried.loss_last < tried.loss_first && after.all.loss_millionths < before.all.loss_millionths);
+    assert_eq!(leaving.evaluation.as_ref().unwrap()["metrics"]["accuracy"], after.all.accuracy_millionths);
 }
 
 #[test]

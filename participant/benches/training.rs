@@ -24,10 +24,10 @@ fn dataset() -> Dataset {
 
 fn steps_per_second(criterion: &mut Criterion) {
     let data = dataset();
-    let sgd = Optimizer::Sgd { learning_rate: 0.01 };
+    let sgd = Optimizer::sgd(0.01);
     let adam = Optimizer::adam(0.001);
-    let logistic = Architecture::LogisticRegression { features: FEATURES };
-    let perceptron = |width| Architecture::MultilayerPerceptron { features: FEATURES, hidden: vec![width] };
+    let logistic = Architecture::logistic_regression(FEATURES);
+    let perceptron = |width| Architecture::multilayer_perceptron(FEATURES, &[width]);
     let cases = [
         ("logistic 13-1, batch 4, SGD", logistic.clone(), 4, sgd, 100),
         ("logistic 13-1, batch 4, Adam", logistic, 4, adam, 100),

@@ -1,5 +1,7 @@
 //! How good a model is on local test rows, as fixed-point integers that can stand on the ledger.
 
+mod outputs;
+
 use candle_core::{Device, Tensor};
 use fedledger_federation::{
     architecture::{Architecture, ArchitectureError},
@@ -7,21 +9,22 @@ use fedledger_federation::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::outputs::Outputs;
 use crate::{
     table::Dataset,
     training::{
         BaseWeights, BaseWeightsError,
         loss::example_loss,
         network::{LoadError, Network, check_weights, rows_per_pass},
-        on_one_thread,
+        on_one_thread, row_of_other_class,
     },
 };
 
 /// 1.0 in the fixed-point numbers of an [`Evaluation`].
 pub const MILLIONTHS: i64 = 1_000_000;
 
-/// A model's results on a data set. A row is predicted positive if its logit is above 0, that is, its probability above one
-/// half.
+/// A model's results on a data set. With one logit per row a row is predicted positive if it is above 0, that is, its
+/// probability above one half; with one logit per class the first of the largest ones is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Rows evaluated.
@@ -30,10 +33,10 @@ pub struct Evaluation {
     pub correct: u64,
     /// Share of correct rows, in millionths, rounded to the nearest.
     pub accuracy_millionths: i64,
-    /// Mean binary cross-entropy in nats, in millionths, rounded to the nearest.
+    /// Mean cross-entropy in nats, in millionths, rounded to the nearest.
     pub loss_millionths: i64,
     /// Area under the receiver operating characteristic, in millionths, rounded to the nearest; none if all labels are
-    /// alike. It is the share of pairs of a positive and a negative row in which the positive one has the higher logit, ties
+    /// alike or each class has a logit. It is the share of pairs of a positive and a negative row in which the positive one has the higher logit, ties
     /// counting one half (Mann and Whitney 1947).
     pub auc_millionths: Option<i64>,
 }
@@ -62,6 +65,14 @@ pub enum EvaluationError {
     /// There are no rows to evaluate on.
     #[error("there are no test rows: give the schema a split")]
     NoRows,
+    /// A label that is no class of the model.
+    #[error("the label of row {row} is none of the {classes} classes that the model tells apart")]
+    Label {
+        /// The row, from 0.
+        row: usize,
+        /// Classes of the model.
+        classes: usize,
+    },
     /// A logit is infinite or NaN, so that there is no meaningful result.
     #[error("the model's output for row {row} is not finite")]
     NotFinite {
@@ -112,52 +123,71 @@ pub fn evaluate_from<B: BaseWeights + ?Sized>(
     data: &Dataset,
 ) -> Result<Evaluation, EvaluationError> {
     architecture.validate()?;
-    let expected = architecture.features();
+    let expected = architecture.inputs().unwrap_or_default();
     if data.columns() != expected as usize {
         return Err(EvaluationError::FeatureCount { expected, found: data.columns() });
     }
     if data.rows() == 0 {
         return Err(EvaluationError::NoRows);
     }
-    let logits = on_one_thread(|| logits(architecture, weights, data))?;
-    match logits.iter().position(|logit| !logit.is_finite()) {
-        Some(row) => Err(EvaluationError::NotFinite { row }),
-        None => Ok(score(&logits, data.labels())),
+    if let Some(row) = row_of_other_class(data, architecture.classes()) {
+        return Err(EvaluationError::Label { row, classes: architecture.classes() as usize });
+    }
+    let outputs = on_one_thread(|| outputs(architecture, weights, data))?;
+    let per_row = outputs.per_row(data.rows()).unwrap_or(1);
+    match outputs.logits.iter().position(|logit| !logit.is_finite()) {
+        Some(index) => Err(EvaluationError::NotFinite { row: index / per_row }),
+        None => Ok(score(&outputs, data.labels())),
     }
 }
 
-fn logits<B: BaseWeights + ?Sized>(
+fn outputs<B: BaseWeights + ?Sized>(
     architecture: &Architecture,
     weights: &B,
     data: &Dataset,
-) -> Result<Vec<f32>, EvaluationError> {
+) -> Result<Outputs, EvaluationError> {
     let network = Network::load(architecture, weights)?;
-    let mut logits = Vec::with_capacity(data.rows());
+    let mut logits = Vec::with_capacity(data.rows() * architecture.outputs() as usize);
     let rows_per_pass = rows_per_pass(architecture);
     for start in (0..data.rows()).step_by(rows_per_pass) {
         let rows = start..data.rows().min(start + rows_per_pass);
         let mut features = Vec::with_capacity(rows.len() * data.columns());
         rows.clone().for_each(|row| data.append_row(row, &mut features));
         let features = Tensor::from_vec(features, (rows.len(), data.columns()), &Device::Cpu)?;
-        logits.extend(network.forward(&features)?.to_vec1::<f32>()?);
+        logits.extend(network.forward(&features)?.flatten_all()?.to_vec1::<f32>()?);
     }
-    Ok(logits)
+    Ok(Outputs { logits, classes: architecture.classes() })
 }
 
-/// Results for finite logits; there is at least one.
-fn score(logits: &[f32], labels: &[f32]) -> Evaluation {
-    let pairs = || logits.iter().zip(labels);
-    let examples = logits.len() as u64;
-    let correct = pairs().filter(|&(&logit, &label)| (logit > 0.0) == (label == 1.0)).count() as u64;
-    let loss: f64 = pairs().map(|(&logit, &label)| example_loss(logit.into(), label.into())).sum();
+/// Results for finite logits; there is at least one row.
+fn score(outputs: &Outputs, labels: &[f32]) -> Evaluation {
+    let per_row = outputs.per_row(labels.len()).unwrap_or(1);
+    let rows = || outputs.logits.chunks_exact(per_row).zip(labels);
+    let examples = labels.len() as u64;
+    let correct = rows().filter(|&(logits, &label)| predicted(logits) == label).count() as u64;
+    let loss: f64 = rows().map(|(logits, &label)| example_loss(logits, label)).sum();
     Evaluation {
         examples,
         correct,
         accuracy_millionths: ratio_millionths(correct.into(), examples.into()),
         // A float-to-integer cast saturates, and the loss of finite 32-bit logits is finite.
         loss_millionths: (loss / examples as f64 * MILLIONTHS as f64).round() as i64,
-        auc_millionths: auc_millionths(logits, labels),
+        auc_millionths: if per_row == 1 { auc_millionths(&outputs.logits, labels) } else { None },
     }
+}
+
+/// The class that the logits of a row speak for.
+fn predicted(logits: &[f32]) -> f32 {
+    if let [logit] = logits {
+        return if *logit > 0.0 { 1.0 } else { 0.0 };
+    }
+    let (mut largest, mut class) = (f32::NEG_INFINITY, 0.0);
+    for (index, &logit) in logits.iter().enumerate() {
+        if logit > largest {
+            (largest, class) = (logit, index as f32);
+        }
+    }
+    class
 }
 
 /// From the sum of the ranks of the positive rows; ranks are doubled, so that tied ones stay integers.
@@ -195,9 +225,23 @@ mod tests {
 
     use super::*;
 
+    fn one_logit(logits: &[f32]) -> Outputs {
+        Outputs { logits: logits.to_vec(), classes: 2 }
+    }
+
+    #[test]
+    fn of_several_classes_the_largest_logit_is_predicted() {
+        let outputs = Outputs { logits: vec![0.0, 2.0, 1.0, 3.0, 3.0, -1.0], classes: 3 };
+        let result = score(&outputs, &[1.0, 1.0]);
+        assert_eq!((result.examples, result.correct, result.auc_millionths), (2, 1, None));
+        // ln(e^0 + e^2 + e^1) - 2 and ln(2 e^3 + e^-1) - 3.
+        let expected = (0.407_605_964 + 0.702_263_117) / 2.0;
+        assert!((result.loss_millionths as f64 / 1e6 - expected).abs() < 1e-6, "{}", result.loss_millionths);
+    }
+
     #[test]
     fn results_are_those_of_a_calculation_by_hand() {
-        let result = score(&[2.0, -1.0, 0.5, -3.0], &[1.0, 1.0, 0.0, 0.0]);
+        let result = score(&one_logit(&[2.0, -1.0, 0.5, -3.0]), &[1.0, 1.0, 0.0, 0.0]);
         assert_eq!((result.examples, result.correct, result.accuracy_millionths), (4, 2, 500_000));
         // Pairs: 2.0 beats both, -1.0 loses to 0.5 and beats -3.0.
         assert_eq!(result.auc_millionths, Some(750_000));
@@ -208,9 +252,9 @@ mod tests {
 
     #[test]
     fn ties_count_one_half_and_one_class_has_no_auc() {
-        assert_eq!(score(&[1.0, 1.0], &[1.0, 0.0]).auc_millionths, Some(500_000));
-        assert_eq!(score(&[0.0, -0.0], &[1.0, 0.0]).auc_millionths, Some(500_000));
-        assert_eq!(score(&[1.0, 2.0], &[1.0, 1.0]).auc_millionths, None);
+        assert_eq!(score(&one_logit(&[1.0, 1.0]), &[1.0, 0.0]).auc_millionths, Some(500_000));
+        assert_eq!(score(&one_logit(&[0.0, -0.0]), &[1.0, 0.0]).auc_millionths, Some(500_000));
+        assert_eq!(score(&one_logit(&[1.0, 2.0]), &[1.0, 1.0]).auc_millionths, None);
     }
 
     /// A logistic regression without bias.
@@ -224,7 +268,7 @@ mod tests {
 
     #[test]
     fn mismatched_parts_are_refused() {
-        let architecture = Architecture::LogisticRegression { features: 2 };
+        let architecture = Architecture::logistic_regression(2);
         let weights = weights_of(&[1.0; 2]);
         let narrow = Dataset::new(vec![1.0], vec![1.0], 1).unwrap();
         let empty = Dataset::new(vec![], vec![], 2).unwrap();
@@ -234,12 +278,15 @@ mod tests {
         assert!(matches!(evaluate(&architecture, &weights, &narrow), Err(FeatureCount { expected: 2, found: 1 })));
         assert!(matches!(evaluate(&architecture, &weights, &empty), Err(NoRows)));
         assert!(matches!(evaluate(&architecture, &steep, &huge), Err(NotFinite { row: 0 })));
+        let other_class = Dataset::new(vec![1.0; 2], vec![2.0], 2).unwrap();
+        let label = evaluate(&architecture, &weights, &other_class);
+        assert!(matches!(label, Err(EvaluationError::Label { row: 0, classes: 2 })));
         assert!(matches!(evaluate(&architecture, &weights[..1], &empty), Err(Weights(_))));
     }
 
     #[test]
     fn many_rows_are_evaluated_in_passes() {
-        let architecture = Architecture::LogisticRegression { features: 1 };
+        let architecture = Architecture::logistic_regression(1);
         let rows = 2 * rows_per_pass(&architecture) + 1;
         let features: Vec<f32> = (0..rows).map(|row| if row % 3 == 0 { 1.0 } else { -1.0 }).collect();
         let data = Dataset::new(features, vec![1.0; rows], 1).unwrap();

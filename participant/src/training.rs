@@ -7,11 +7,16 @@
 
 mod batches;
 mod checkpoint;
+mod convolution;
+mod images;
 mod linear;
 pub(crate) mod loss;
 pub(crate) mod network;
+mod normalization;
 mod optimizer;
+mod parameter;
 mod settings;
+mod vector;
 mod weights;
 
 use std::io::{self, Read, Write};
@@ -26,8 +31,8 @@ use fedledger_federation::{
 use self::{
     batches::Batches,
     checkpoint::{LossSums, Restored},
-    network::{LoadError, Network, WeightsError, with_values},
-    optimizer::{Gradients, OptimizerState},
+    network::{LoadError, Network, WeightsError},
+    optimizer::OptimizerState,
 };
 use crate::table::Dataset;
 
@@ -95,6 +100,16 @@ pub enum TrainingError {
         expected: u32,
         /// Features of a row.
         found: usize,
+    },
+    /// A record of a class that the model does not know.
+    #[error(
+        "the label of record {row} is none of the model's {classes} classes: check the schema or the plan's classes"
+    )]
+    Label {
+        /// The record, from 0.
+        row: usize,
+        /// Classes of the model.
+        classes: u32,
     },
     /// No record, or more than 2^32 - 1.
     #[error("{found} records cannot be trained on")]
@@ -236,14 +251,23 @@ fn train_from<B: BaseWeights + ?Sized>(
 fn check(settings: &TrainingSettings, data: &Dataset) -> Result<(), TrainingError> {
     settings.validate()?;
     settings.architecture.validate()?;
-    let expected = settings.architecture.features();
+    let expected = settings.architecture.inputs().unwrap_or_default();
     if data.columns() != expected as usize {
         return Err(TrainingError::FeatureCount { expected, found: data.columns() });
+    }
+    let classes = settings.architecture.classes();
+    if let Some(row) = row_of_other_class(data, classes) {
+        return Err(TrainingError::Label { row, classes });
     }
     if data.rows() == 0 || u32::try_from(data.rows()).is_err() {
         return Err(TrainingError::RowCount { found: data.rows() });
     }
     Ok(())
+}
+
+/// The first row whose label is none of so many classes.
+pub(crate) fn row_of_other_class(data: &Dataset, classes: u32) -> Option<usize> {
+    data.labels().iter().position(|&label| f64::from(label) >= f64::from(classes))
 }
 
 /// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
@@ -276,7 +300,7 @@ impl<'a> Run<'a> {
         base: &B,
     ) -> Result<Self, TrainingError> {
         let network = Network::load(&settings.architecture, base)?;
-        let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
+        let optimizer = OptimizerState::new(&settings.optimizer, &network);
         let batches = Batches::new(data, settings);
         Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0, resumed_at: None })
     }
@@ -294,16 +318,15 @@ impl<'a> Run<'a> {
         let batch = self.batches.next(&Device::Cpu)?;
         let rows_per_pass = network::rows_per_pass(&self.settings.architecture);
         let mut loss = 0.0;
-        let mut gradients = Gradients::default();
         for start in (0..batch.rows).step_by(rows_per_pass) {
             let rows = rows_per_pass.min(batch.rows - start);
             let logits = self.network.forward(&batch.features.narrow(0, start, rows)?)?;
             let labels = batch.labels.narrow(0, start, rows)?;
-            let part = loss::binary_cross_entropy(&logits, &labels, batch.rows)?;
-            gradients.add(&self.network, &part.backward()?)?;
+            let part = loss::cross_entropy(&logits, &labels, batch.rows)?;
+            part.backward()?;
             loss += f64::from(part.to_scalar::<f32>()?);
         }
-        self.optimizer.step(&self.network, &gradients)?;
+        self.optimizer.step(&self.network)?;
 
         self.step += 1;
         if !loss.is_finite() {
@@ -333,8 +356,8 @@ impl<'a> Run<'a> {
             if position != tensor {
                 (tensor, element) = (position, 0);
             }
-            let variable = self.network.variables().nth(position).ok_or_else(diverged)?;
-            with_values(variable, |trained| {
+            let parameter = self.network.parameters().get(position).ok_or_else(diverged)?;
+            parameter.with_values(|trained| {
                 let trained = trained.get(element..).unwrap_or_default();
                 delta.clear();
                 delta.extend(trained.iter().zip(base).map(|(trained, base)| trained - base));

@@ -26,11 +26,11 @@ fn settings(architecture: Architecture, optimizer: Optimizer) -> TrainingSetting
 }
 
 fn logistic() -> Architecture {
-    Architecture::LogisticRegression { features: 5 }
+    Architecture::logistic_regression(5)
 }
 
 fn perceptron() -> Architecture {
-    Architecture::MultilayerPerceptron { features: 5, hidden: vec![8, 3] }
+    Architecture::multilayer_perceptron(5, &[8, 3])
 }
 
 fn base(architecture: &Architecture) -> Vec<Tensor> {
@@ -38,7 +38,7 @@ fn base(architecture: &Architecture) -> Vec<Tensor> {
     weights.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect()
 }
 
-const SGD: Optimizer = Optimizer::Sgd { learning_rate: 0.05 };
+const SGD: Optimizer = Optimizer::sgd(0.05);
 const ADAM: Optimizer = Optimizer::adam(0.05);
 
 fn all_cases() -> Vec<TrainingSettings> {
@@ -127,7 +127,7 @@ fn hidden_layers_get_the_gradient_of_the_loss() {
     // Differences of the loss instead of formulas: one step of SGD over all rows moves each parameter by
     // -learning rate * gradient.
     let (data, base) = (data(), base(&perceptron()));
-    let mut settings = settings(perceptron(), Optimizer::Sgd { learning_rate: 1.0 });
+    let mut settings = settings(perceptron(), Optimizer::sgd(1.0));
     (settings.batch_size, settings.steps) = (37, 1);
     let outcome = train(&settings, &data, &base).unwrap();
     let h = 1e-4;
@@ -147,11 +147,11 @@ fn hidden_layers_get_the_gradient_of_the_loss() {
 #[test]
 fn a_batch_computed_in_parts_has_the_gradient_of_the_whole() {
     // A hidden layer so wide that 37 rows do not go through at once; only the first unit is connected to the output.
-    let wide = Architecture::MultilayerPerceptron { features: 5, hidden: vec![4096] };
+    let wide = Architecture::multilayer_perceptron(5, &[4096]);
     let data = data();
     let mut base = base(&wide);
     base[3].values[1..].fill(0.0);
-    let mut settings = settings(wide, Optimizer::Sgd { learning_rate: 1.0 });
+    let mut settings = settings(wide, Optimizer::sgd(1.0));
     (settings.batch_size, settings.steps) = (37, 1);
     let outcome = train(&settings, &data, &base).unwrap();
     let first_unit = |tensors: &[Tensor]| {
@@ -368,7 +368,7 @@ fn settings_out_of_bounds_are_refused() {
     assert_eq!(settings_error(TrainingSettings { round: 0, ..own.clone() }), SettingsError::Round(0));
     assert_eq!(settings_error(TrainingSettings { round: u64::MAX, ..own.clone() }), SettingsError::Round(u64::MAX));
     for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let optimizer = Optimizer::Sgd { learning_rate };
+        let optimizer = Optimizer::sgd(learning_rate);
         assert!(matches!(
             settings_error(TrainingSettings { optimizer, ..own.clone() }),
             SettingsError::Hyperparameter { name: "learning_rate", .. }
@@ -379,7 +379,7 @@ fn settings_out_of_bounds_are_refused() {
         settings_error(TrainingSettings { optimizer, ..own.clone() }),
         SettingsError::Hyperparameter { name: "beta1", .. }
     ));
-    let architecture = Architecture::LogisticRegression { features: 6 };
+    let architecture = Architecture::logistic_regression(6);
     assert!(matches!(
         refused(TrainingSettings { architecture, ..own.clone() }),
         TrainingError::FeatureCount { expected: 6, found: 5 }
@@ -412,7 +412,7 @@ fn base_weights_must_be_those_of_the_architecture() {
 #[test]
 fn divergence_is_an_error_and_not_an_update() {
     let rows = Dataset::new(vec![3e38, 3e38], vec![1.0, 0.0], 1).unwrap();
-    let settings = settings(Architecture::LogisticRegression { features: 1 }, Optimizer::Sgd { learning_rate: 1e30 });
+    let settings = settings(Architecture::logistic_regression(1), Optimizer::sgd(1e30));
     let error = train(&settings, &rows, &base(&settings.architecture)).unwrap_err();
     assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
 }

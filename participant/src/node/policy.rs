@@ -3,7 +3,7 @@
 //! A hospital decides for itself, before anything is trained, and says why it does not take part: the reason of a declined
 //! round stands on the ledger.
 
-use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
+use fedledger_federation::{VersionId, plan::Plan};
 pub use fedledger_proto::kit::SitePolicy;
 
 use super::core::Site;
@@ -93,7 +93,7 @@ pub fn objection_to_round(site: &Site, plan: &Plan, round: u64, operator: &str) 
 
 fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
     let policy = &site.policy;
-    let kind = architecture_kind(&plan.architecture);
+    let kind = plan.architecture.kind();
     let contributions = plan.participation.minimum_participants;
     if !policy.plans.allows(&plan.name) {
         return Some(Objection::Plan(plan.name.clone()));
@@ -114,7 +114,7 @@ fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objec
 }
 
 fn objection_of_data(site: &Site, plan: &Plan) -> Option<Objection> {
-    let features = plan.architecture.features();
+    let features = plan.architecture.inputs().unwrap_or_default();
     if u64::from(features) != site.features {
         return Some(Objection::Features { plan: features, site: site.features });
     }
@@ -127,12 +127,4 @@ fn objection_of_data(site: &Site, plan: &Plan) -> Option<Objection> {
     }
     let required = plan.requirements.environment;
     required.is_some_and(|required| required != site.environment).then_some(Objection::Environment)
-}
-
-/// The name of an architecture's kind, as in plans and policies.
-const fn architecture_kind(architecture: &Architecture) -> &'static str {
-    match architecture {
-        Architecture::LogisticRegression { .. } => "logistic_regression",
-        Architecture::MultilayerPerceptron { .. } => "multilayer_perceptron",
-    }
 }

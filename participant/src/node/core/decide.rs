@@ -336,7 +336,7 @@ impl Core {
         let record = state.versions().get(&version).filter(|_| wanted)?;
         let architecture = state.plans().get(&record.manifest.plan)?.plan.architecture.clone();
         // A model for other records cannot be evaluated here.
-        let fits = u64::from(architecture.features()) == self.site.features;
+        let fits = architecture.inputs().is_some_and(|inputs| u64::from(inputs) == self.site.features);
         Some(EvaluationTask { version, architecture, weights: record.manifest.weights()? }).filter(|_| fits)
     }
 

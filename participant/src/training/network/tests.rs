@@ -9,20 +9,22 @@ fn values(count: usize, seed: u32) -> Vec<f32> {
     (0..count as u32).map(value).collect()
 }
 
-fn convolutional(channels: u32, classes: Option<u32>) -> Architecture {
-    let (height, width, kernel) = (11, 13, 3);
-    Architecture::Convolutional { channels, height, width, convolutions: vec![5, 9], kernel, hidden: vec![7], classes }
+fn convolutional(channels: u32, classes: Option<u32>, kernel: u32) -> Architecture {
+    let (height, width, convolutions, hidden) = (16, 19, vec![5, 9], vec![7]);
+    Architecture::Convolutional { channels, height, width, convolutions, kernel, hidden, classes }
 }
 
+/// Square ones: the numeric library's gradient of a convolution with a stride wants as many rows as columns.
 fn residual(channels: u32, classes: Option<u32>) -> Architecture {
-    Architecture::Residual { channels, height: 6, width: 7, widths: vec![4, 6, 6], blocks: 2, classes }
+    Architecture::Residual { channels, height: 7, width: 7, widths: vec![4, 6, 6], blocks: 2, classes }
 }
 
 fn architectures() -> Vec<Architecture> {
     vec![
         Architecture::MultilayerPerceptron { features: 6, hidden: vec![5, 4], classes: Some(3) },
-        convolutional(1, Some(4)),
-        convolutional(3, None),
+        convolutional(1, Some(4), 5),
+        convolutional(1, Some(4), 2),
+        convolutional(3, None, 3),
         residual(1, Some(4)),
         residual(3, None),
     ]
@@ -192,7 +194,10 @@ fn logits_and_gradients_are_those_of_the_numeric_library() {
 
 #[test]
 fn gradients_are_the_differences_of_the_loss() {
-    for architecture in architectures() {
+    let (channels, height, width, widths) = (2, 6, 9, vec![4, 8]);
+    let oblong = Architecture::Residual { channels, height, width, widths, blocks: 1, classes: Some(3) };
+    let of_few_layers = architectures().into_iter().filter(|of| !matches!(of, Architecture::Residual { .. }));
+    for architecture in of_few_layers.chain([oblong]) {
         let (rows, inputs) = (4, architecture.inputs().unwrap() as usize);
         let network = network(&architecture);
         let features = Tensor::from_vec(values(rows * inputs, 9), (rows, inputs), &Device::Cpu).unwrap();
@@ -206,7 +211,7 @@ fn gradients_are_the_differences_of_the_loss() {
             let start = parameter.with_values(<[f32]>::to_vec).unwrap();
             let variable = Var::from_tensor(parameter.tensor()).unwrap();
             for index in (0..start.len()).step_by(start.len() / 5 + 1) {
-                let step = 2e-3f32;
+                let step = 1e-3f32;
                 let shifted = [step, -step].map(|step| {
                     let mut values = start.clone();
                     values[index] += step;

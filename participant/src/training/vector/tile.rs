@@ -46,7 +46,8 @@ pub(in crate::training) fn add_columns<S: Simd, const R: usize, const V: usize>(
 ) {
     let (right, _) = S::as_simd_f32s(right).0.as_chunks::<V>();
     let mut accumulators = *sums;
-    for (left, right) in left.chunks(stride.max(1)).zip(right) {
+    // Factors may overlap: the stride can be less than their number.
+    for (left, right) in (0..).step_by(stride.max(1)).map_while(|start| left.get(start..)).zip(right) {
         let Some(factors) = left.first_chunk::<R>() else { break };
         for (sums, factor) in accumulators.iter_mut().zip(factors) {
             let factor = simd.splat_f32s(*factor);

@@ -9,6 +9,7 @@ mod batches;
 mod checkpoint;
 mod convolution;
 mod images;
+mod library;
 mod linear;
 pub(crate) mod loss;
 pub(crate) mod network;
@@ -31,6 +32,7 @@ use fedledger_federation::{
 use self::{
     batches::Batches,
     checkpoint::{LossSums, Restored},
+    library::{LibraryNetwork, accelerator},
     network::{LoadError, Network, WeightsError},
     optimizer::OptimizerState,
 };
@@ -281,10 +283,15 @@ where
     rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build()?.install(work)
 }
 
+/// Passes that are made one on a device, which has more memory and wants more work at a time.
+const PASSES_ON_ACCELERATOR: usize = 32;
+
 /// One round's training in progress.
 struct Run<'a> {
     settings: &'a TrainingSettings,
     network: Network,
+    /// Where gradients are computed, if not on the processor.
+    accelerator: Option<Device>,
     optimizer: OptimizerState,
     batches: Batches<'a>,
     losses: LossSums,
@@ -302,7 +309,8 @@ impl<'a> Run<'a> {
         let network = Network::load(&settings.architecture, base)?;
         let optimizer = OptimizerState::new(&settings.optimizer, &network);
         let batches = Batches::new(data, settings);
-        Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0, resumed_at: None })
+        let (accelerator, losses) = (accelerator(), LossSums::default());
+        Ok(Self { settings, network, accelerator, optimizer, batches, losses, step: 0, resumed_at: None })
     }
 
     fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
@@ -310,21 +318,27 @@ impl<'a> Run<'a> {
         let mut batches = Batches::new(data, settings);
         batches.skip(step);
         optimizer.skip(step);
-        Self { settings, network, optimizer, batches, losses, step, resumed_at: Some(step) }
+        let accelerator = accelerator();
+        Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) }
     }
 
     /// One optimiser step over the next batch.
     fn step(&mut self) -> Result<(), TrainingError> {
         let batch = self.batches.next(&Device::Cpu)?;
-        let rows_per_pass = network::rows_per_pass(&self.settings.architecture);
+        let together = if self.accelerator.is_some() { PASSES_ON_ACCELERATOR } else { 1 };
+        let rows_per_pass = network::rows_per_pass(&self.settings.architecture) * together;
+        let copy = self.accelerator.as_ref();
+        let copy = copy.map(|device| LibraryNetwork::copy_of(&self.settings.architecture, &self.network, device));
+        let copy = copy.transpose()?;
         let mut loss = 0.0;
         for start in (0..batch.rows).step_by(rows_per_pass) {
             let rows = rows_per_pass.min(batch.rows - start);
-            let logits = self.network.forward(&batch.features.narrow(0, start, rows)?)?;
-            let labels = batch.labels.narrow(0, start, rows)?;
-            let part = loss::cross_entropy(&logits, &labels, batch.rows)?;
-            part.backward()?;
-            loss += f64::from(part.to_scalar::<f32>()?);
+            let (features, labels) = (batch.features.narrow(0, start, rows)?, batch.labels.narrow(0, start, rows)?);
+            let part = match &copy {
+                Some(copy) => copy.add_gradients(&self.network, &features, &labels, batch.rows)?,
+                None => self.network.add_gradients(&features, &labels, batch.rows)?,
+            };
+            loss += f64::from(part);
         }
         self.optimizer.step(&self.network)?;
 

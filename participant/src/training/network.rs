@@ -13,7 +13,7 @@ use fedledger_federation::{
 };
 
 use self::{convolutional::ConvolutionalNetwork, perceptron::Perceptron, residual::ResidualNetwork};
-use super::{linear::Linear, parameter::Parameter, weights::BaseWeights};
+use super::{linear::Linear, loss::cross_entropy, parameter::Parameter, weights::BaseWeights};
 
 /// Weights that do not belong to an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,6 +219,14 @@ impl Network {
             Layers::Convolutional(network) => network.forward(features),
             Layers::Residual(network) => network.forward(features),
         }
+    }
+
+    /// Adds the gradients of these rows to those of the parameters, and gives their share of the mean loss of `examples`
+    /// rows.
+    pub(super) fn add_gradients(&self, features: &Tensor, labels: &Tensor, examples: usize) -> Result<f32> {
+        let loss = cross_entropy(&self.forward(features)?, labels, examples)?;
+        loss.backward()?;
+        loss.to_scalar()
     }
 
     /// The parameters in the order of their names.

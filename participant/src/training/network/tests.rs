@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Var};
 
 use super::*;
-use crate::training::loss::cross_entropy;
+use crate::training::{library::LibraryNetwork, loss::cross_entropy};
 
 /// Values without a pattern, between -1 and 1.
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -42,115 +42,6 @@ fn network(architecture: &Architecture) -> Network {
     Network::of_parameters(architecture, parameters.collect()).unwrap()
 }
 
-/// What the numeric library's own operations make of the same parameters, in double precision.
-mod reference {
-    use fedledger_federation::architecture::ConvolutionLayer;
-
-    use super::*;
-
-    pub(super) struct Reference<'a> {
-        pub(super) architecture: &'a Architecture,
-        pub(super) variables: BTreeMap<String, Var>,
-    }
-
-    impl Reference<'_> {
-        fn get(&self, name: &str) -> &Tensor {
-            &self.variables[name]
-        }
-
-        pub(super) fn forward(&self, features: &Tensor) -> Tensor {
-            let image = self.architecture.image();
-            let shaped = |features: &Tensor| {
-                let image = image.unwrap();
-                let sides = [image.channels, image.height, image.width].map(|side| side as usize);
-                features.reshape((features.dim(0).unwrap(), sides[0], sides[1], sides[2])).unwrap()
-            };
-            match self.architecture {
-                Architecture::Convolutional { .. } => {
-                    let mut images = shaped(features);
-                    for index in 0..self.architecture.convolutions().len() {
-                        let bias = self.get(&format!("convolution{index}.bias")).reshape((1, (), 1, 1)).unwrap();
-                        let weight = self.get(&format!("convolution{index}.weight"));
-                        let convolved = images.conv2d(weight, 0, 1, 1, 1).unwrap().broadcast_add(&bias).unwrap();
-                        images = pooled(&convolved.relu().unwrap());
-                    }
-                    self.linear(&images.flatten_from(1).unwrap())
-                }
-                Architecture::Residual { .. } => self.residual(&shaped(features)),
-                _ => self.linear(features),
-            }
-        }
-
-        fn linear(&self, features: &Tensor) -> Tensor {
-            let mut values = features.clone();
-            let count = self.architecture.layers().len();
-            for index in 0..count {
-                values = self.layer(&values, &format!("layer{index}"));
-                values = if index + 1 < count { values.relu().unwrap() } else { values };
-            }
-            values
-        }
-
-        fn layer(&self, values: &Tensor, name: &str) -> Tensor {
-            let weight = self.get(&format!("{name}.weight")).t().unwrap();
-            values.matmul(&weight).unwrap().broadcast_add(self.get(&format!("{name}.bias"))).unwrap()
-        }
-
-        fn normalized(
-            &self,
-            images: &Tensor,
-            layer: &ConvolutionLayer,
-            convolution: &str,
-            normalization: &str,
-        ) -> Tensor {
-            let weight = self.get(&format!("{convolution}.weight"));
-            let convolved = images.conv2d(weight, layer.padding as usize, layer.stride as usize, 1, 1).unwrap();
-            let (rows, channels, height, width) = convolved.dims4().unwrap();
-            let groups = fedledger_federation::architecture::groups(channels as u32) as usize;
-            let grouped = convolved.reshape((rows, groups, ())).unwrap();
-            let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2).unwrap()).unwrap();
-            let variance = (centred.sqr().unwrap().mean_keepdim(2).unwrap() + 1e-5).unwrap();
-            let normalized = centred.broadcast_div(&variance.sqrt().unwrap()).unwrap();
-            let normalized = normalized.reshape((rows, channels, height, width)).unwrap();
-            let shaped = |part: &str| self.get(&format!("{normalization}.{part}")).reshape((1, (), 1, 1)).unwrap();
-            normalized.broadcast_mul(&shaped("weight")).unwrap().broadcast_add(&shaped("bias")).unwrap()
-        }
-
-        fn residual(&self, images: &Tensor) -> Tensor {
-            let stem = self.architecture.stem().unwrap();
-            let mut images = self.normalized(images, &stem, "stem.convolution", "stem.normalization").relu().unwrap();
-            for block in self.architecture.residual_blocks() {
-                let part = |images: &Tensor, layer: &ConvolutionLayer, index: usize| {
-                    let [convolution, normalization] =
-                        ["convolution", "normalization"].map(|kind| format!("{}.{kind}{index}", block.name));
-                    self.normalized(images, layer, &convolution, &normalization)
-                };
-                let hidden = part(&images, &block.first, 0).relu().unwrap();
-                let change = part(&hidden, &block.second, 1);
-                let kept = match &block.shortcut {
-                    Some(layer) => {
-                        let [weight, normalization] =
-                            ["shortcut", "shortcut_normalization"].map(|kind| format!("{}.{kind}", block.name));
-                        self.normalized(&images, layer, &weight, &normalization)
-                    }
-                    None => images,
-                };
-                images = (change + kept).unwrap().relu().unwrap();
-            }
-            self.layer(&images.mean((2, 3)).unwrap(), "output")
-        }
-    }
-
-    /// 2 x 2 max pooling that has a gradient in double precision, of the part that is pooled.
-    fn pooled(images: &Tensor) -> Tensor {
-        let (rows, channels, height, width) = images.dims4().unwrap();
-        let (height, width) = (height / 2, width / 2);
-        let even = images.narrow(2, 0, 2 * height).unwrap().narrow(3, 0, 2 * width).unwrap();
-        let windows = even.reshape((rows, channels, height, 2, width, 2)).unwrap();
-        windows.max(5).unwrap().max(3).unwrap()
-    }
-}
-
 fn double(tensor: &Tensor) -> Tensor {
     tensor.to_dtype(DType::F64).unwrap()
 }
@@ -169,8 +60,9 @@ fn logits_and_gradients_are_those_of_the_numeric_library() {
         let variables = names
             .zip(network.parameters())
             .map(|(name, parameter)| (name, Var::from_tensor(&double(parameter.tensor())).unwrap()));
-        let reference = reference::Reference { architecture: &architecture, variables: variables.collect() };
-        let expected = reference.forward(&double(&features));
+        let variables: Vec<_> = variables.collect();
+        let reference = LibraryNetwork::new(&architecture, variables.clone());
+        let expected = reference.forward(&double(&features)).unwrap();
         let found = network.forward(&features).unwrap();
         assert_eq!(found.dims(), [rows, architecture.outputs() as usize]);
         for (found, expected) in flat(&found).into_iter().zip(flat(&expected)) {
@@ -180,13 +72,37 @@ fn logits_and_gradients_are_those_of_the_numeric_library() {
         // Any scalar function of the logits will do: their squares.
         found.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         let gradients = expected.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-        for ((name, variable), parameter) in reference.variables.iter().zip(network.parameters()) {
+        for ((name, variable), parameter) in variables.iter().zip(network.parameters()) {
             let expected = flat(gradients.get(variable).unwrap());
             let scale = expected.iter().fold(1.0f64, |most, value| most.max(value.abs()));
             let found = parameter.gradient().sums(parameter.count()).clone();
             for (index, (found, expected)) in found.into_iter().zip(expected).enumerate() {
                 let difference = (f64::from(found) - expected).abs();
                 assert!(difference < 2e-4 * scale, "{architecture:?}, {name}[{index}]: {found} is not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_adds_the_gradients_that_our_kernels_add() {
+    for architecture in architectures() {
+        let (rows, inputs) = (4, architecture.inputs().unwrap() as usize);
+        let (own, other) = (network(&architecture), network(&architecture));
+        let features = Tensor::from_vec(values(rows * inputs, 9), (rows, inputs), &Device::Cpu).unwrap();
+        let labels: Vec<f32> = (0..rows).map(|row| (row as u32 % architecture.classes()) as f32).collect();
+        let labels = Tensor::from_vec(labels, rows, &Device::Cpu).unwrap();
+        let loss = cross_entropy(&own.forward(&features).unwrap(), &labels, 2 * rows).unwrap();
+        loss.backward().unwrap();
+
+        let device = LibraryNetwork::copy_of(&architecture, &other, &Device::Cpu).unwrap();
+        let found = device.add_gradients(&other, &features, &labels, 2 * rows).unwrap();
+        assert!((found - loss.to_scalar::<f32>().unwrap()).abs() < 1e-5, "{architecture:?}");
+        for (own, other) in own.parameters().iter().zip(other.parameters()) {
+            let [own, other] = [own, other].map(|parameter| parameter.gradient().sums(parameter.count()).clone());
+            assert!(own.iter().any(|value| *value != 0.0), "{architecture:?}: nothing was added");
+            for (own, other) in own.into_iter().zip(other) {
+                assert!((own - other).abs() < 1e-4 * own.abs().max(1.0), "{architecture:?}: {other} is not {own}");
             }
         }
     }

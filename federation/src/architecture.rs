@@ -1,26 +1,61 @@
 //! Model architectures: what the parameters are called, what shape they have and how they begin.
 //!
 //! A plan names an architecture; trainers, aggregation and auditors all derive the parameter list from it, so a weights
-//! file with other names or shapes is refused before anything is computed from it. Only networks with one output logit
-//! are known today: the logit of the positive class.
+//! file with other names or shapes is refused before anything is computed from it. A network gives one logit, that of the
+//! positive one of two classes, or one logit for each of several classes.
 
+mod check;
 mod initial_weights;
+mod layers;
+mod parameters;
+#[cfg(test)]
+mod tests;
 mod width;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::ArchitectureError;
 pub use initial_weights::initialization_seed;
+pub use layers::{ConvolutionLayer, ImageShape, LinearLayer, ResidualBlock, groups};
 pub use width::WidestLayer;
 
-/// Most input features of a model.
+/// Most input features of a table's row.
 pub const FEATURES_MAX: u32 = 65_536;
 
-/// Most hidden layers of a multilayer perceptron. One digit is enough to number the layers, so the order of the names is
-/// the order of the layers.
+/// Most hidden layers of a network. One digit is enough to number the layers, so the order of the names is the order of the
+/// layers.
 pub const HIDDEN_LAYERS_MAX: usize = 8;
 
 /// Most units of a hidden layer.
 pub const LAYER_WIDTH_MAX: u32 = 16_384;
+
+/// Most classes of a label.
+pub const CLASSES_MAX: u32 = 1024;
+
+/// Most channels of an image.
+pub const CHANNELS_MAX: u32 = 64;
+
+/// Largest height or width of an image.
+pub const IMAGE_SIDE_MAX: u32 = 1024;
+
+/// Most values of an image: channels times height times width.
+pub const IMAGE_VALUES_MAX: u32 = 1 << 18;
+
+/// Most convolutions of a convolutional network, and most stages of a residual one: numbered with one digit.
+pub const CONVOLUTIONS_MAX: usize = 8;
+
+/// Most filters of a convolution.
+pub const FILTERS_MAX: u32 = 2048;
+
+/// Largest height and width of a filter.
+pub const KERNEL_MAX: u32 = 15;
+
+/// Most blocks of a stage of a residual network: numbered with one digit.
+pub const BLOCKS_MAX: u32 = 8;
+
+/// Most values that all convolutions together may give for one image: 64 MiB of 32-bit floats, of which training keeps a
+/// few copies.
+pub const ACTIVATIONS_MAX: u64 = 1 << 24;
 
 /// Most parameters of a model: 1 GiB of 32-bit floats.
 pub const PARAMETERS_MAX: u64 = 1 << 28;
@@ -31,7 +66,11 @@ pub type ParameterShape = (String, Vec<u64>);
 /// Name, shape and values (row-major) of one parameter tensor.
 pub type ParameterValues = (String, Vec<u64>, Vec<f32>);
 
-/// A network that maps a row of features to one logit.
+/// A network that maps a row of features to one logit, or to one for each class.
+///
+/// `classes` is the same in all: absent for two classes told apart by one logit, that of the positive class; otherwise that
+/// many classes with a logit each, of which softmax makes probabilities. An image is a row of `channels * height * width`
+/// features, channel after channel and in each row after row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Architecture {
@@ -39,6 +78,9 @@ pub enum Architecture {
     LogisticRegression {
         /// Values per row.
         features: u32,
+        /// Classes, where they are not two told apart by one logit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<u32>,
     },
     /// Linear layers with rectified linear units between them.
     MultilayerPerceptron {
@@ -46,173 +88,130 @@ pub enum Architecture {
         features: u32,
         /// Units of each hidden layer, first to last.
         hidden: Vec<u32>,
+        /// Classes, where they are not two told apart by one logit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<u32>,
+    },
+    /// A network like LeNet (LeCun et al. 1998): convolutions without padding, each followed by rectified linear units and
+    /// 2 x 2 max pooling, and then linear layers with rectified linear units between them.
+    Convolutional {
+        /// Channels of an image.
+        channels: u32,
+        /// Rows of an image.
+        height: u32,
+        /// Values in a row of an image.
+        width: u32,
+        /// Filters of each convolution, first to last.
+        #[serde(default = "default_convolutions")]
+        convolutions: Vec<u32>,
+        /// Height and width of every filter.
+        #[serde(default = "default_kernel")]
+        kernel: u32,
+        /// Units of each hidden linear layer, first to last; there need not be any.
+        #[serde(default = "default_hidden")]
+        hidden: Vec<u32>,
+        /// Classes, where they are not two told apart by one logit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<u32>,
+    },
+    /// A residual network (He et al., arXiv 1512.03385) of 3 x 3 convolutions, with group normalisation (Wu and He,
+    /// arXiv 1803.08494) in place of batch normalisation: it keeps no running statistics, so that everything the model
+    /// needs is a parameter that is averaged like the others.
+    Residual {
+        /// Channels of an image.
+        channels: u32,
+        /// Rows of an image.
+        height: u32,
+        /// Values in a row of an image.
+        width: u32,
+        /// Filters of the convolutions of each stage; every stage after the first halves height and width.
+        #[serde(default = "default_widths")]
+        widths: Vec<u32>,
+        /// Blocks of each stage, of two convolutions each.
+        #[serde(default = "default_blocks")]
+        blocks: u32,
+        /// Classes, where they are not two told apart by one logit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<u32>,
     },
 }
 
-/// One linear layer: `inputs` values to `outputs` values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinearLayer {
-    /// Values that go in.
-    pub inputs: u32,
-    /// Values that come out.
-    pub outputs: u32,
+fn default_convolutions() -> Vec<u32> {
+    vec![16, 32]
 }
 
-/// An architecture that is not allowed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ArchitectureError {
-    /// No input features, or more than [`FEATURES_MAX`].
-    #[error("{found} features: use 1 to {FEATURES_MAX}")]
-    Features {
-        /// Features asked for.
-        found: u32,
-    },
-    /// No hidden layer (that is a logistic regression), or more than [`HIDDEN_LAYERS_MAX`].
-    #[error("{found} hidden layers: use 1 to {HIDDEN_LAYERS_MAX}, or a logistic regression")]
-    HiddenLayers {
-        /// Hidden layers asked for.
-        found: usize,
-    },
-    /// A hidden layer without units or with more than [`LAYER_WIDTH_MAX`].
-    #[error("hidden layer {layer} has {found} units: use 1 to {LAYER_WIDTH_MAX}")]
-    LayerWidth {
-        /// Number of the layer, from 0.
-        layer: usize,
-        /// Units asked for.
-        found: u32,
-    },
-    /// More than [`PARAMETERS_MAX`] parameters in all.
-    #[error("{found} parameters, at most {PARAMETERS_MAX} are supported: use fewer or narrower layers")]
-    TooManyParameters {
-        /// Parameters of the architecture.
-        found: u64,
-    },
+const fn default_kernel() -> u32 {
+    5
+}
+
+fn default_hidden() -> Vec<u32> {
+    vec![128]
+}
+
+fn default_widths() -> Vec<u32> {
+    vec![16, 32, 64]
+}
+
+const fn default_blocks() -> u32 {
+    2
 }
 
 impl Architecture {
-    /// Values per input row.
-    pub fn features(&self) -> u32 {
+    /// A logistic regression of two classes.
+    pub const fn logistic_regression(features: u32) -> Self {
+        Self::LogisticRegression { features, classes: None }
+    }
+
+    /// A multilayer perceptron of two classes.
+    pub fn multilayer_perceptron(features: u32, hidden: &[u32]) -> Self {
+        Self::MultilayerPerceptron { features, hidden: hidden.to_vec(), classes: None }
+    }
+
+    /// The name of the kind, as in plans and policies.
+    pub const fn kind(&self) -> &'static str {
         match self {
-            Self::LogisticRegression { features } | Self::MultilayerPerceptron { features, .. } => *features,
+            Self::LogisticRegression { .. } => "logistic_regression",
+            Self::MultilayerPerceptron { .. } => "multilayer_perceptron",
+            Self::Convolutional { .. } => "convolutional",
+            Self::Residual { .. } => "residual",
         }
     }
 
-    /// Classes that it tells apart: two, by the sign of its one logit.
-    pub const fn classes(&self) -> u32 {
-        2
+    /// Values per input row; none if they are too many to be counted.
+    pub fn inputs(&self) -> Option<u32> {
+        match self {
+            Self::LogisticRegression { features, .. } | Self::MultilayerPerceptron { features, .. } => Some(*features),
+            Self::Convolutional { .. } | Self::Residual { .. } => self.image()?.values(),
+        }
     }
 
-    /// Checks every bound.
-    ///
-    /// # Errors
-    ///
-    /// [`ArchitectureError`] names the first bound that is broken.
-    pub fn validate(&self) -> Result<(), ArchitectureError> {
-        let features = self.features();
-        if !(1..=FEATURES_MAX).contains(&features) {
-            return Err(ArchitectureError::Features { found: features });
-        }
-        if let Self::MultilayerPerceptron { hidden, .. } = self {
-            if !(1..=HIDDEN_LAYERS_MAX).contains(&hidden.len()) {
-                return Err(ArchitectureError::HiddenLayers { found: hidden.len() });
-            }
-            for (layer, &found) in hidden.iter().enumerate() {
-                if !(1..=LAYER_WIDTH_MAX).contains(&found) {
-                    return Err(ArchitectureError::LayerWidth { layer, found });
-                }
+    /// The form of the images that the network takes; none where it takes rows of a table.
+    pub fn image(&self) -> Option<ImageShape> {
+        match *self {
+            Self::LogisticRegression { .. } | Self::MultilayerPerceptron { .. } => None,
+            Self::Convolutional { channels, height, width, .. } | Self::Residual { channels, height, width, .. } => {
+                Some(ImageShape { channels, height, width })
             }
         }
-        let found = self.parameter_count();
-        if found > PARAMETERS_MAX { Err(ArchitectureError::TooManyParameters { found }) } else { Ok(()) }
     }
 
-    /// The linear layers, input to output.
-    pub fn layers(&self) -> Vec<LinearLayer> {
-        let hidden: &[u32] = match self {
-            Self::LogisticRegression { .. } => &[],
-            Self::MultilayerPerceptron { hidden, .. } => hidden,
-        };
-        let inputs = std::iter::once(self.features()).chain(hidden.iter().copied());
-        let outputs = hidden.iter().copied().chain(std::iter::once(1));
-        inputs.zip(outputs).map(|(inputs, outputs)| LinearLayer { inputs, outputs }).collect()
-    }
-
-    /// Names and shapes of the parameters, sorted by name: `layer0.bias` of `[outputs]`, `layer0.weight` of
-    /// `[outputs, inputs]`, `layer1.bias`, ...
-    pub fn parameters(&self) -> Vec<ParameterShape> {
-        let layers = self.layers().into_iter().enumerate();
-        layers
-            .flat_map(|(index, LinearLayer { inputs, outputs })| {
-                let (inputs, outputs) = (u64::from(inputs), u64::from(outputs));
-                [(format!("layer{index}.bias"), vec![outputs]), (format!("layer{index}.weight"), vec![outputs, inputs])]
-            })
-            .collect()
-    }
-
-    /// Scalars in all parameters, saturating.
-    pub fn parameter_count(&self) -> u64 {
-        self.layers().iter().fold(0u64, |sum, layer| {
-            let (inputs, outputs) = (u64::from(layer.inputs), u64::from(layer.outputs));
-            sum.saturating_add(inputs.saturating_mul(outputs)).saturating_add(outputs)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn perceptron(features: u32, hidden: &[u32]) -> Architecture {
-        Architecture::MultilayerPerceptron { features, hidden: hidden.to_vec() }
-    }
-
-    #[test]
-    fn parameters_are_listed_by_name() {
-        let listed = perceptron(13, &[32, 8]).parameters();
-        let expected: [(&str, &[u64]); 6] = [
-            ("layer0.bias", &[32]),
-            ("layer0.weight", &[32, 13]),
-            ("layer1.bias", &[8]),
-            ("layer1.weight", &[8, 32]),
-            ("layer2.bias", &[1]),
-            ("layer2.weight", &[1, 8]),
-        ];
-        assert_eq!(listed, expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())));
-        let deepest = perceptron(1, &[1; HIDDEN_LAYERS_MAX]).parameters();
-        assert!(deepest.is_sorted(), "names stay in the order of the layers at the largest depth");
-    }
-
-    #[test]
-    fn parameters_are_counted() {
-        assert_eq!(Architecture::LogisticRegression { features: 13 }.parameter_count(), 14);
-        assert_eq!(perceptron(13, &[32]).parameter_count(), 13 * 32 + 32 + 32 + 1);
-        assert_eq!(perceptron(u32::MAX, &[u32::MAX, u32::MAX]).parameter_count(), u64::MAX);
-    }
-
-    #[test]
-    fn every_bound_is_checked() {
-        use ArchitectureError::{Features, HiddenLayers, LayerWidth, TooManyParameters};
-
-        let logistic = |features| Architecture::LogisticRegression { features }.validate();
-        assert_eq!(logistic(0), Err(Features { found: 0 }));
-        assert_eq!(logistic(FEATURES_MAX), Ok(()));
-        assert_eq!(logistic(FEATURES_MAX + 1), Err(Features { found: FEATURES_MAX + 1 }));
-        assert_eq!(perceptron(1, &[]).validate(), Err(HiddenLayers { found: 0 }));
-        assert_eq!(perceptron(1, &[1; 9]).validate(), Err(HiddenLayers { found: 9 }));
-        assert_eq!(perceptron(1, &[4, 0]).validate(), Err(LayerWidth { layer: 1, found: 0 }));
-        let wide = perceptron(FEATURES_MAX, &[LAYER_WIDTH_MAX]);
-        assert_eq!(wide.validate(), Err(TooManyParameters { found: wide.parameter_count() }));
-    }
-
-    #[test]
-    fn an_architecture_has_one_encoding() {
-        for architecture in [Architecture::LogisticRegression { features: 13 }, perceptron(13, &[1024, 7])] {
-            let bytes = fedledger_ledger::codec::encode(&architecture);
-            assert_eq!(fedledger_ledger::codec::decode::<Architecture>(&bytes, 1024), Ok(architecture.clone()));
-            let json = serde_json::to_string(&architecture).unwrap();
-            assert_eq!(serde_json::from_str::<Architecture>(&json).unwrap(), architecture);
+    /// Classes with a logit each; none for two classes told apart by one logit.
+    pub const fn class_logits(&self) -> Option<u32> {
+        match self {
+            Self::LogisticRegression { classes, .. }
+            | Self::MultilayerPerceptron { classes, .. }
+            | Self::Convolutional { classes, .. }
+            | Self::Residual { classes, .. } => *classes,
         }
-        let unknown = r#"{"kind":"logistic_regression","features":13,"hidden":[4]}"#;
-        assert!(serde_json::from_str::<Architecture>(unknown).is_err(), "a field that has no meaning was ignored");
+    }
+
+    /// Classes that the network tells apart.
+    pub fn classes(&self) -> u32 {
+        self.class_logits().unwrap_or(2)
+    }
+
+    /// Logits per row: one, or one for each class.
+    pub fn outputs(&self) -> u32 {
+        self.class_logits().unwrap_or(1)
     }
 }

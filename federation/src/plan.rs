@@ -75,6 +75,12 @@ pub enum Optimizer {
     Sgd {
         /// Step size.
         learning_rate: Decimal,
+        /// Share of the previous step that is kept; none where it is absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        momentum: Option<Decimal>,
+        /// Share of the weight that is added to its gradient; none where it is absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight_decay: Option<Decimal>,
     },
     /// Adam (Kingma and Ba 2015), with bias correction.
     Adam {
@@ -87,6 +93,27 @@ pub enum Optimizer {
         /// Added to the root of the second moment.
         epsilon: Decimal,
     },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// Step size.
+        learning_rate: Decimal,
+        /// Decay of the first moment.
+        beta1: Decimal,
+        /// Decay of the second moment.
+        beta2: Decimal,
+        /// Added to the root of the second moment.
+        epsilon: Decimal,
+        /// Share of the weight, times the step size, that every step takes away.
+        weight_decay: Decimal,
+    },
+}
+
+impl Optimizer {
+    /// Stochastic gradient descent without momentum and weight decay.
+    pub const fn sgd(learning_rate: Decimal) -> Self {
+        Self::Sgd { learning_rate, momentum: None, weight_decay: None }
+    }
 }
 
 /// How updates become the next version.
@@ -306,15 +333,40 @@ impl Training {
     fn check(&self) -> Result<(), PlanError> {
         range("training.steps", self.steps, 1, 1_000_000_000)?;
         range("training.batch_size", self.batch_size.into(), 1, 1 << 20)?;
-        match &self.optimizer {
-            Optimizer::Sgd { learning_rate } => positive("training.optimizer.learning_rate", learning_rate),
-            Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {
+        self.optimizer.check()
+    }
+}
+
+impl Optimizer {
+    fn check(&self) -> Result<(), PlanError> {
+        match self {
+            Self::Sgd { learning_rate, momentum, weight_decay } => {
                 positive("training.optimizer.learning_rate", learning_rate)?;
-                fraction("training.optimizer.beta1", beta1)?;
-                fraction("training.optimizer.beta2", beta2)?;
-                positive("training.optimizer.epsilon", epsilon)
+                momentum.as_ref().map_or(Ok(()), |momentum| fraction("training.optimizer.momentum", momentum))?;
+                weight_decay.as_ref().map_or(Ok(()), check_weight_decay)
+            }
+            Self::Adam { learning_rate, beta1, beta2, epsilon } => check_adam(learning_rate, [beta1, beta2], epsilon),
+            Self::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => {
+                check_adam(learning_rate, [beta1, beta2], epsilon)?;
+                check_weight_decay(weight_decay)
             }
         }
+    }
+}
+
+fn check_adam(learning_rate: &Decimal, [beta1, beta2]: [&Decimal; 2], epsilon: &Decimal) -> Result<(), PlanError> {
+    positive("training.optimizer.learning_rate", learning_rate)?;
+    fraction("training.optimizer.beta1", beta1)?;
+    fraction("training.optimizer.beta2", beta2)?;
+    positive("training.optimizer.epsilon", epsilon)
+}
+
+fn check_weight_decay(found: &Decimal) -> Result<(), PlanError> {
+    if found.ratio().0 >= 0 {
+        Ok(())
+    } else {
+        let (field, allowed) = ("training.optimizer.weight_decay", "0 or a number above it");
+        Err(PlanError::Decimal { field, found: found.clone(), allowed })
     }
 }
 

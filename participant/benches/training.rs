@@ -5,44 +5,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 
+#[path = "shared/cases.rs"]
+mod cases;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fedledger_federation::{architecture::Architecture, tensors::Tensor};
-use fedledger_participant::{
-    table::Dataset,
-    training::{Optimizer, TrainingSettings, train},
-};
-
-const FEATURES: u32 = 13;
-const ROWS: usize = 2048;
-
-fn dataset() -> Dataset {
-    let count = ROWS * FEATURES as usize;
-    let features = (0..count as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0);
-    let labels = (0..ROWS).map(|row| if row % 3 == 0 { 1.0 } else { 0.0 });
-    Dataset::new(features.collect(), labels.collect(), FEATURES as usize).unwrap()
-}
+use fedledger_participant::training::train;
 
 fn steps_per_second(criterion: &mut Criterion) {
-    let data = dataset();
-    let sgd = Optimizer::Sgd { learning_rate: 0.01 };
-    let adam = Optimizer::adam(0.001);
-    let logistic = Architecture::LogisticRegression { features: FEATURES };
-    let perceptron = |width| Architecture::MultilayerPerceptron { features: FEATURES, hidden: vec![width] };
-    let cases = [
-        ("logistic 13-1, batch 4, SGD", logistic.clone(), 4, sgd, 100),
-        ("logistic 13-1, batch 4, Adam", logistic, 4, adam, 100),
-        ("perceptron 13-32-1, batch 32, SGD", perceptron(32), 32, sgd, 100),
-        ("perceptron 13-32-1, batch 32, Adam", perceptron(32), 32, adam, 100),
-        ("perceptron 13-1024-1, batch 256, Adam", perceptron(1024), 256, adam, 20),
-    ];
     let mut group = criterion.benchmark_group("training");
-    for (name, architecture, batch_size, optimizer, steps) in cases {
-        let weights = architecture.initial_weights(1).unwrap();
-        let base: Vec<_> = weights.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect();
-        let (seed, round, member) = (1, 1, "cleveland".to_owned());
-        let settings = TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member };
-        group.throughput(Throughput::Elements(steps));
-        group.bench_function(name, |bencher| bencher.iter(|| train(&settings, &data, &base).unwrap()));
+    for case in cases::cases() {
+        let (settings, data, base) = (case.settings(case.steps), case.dataset(), case.base());
+        group.throughput(Throughput::Elements(case.steps));
+        group.bench_function(case.name, |bencher| bencher.iter(|| train(&settings, &data, &base).unwrap()));
     }
     group.finish();
 }

@@ -30,7 +30,7 @@ use crate::{
     training::{
         BaseWeights, BaseWeightsError,
         network::{LoadError, Network, check_weights, rows_per_pass},
-        on_one_thread,
+        on_one_thread, row_of_other_class,
     },
 };
 
@@ -58,6 +58,14 @@ pub enum EvaluationError {
     /// There are no rows to evaluate on.
     #[error("there are no test rows: give the schema a split")]
     NoRows,
+    /// A label that is no class of the model.
+    #[error("the label of row {row} is none of the {classes} classes that the model tells apart")]
+    Label {
+        /// The row, from 0.
+        row: usize,
+        /// Classes of the model.
+        classes: usize,
+    },
     /// A logit is infinite or NaN, so that there is no meaningful result.
     #[error("the model's output for row {row} is not finite")]
     NotFinite {
@@ -124,12 +132,15 @@ pub fn evaluate_from<B: BaseWeights + ?Sized>(
     data: &Dataset,
 ) -> Result<Evaluation, EvaluationError> {
     architecture.validate()?;
-    let expected = architecture.features();
+    let expected = architecture.inputs().unwrap_or_default();
     if data.columns() != expected as usize {
         return Err(EvaluationError::FeatureCount { expected, found: data.columns() });
     }
     if data.rows() == 0 {
         return Err(EvaluationError::NoRows);
+    }
+    if let Some(row) = row_of_other_class(data, architecture.classes()) {
+        return Err(EvaluationError::Label { row, classes: architecture.classes() as usize });
     }
     let outputs = on_one_thread(|| outputs(architecture, weights, data))?;
     score(&outputs, data.labels(), data.groups())
@@ -141,16 +152,16 @@ fn outputs<B: BaseWeights + ?Sized>(
     data: &Dataset,
 ) -> Result<Outputs, EvaluationError> {
     let network = Network::load(architecture, weights)?;
-    let mut logits = Vec::with_capacity(data.rows());
+    let mut logits = Vec::with_capacity(data.rows() * architecture.outputs() as usize);
     let rows_per_pass = rows_per_pass(architecture);
     for start in (0..data.rows()).step_by(rows_per_pass) {
         let rows = start..data.rows().min(start + rows_per_pass);
         let mut features = Vec::with_capacity(rows.len() * data.columns());
         rows.clone().for_each(|row| data.append_row(row, &mut features));
         let features = Tensor::from_vec(features, (rows.len(), data.columns()), &Device::Cpu)?;
-        logits.extend(network.forward(&features)?.to_vec1::<f32>()?);
+        logits.extend(network.forward(&features)?.flatten_all()?.to_vec1::<f32>()?);
     }
-    Ok(Outputs { logits, classes: 2 })
+    Ok(Outputs { logits, classes: architecture.classes() })
 }
 
 #[cfg(test)]
@@ -168,7 +179,7 @@ mod tests {
 
     #[test]
     fn mismatched_parts_are_refused() {
-        let architecture = Architecture::LogisticRegression { features: 2 };
+        let architecture = Architecture::logistic_regression(2);
         let weights = weights_of(&[1.0; 2]);
         let narrow = Dataset::new(vec![1.0], vec![1.0], 1).unwrap();
         let empty = Dataset::new(vec![], vec![], 2).unwrap();
@@ -178,12 +189,15 @@ mod tests {
         assert!(matches!(evaluate(&architecture, &weights, &narrow), Err(FeatureCount { expected: 2, found: 1 })));
         assert!(matches!(evaluate(&architecture, &weights, &empty), Err(NoRows)));
         assert!(matches!(evaluate(&architecture, &steep, &huge), Err(NotFinite { row: 0 })));
+        let other_class = Dataset::new(vec![1.0; 2], vec![2.0], 2).unwrap();
+        let label = evaluate(&architecture, &weights, &other_class);
+        assert!(matches!(label, Err(EvaluationError::Label { row: 0, classes: 2 })));
         assert!(matches!(evaluate(&architecture, &weights[..1], &empty), Err(Weights(_))));
     }
 
     #[test]
     fn many_rows_are_evaluated_in_passes() {
-        let architecture = Architecture::LogisticRegression { features: 1 };
+        let architecture = Architecture::logistic_regression(1);
         let rows = 2 * rows_per_pass(&architecture) + 1;
         let features: Vec<f32> = (0..rows).map(|row| if row % 3 == 0 { 1.0 } else { -1.0 }).collect();
         let data = Dataset::new(features, vec![1.0; rows], 1).unwrap();

@@ -7,11 +7,17 @@
 
 mod batches;
 mod checkpoint;
+mod convolution;
+mod images;
+mod library;
 mod linear;
 pub(crate) mod loss;
 pub(crate) mod network;
+mod normalization;
 mod optimizer;
+mod parameter;
 mod settings;
+mod vector;
 mod weights;
 
 use std::io::{self, Read, Write};
@@ -26,8 +32,9 @@ use fedledger_federation::{
 use self::{
     batches::Batches,
     checkpoint::{LossSums, Restored},
-    network::{LoadError, Network, WeightsError, with_values},
-    optimizer::{Gradients, OptimizerState},
+    library::{LibraryNetwork, accelerator},
+    network::{LoadError, Network, WeightsError},
+    optimizer::OptimizerState,
 };
 use crate::table::Dataset;
 
@@ -96,6 +103,16 @@ pub enum TrainingError {
         expected: u32,
         /// Features of a row.
         found: usize,
+    },
+    /// A record of a class that the model does not know.
+    #[error(
+        "the label of record {row} is none of the model's {classes} classes: check the schema or the plan's classes"
+    )]
+    Label {
+        /// The record, from 0.
+        row: usize,
+        /// Classes of the model.
+        classes: u32,
     },
     /// No record, or more than 2^32 - 1.
     #[error("{found} records cannot be trained on")]
@@ -237,14 +254,23 @@ fn train_from<B: BaseWeights + ?Sized>(
 fn check(settings: &TrainingSettings, data: &Dataset) -> Result<(), TrainingError> {
     settings.validate()?;
     settings.architecture.validate()?;
-    let expected = settings.architecture.features();
+    let expected = settings.architecture.inputs().unwrap_or_default();
     if data.columns() != expected as usize {
         return Err(TrainingError::FeatureCount { expected, found: data.columns() });
+    }
+    let classes = settings.architecture.classes();
+    if let Some(row) = row_of_other_class(data, classes) {
+        return Err(TrainingError::Label { row, classes });
     }
     if data.rows() == 0 || u32::try_from(data.rows()).is_err() {
         return Err(TrainingError::RowCount { found: data.rows() });
     }
     Ok(())
+}
+
+/// The first row whose label is none of so many classes.
+pub(crate) fn row_of_other_class(data: &Dataset, classes: u32) -> Option<usize> {
+    data.labels().iter().position(|&label| f64::from(label) >= f64::from(classes))
 }
 
 /// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
@@ -258,10 +284,15 @@ where
     rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build()?.install(work)
 }
 
+/// Passes that are made one on a device, which has more memory and wants more work at a time.
+const PASSES_ON_ACCELERATOR: usize = 32;
+
 /// One round's training in progress.
 struct Run<'a> {
     settings: &'a TrainingSettings,
     network: Network,
+    /// Where gradients are computed, if not on the processor.
+    accelerator: Option<Device>,
     optimizer: OptimizerState,
     batches: Batches<'a>,
     losses: LossSums,
@@ -277,9 +308,10 @@ impl<'a> Run<'a> {
         base: &B,
     ) -> Result<Self, TrainingError> {
         let network = Network::load(&settings.architecture, base)?;
-        let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
+        let optimizer = OptimizerState::new(&settings.optimizer, &network);
         let batches = Batches::new(data, settings);
-        Ok(Self { settings, network, optimizer, batches, losses: LossSums::default(), step: 0, resumed_at: None })
+        let (accelerator, losses) = (accelerator(), LossSums::default());
+        Ok(Self { settings, network, accelerator, optimizer, batches, losses, step: 0, resumed_at: None })
     }
 
     fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
@@ -287,24 +319,29 @@ impl<'a> Run<'a> {
         let mut batches = Batches::new(data, settings);
         batches.skip(step);
         optimizer.skip(step);
-        Self { settings, network, optimizer, batches, losses, step, resumed_at: Some(step) }
+        let accelerator = accelerator();
+        Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) }
     }
 
     /// One optimiser step over the next batch.
     fn step(&mut self) -> Result<(), TrainingError> {
         let batch = self.batches.next(&Device::Cpu)?;
-        let rows_per_pass = network::rows_per_pass(&self.settings.architecture);
+        let together = if self.accelerator.is_some() { PASSES_ON_ACCELERATOR } else { 1 };
+        let rows_per_pass = network::rows_per_pass(&self.settings.architecture) * together;
+        let copy = self.accelerator.as_ref();
+        let copy = copy.map(|device| LibraryNetwork::copy_of(&self.settings.architecture, &self.network, device));
+        let copy = copy.transpose()?;
         let mut loss = 0.0;
-        let mut gradients = Gradients::default();
         for start in (0..batch.rows).step_by(rows_per_pass) {
             let rows = rows_per_pass.min(batch.rows - start);
-            let logits = self.network.forward(&batch.features.narrow(0, start, rows)?)?;
-            let labels = batch.labels.narrow(0, start, rows)?;
-            let part = loss::binary_cross_entropy(&logits, &labels, batch.rows)?;
-            gradients.add(&self.network, &part.backward()?)?;
-            loss += f64::from(part.to_scalar::<f32>()?);
+            let (features, labels) = (batch.features.narrow(0, start, rows)?, batch.labels.narrow(0, start, rows)?);
+            let part = match &copy {
+                Some(copy) => copy.add_gradients(&self.network, &features, &labels, batch.rows)?,
+                None => self.network.add_gradients(&features, &labels, batch.rows)?,
+            };
+            loss += f64::from(part);
         }
-        self.optimizer.step(&self.network, &gradients)?;
+        self.optimizer.step(&self.network)?;
 
         self.step += 1;
         if !loss.is_finite() {
@@ -334,8 +371,8 @@ impl<'a> Run<'a> {
             if position != tensor {
                 (tensor, element) = (position, 0);
             }
-            let variable = self.network.variables().nth(position).ok_or_else(diverged)?;
-            with_values(variable, |trained| {
+            let parameter = self.network.parameters().get(position).ok_or_else(diverged)?;
+            parameter.with_values(|trained| {
                 let trained = trained.get(element..).unwrap_or_default();
                 delta.clear();
                 delta.extend(trained.iter().zip(base).map(|(trained, base)| trained - base));

@@ -44,12 +44,8 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
         name: "heart".to_owned(),
         description: String::new(),
         branch: "main".to_owned(),
-        architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training {
-            optimizer: Optimizer::Sgd { learning_rate: "0.5".parse().unwrap() },
-            steps: 40,
-            batch_size: 8,
-        },
+        architecture: Architecture::logistic_regression(2),
+        training: Training { optimizer: Optimizer::sgd("0.5".parse().unwrap()), steps: 40, batch_size: 8 },
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },

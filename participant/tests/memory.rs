@@ -48,13 +48,10 @@ fn a_training_takes_no_more_than_was_estimated_and_not_much_less() {
     let labels = (0..ROWS).map(|row| if row % 3 == 0 { 1.0 } else { 0.0 }).collect();
     let data = Dataset::new(features, labels, COLUMNS as usize).unwrap();
     // From small to large, because the peak of a process never falls.
-    let models: [(&[u32], Optimizer); 3] = [
-        (&[64], Optimizer::Sgd { learning_rate: 0.01 }),
-        (&[2048, 512], Optimizer::Sgd { learning_rate: 0.01 }),
-        (&[4096, 2048], Optimizer::adam(0.001)),
-    ];
+    let models: [(&[u32], Optimizer); 3] =
+        [(&[64], Optimizer::sgd(0.01)), (&[2048, 512], Optimizer::sgd(0.01)), (&[4096, 2048], Optimizer::adam(0.001))];
     for (hidden, optimizer) in models {
-        let architecture = Architecture::MultilayerPerceptron { features: COLUMNS, hidden: hidden.to_vec() };
+        let architecture = Architecture::multilayer_perceptron(COLUMNS, hidden);
         let base = weights(&architecture, folder.path());
         let settings = TrainingSettings {
             architecture: architecture.clone(),

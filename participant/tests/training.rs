@@ -26,11 +26,29 @@ fn settings(architecture: Architecture, optimizer: Optimizer) -> TrainingSetting
 }
 
 fn logistic() -> Architecture {
-    Architecture::LogisticRegression { features: 5 }
+    Architecture::logistic_regression(5)
 }
 
 fn perceptron() -> Architecture {
-    Architecture::MultilayerPerceptron { features: 5, hidden: vec![8, 3] }
+    Architecture::multilayer_perceptron(5, &[8, 3])
+}
+
+fn convolutional() -> Architecture {
+    let (channels, height, width, convolutions, hidden) = (2, 12, 10, vec![5, 6], vec![7]);
+    Architecture::Convolutional { channels, height, width, convolutions, kernel: 3, hidden, classes: Some(3) }
+}
+
+fn residual() -> Architecture {
+    let (channels, height, width, widths) = (1, 6, 7, vec![4, 6]);
+    Architecture::Residual { channels, height, width, widths, blocks: 1, classes: Some(3) }
+}
+
+/// Rows that the architecture takes, of all its classes.
+fn data_for(architecture: &Architecture) -> Dataset {
+    let columns = architecture.inputs().unwrap();
+    let value = |index: u32| (index.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0;
+    let labels = (0..37).map(|row| (row % architecture.classes()) as f32).collect();
+    Dataset::new((0..37 * columns).map(value).collect(), labels, columns as usize).unwrap()
 }
 
 fn base(architecture: &Architecture) -> Vec<Tensor> {
@@ -38,12 +56,15 @@ fn base(architecture: &Architecture) -> Vec<Tensor> {
     weights.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect()
 }
 
-const SGD: Optimizer = Optimizer::Sgd { learning_rate: 0.05 };
+const SGD: Optimizer = Optimizer::sgd(0.05);
+const MOMENTUM: Optimizer = Optimizer::Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.1 };
 const ADAM: Optimizer = Optimizer::adam(0.05);
+const ADAMW: Optimizer = Optimizer::adamw(0.05, 0.1);
 
 fn all_cases() -> Vec<TrainingSettings> {
-    let architectures = [logistic(), perceptron()];
-    architectures.into_iter().flat_map(|of| [SGD, ADAM].map(|optimizer| settings(of.clone(), optimizer))).collect()
+    let architectures = [logistic(), perceptron(), convolutional(), residual()];
+    let optimizers = [SGD, MOMENTUM, ADAM, ADAMW];
+    architectures.into_iter().flat_map(|of| optimizers.map(|optimizer| settings(of.clone(), optimizer))).collect()
 }
 
 fn bits(outcome: &TrainingOutcome) -> (Vec<u32>, [u64; 2]) {
@@ -77,16 +98,24 @@ impl Reference {
 
     fn step(&mut self, gradient: [f64; 6], step: i32, optimizer: Optimizer) {
         for (index, g) in gradient.into_iter().enumerate() {
-            self.parameters[index] -= match optimizer {
-                Optimizer::Sgd { learning_rate } => learning_rate * g,
-                Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {
-                    self.first[index] = beta1 * self.first[index] + (1.0 - beta1) * g;
-                    self.second[index] = beta2 * self.second[index] + (1.0 - beta2) * g * g;
-                    let first = self.first[index] / (1.0 - beta1.powi(step));
-                    let second = self.second[index] / (1.0 - beta2.powi(step));
-                    learning_rate * first / (second.sqrt() + epsilon)
+            let (weight, first, second) =
+                (&mut self.parameters[index], &mut self.first[index], &mut self.second[index]);
+            match optimizer {
+                Optimizer::Sgd { learning_rate, momentum, weight_decay } => {
+                    *first = momentum * *first + g + weight_decay * *weight;
+                    *weight -= learning_rate * *first;
                 }
-            };
+                Optimizer::Adam { learning_rate, beta1, beta2, epsilon }
+                | Optimizer::AdamW { learning_rate, beta1, beta2, epsilon, .. } => {
+                    if let Optimizer::AdamW { weight_decay, .. } = optimizer {
+                        *weight -= learning_rate * weight_decay * *weight;
+                    }
+                    *first = beta1 * *first + (1.0 - beta1) * g;
+                    *second = beta2 * *second + (1.0 - beta2) * g * g;
+                    let (first, second) = (*first / (1.0 - beta1.powi(step)), *second / (1.0 - beta2.powi(step)));
+                    *weight -= learning_rate * first / (second.sqrt() + epsilon);
+                }
+            }
         }
     }
 }
@@ -95,7 +124,7 @@ impl Reference {
 fn logistic_regression_follows_the_gradient_computed_by_hand() {
     let (data, base) = (data(), base(&logistic()));
     let start: Vec<f64> = base.iter().flat_map(|tensor| tensor.values.iter().map(|&value| value.into())).collect();
-    for optimizer in [SGD, ADAM] {
+    for optimizer in [SGD, MOMENTUM, ADAM, ADAMW] {
         let mut settings = settings(logistic(), optimizer);
         settings.batch_size = 37;
         let outcome = train(&settings, &data, &base).unwrap();
@@ -127,7 +156,7 @@ fn hidden_layers_get_the_gradient_of_the_loss() {
     // Differences of the loss instead of formulas: one step of SGD over all rows moves each parameter by
     // -learning rate * gradient.
     let (data, base) = (data(), base(&perceptron()));
-    let mut settings = settings(perceptron(), Optimizer::Sgd { learning_rate: 1.0 });
+    let mut settings = settings(perceptron(), Optimizer::sgd(1.0));
     (settings.batch_size, settings.steps) = (37, 1);
     let outcome = train(&settings, &data, &base).unwrap();
     let h = 1e-4;
@@ -147,11 +176,11 @@ fn hidden_layers_get_the_gradient_of_the_loss() {
 #[test]
 fn a_batch_computed_in_parts_has_the_gradient_of_the_whole() {
     // A hidden layer so wide that 37 rows do not go through at once; only the first unit is connected to the output.
-    let wide = Architecture::MultilayerPerceptron { features: 5, hidden: vec![4096] };
+    let wide = Architecture::multilayer_perceptron(5, &[4096]);
     let data = data();
     let mut base = base(&wide);
     base[3].values[1..].fill(0.0);
-    let mut settings = settings(wide, Optimizer::Sgd { learning_rate: 1.0 });
+    let mut settings = settings(wide, Optimizer::sgd(1.0));
     (settings.batch_size, settings.steps) = (37, 1);
     let outcome = train(&settings, &data, &base).unwrap();
     let first_unit = |tensors: &[Tensor]| {
@@ -198,8 +227,8 @@ fn mean_loss(parameters: &[Vec<f64>], data: &Dataset) -> f64 {
 
 #[test]
 fn the_same_settings_give_the_same_bytes_for_any_number_of_threads() {
-    let data = data();
     for settings in all_cases() {
+        let data = data_for(&settings.architecture);
         let base = base(&settings.architecture);
         let outcomes: Vec<_> = [1, 2, 4]
             .into_iter()
@@ -228,8 +257,8 @@ fn concurrent_runs_do_not_disturb_each_other() {
 
 #[test]
 fn a_run_resumed_at_any_step_ends_with_the_same_bytes() {
-    let data = data();
     for settings in all_cases() {
+        let data = data_for(&settings.architecture);
         let base = base(&settings.architecture);
         let undisturbed = bits(&train(&settings, &data, &base).unwrap());
         for checkpoint in checkpoints(&settings, &data, &base) {
@@ -304,6 +333,7 @@ fn a_checkpoint_of_another_run_is_refused() {
         TrainingSettings { seed: 1, ..own.clone() },
         TrainingSettings { member: "va".to_owned(), ..own.clone() },
         TrainingSettings { optimizer: Optimizer::adam(0.01), ..own.clone() },
+        TrainingSettings { optimizer: ADAMW, ..own.clone() },
     ];
     for other in &others {
         let outcome = resume(other, &data, &base, &checkpoint);
@@ -368,7 +398,7 @@ fn settings_out_of_bounds_are_refused() {
     assert_eq!(settings_error(TrainingSettings { round: 0, ..own.clone() }), SettingsError::Round(0));
     assert_eq!(settings_error(TrainingSettings { round: u64::MAX, ..own.clone() }), SettingsError::Round(u64::MAX));
     for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let optimizer = Optimizer::Sgd { learning_rate };
+        let optimizer = Optimizer::sgd(learning_rate);
         assert!(matches!(
             settings_error(TrainingSettings { optimizer, ..own.clone() }),
             SettingsError::Hyperparameter { name: "learning_rate", .. }
@@ -379,7 +409,20 @@ fn settings_out_of_bounds_are_refused() {
         settings_error(TrainingSettings { optimizer, ..own.clone() }),
         SettingsError::Hyperparameter { name: "beta1", .. }
     ));
-    let architecture = Architecture::LogisticRegression { features: 6 };
+    let optimizer = Optimizer::Sgd { learning_rate: 0.1, momentum: 1.0, weight_decay: 0.0 };
+    assert!(matches!(
+        settings_error(TrainingSettings { optimizer, ..own.clone() }),
+        SettingsError::Hyperparameter { name: "momentum", .. }
+    ));
+    let optimizer = Optimizer::adamw(0.1, -1.0);
+    assert!(matches!(
+        settings_error(TrainingSettings { optimizer, ..own.clone() }),
+        SettingsError::Hyperparameter { name: "weight_decay", .. }
+    ));
+    let third_class = Dataset::new(vec![0.0; 10], vec![1.0, 2.0], 5).unwrap();
+    let label = train(&own, &third_class, &base).unwrap_err();
+    assert!(matches!(label, TrainingError::Label { row: 1, classes: 2 }), "{label}");
+    let architecture = Architecture::logistic_regression(6);
     assert!(matches!(
         refused(TrainingSettings { architecture, ..own.clone() }),
         TrainingError::FeatureCount { expected: 6, found: 5 }
@@ -412,7 +455,7 @@ fn base_weights_must_be_those_of_the_architecture() {
 #[test]
 fn divergence_is_an_error_and_not_an_update() {
     let rows = Dataset::new(vec![3e38, 3e38], vec![1.0, 0.0], 1).unwrap();
-    let settings = settings(Architecture::LogisticRegression { features: 1 }, Optimizer::Sgd { learning_rate: 1e30 });
+    let settings = settings(Architecture::logistic_regression(1), Optimizer::sgd(1e30));
     let error = train(&settings, &rows, &base(&settings.architecture)).unwrap_err();
     assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
 }

@@ -30,8 +30,8 @@ fn data() -> Dataset {
 /// Wide enough that a tensor comes in several pieces.
 fn settings(learning_rate: f64) -> TrainingSettings {
     TrainingSettings {
-        architecture: Architecture::MultilayerPerceptron { features: 5, hidden: vec![8000] },
-        optimizer: Optimizer::Sgd { learning_rate },
+        architecture: Architecture::multilayer_perceptron(5, &[8000]),
+        optimizer: Optimizer::sgd(learning_rate),
         steps: 6,
         batch_size: 4,
         seed: 42,

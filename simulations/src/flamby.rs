@@ -207,7 +207,7 @@ impl Centres {
                 .iter()
                 .zip(SITES)
                 .map(|((data, _), site)| {
-                    let optimizer = Optimizer::Sgd { learning_rate };
+                    let optimizer = Optimizer::sgd(learning_rate);
                     let settings = TrainingSettings { round, ..settings(optimizer, STEPS_PER_ROUND, site, seed) };
                     let outcome = train(&settings, data, &weights)?;
                     Ok((outcome.summary.example_count, write_tensors(&outcome.delta)?))
@@ -267,7 +267,7 @@ fn alone(data: &Dataset, member: &str, seed: u64) -> Result<Vec<Tensor>, FlambyE
 }
 
 fn architecture() -> Architecture {
-    Architecture::LogisticRegression { features: FEATURES }
+    Architecture::logistic_regression(FEATURES)
 }
 
 fn initial_weights(seed: u64) -> Result<Vec<Tensor>, FlambyError> {

@@ -4,11 +4,12 @@
 
 use std::{fs, path::Path};
 
-use fedledger_federation::plan::Plan;
+use fedledger_federation::{architecture::Architecture, plan::Plan};
 use fedledger_participant::table::Schema;
 use fedledger_proto::kit::{
     CliDefaults, ConsortiumDescription, MemberDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
 };
+use serde::Deserialize;
 
 #[test]
 fn consortiums_can_be_provisioned() {
@@ -34,6 +35,26 @@ fn the_site_describes_a_member() {
 fn the_plan_can_be_carried_out() {
     let plan: Plan = toml::from_str(&example("docs/files.md", "Plans", 0)).unwrap();
     assert_eq!(plan.check(), Ok(()));
+}
+
+#[test]
+fn networks_for_images_are_those_that_nobody_has_to_describe() {
+    #[derive(Deserialize)]
+    struct Example {
+        architecture: Architecture,
+    }
+
+    for (index, kind) in [(1, "convolutional"), (2, "residual")] {
+        let described: Example = toml::from_str(&example("docs/files.md", "Plans", index)).unwrap();
+        assert_eq!(described.architecture.validate(), Ok(()));
+        let (classes, channels, height, width) = (10, 1, 28, 28);
+        let usual = serde_json::json!({ "kind": kind, "classes": classes, "channels": channels, "height": height, "width": width });
+        assert_eq!(
+            described.architecture,
+            serde_json::from_value(usual).unwrap(),
+            "what the example says is the default"
+        );
+    }
 }
 
 #[test]

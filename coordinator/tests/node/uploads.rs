@@ -37,12 +37,8 @@ fn plan() -> Plan {
         name: "large".to_owned(),
         description: String::new(),
         branch: "main".to_owned(),
-        architecture: Architecture::MultilayerPerceptron { features: 1024, hidden: vec![512] },
-        training: Training {
-            optimizer: Optimizer::Sgd { learning_rate: "0.1".parse().unwrap() },
-            steps: 1,
-            batch_size: 1,
-        },
+        architecture: Architecture::multilayer_perceptron(1024, &[512]),
+        training: Training { optimizer: Optimizer::sgd("0.1".parse().unwrap()), steps: 1, batch_size: 1 },
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },

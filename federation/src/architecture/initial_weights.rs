@@ -1,7 +1,8 @@
 //! Initial weights: the same bytes on every machine, from the plan's seed and the architecture alone.
 //!
-//! Weight and bias of a linear layer are uniform in ±1/√inputs, PyTorch's default for `nn.Linear` (the bound that He et
-//! al., arXiv 1502.01852, gives with a = √5). The arithmetic is limited to IEEE 754 basic operations and square root in
+//! Weight and bias of a linear layer or a convolution are uniform in ±1/√inputs, PyTorch's default for `nn.Linear` and
+//! `nn.Conv2d` (the bound that He et al., arXiv 1502.01852, gives with a = √5), where the inputs of a convolution are the
+//! values under a filter. A normalisation begins with ones and zeros, for which nothing is drawn. The arithmetic is limited to IEEE 754 basic operations and square root in
 //! double precision, which round alike everywhere. This is one of the few files of the crate with floats: version 0 of a
 //! model begins here, nothing here is replicated state.
 
@@ -11,7 +12,7 @@ use rand_chacha::{
     rand_core::{Rng as _, SeedableRng as _},
 };
 
-use super::{Architecture, ArchitectureError, ParameterValues};
+use super::{Architecture, ArchitectureError, ParameterValues, parameters::Initial};
 
 /// Separates these seeds from all others.
 const INITIALIZATION_DOMAIN: &[u8] = b"fedledger/v1/init";
@@ -57,15 +58,19 @@ impl Architecture {
     ) -> Result<impl Iterator<Item = Vec<f32>> + use<>, ArchitectureError> {
         self.validate()?;
         let mut rng = ChaCha20Rng::from_seed(initialization_seed(self, plan_seed));
-        // Bias and weight of a layer share their bound, and both stand under the layer in the order of the names.
-        let layers = self.layers().into_iter().flat_map(|layer| [layer, layer]);
-        let pieces = self.parameters().into_iter().zip(layers).flat_map(|((_, shape), layer)| {
-            let bound = 1.0 / f64::from(layer.inputs).sqrt();
-            let count: u64 = shape.iter().product();
+        let pieces = self.parameter_list().into_iter().flat_map(|parameter| {
+            let (count, initial) = (parameter.count(), parameter.initial);
             let starts = (0..count).step_by(DRAWN_TOGETHER);
-            starts.map(move |start| (bound, (count - start).min(DRAWN_TOGETHER as u64)))
+            starts.map(move |start| (initial, (count - start).min(DRAWN_TOGETHER as u64)))
         });
-        Ok(pieces.map(move |(bound, count)| (0..count).map(|_| uniform(rng.next_u32(), bound)).collect()))
+        Ok(pieces.map(move |(initial, count)| match initial {
+            Initial::Uniform { inputs } => {
+                let bound = 1.0 / (inputs as f64).sqrt();
+                (0..count).map(|_| uniform(rng.next_u32(), bound)).collect()
+            }
+            Initial::Zeros => (0..count).map(|_| 0.0).collect(),
+            Initial::Ones => (0..count).map(|_| 1.0).collect(),
+        }))
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
     #[test]
     fn initial_weights_never_change() {
         // Golden, computed with another implementation: if this fails, version 0 of every model has changed.
-        let architecture = Architecture::MultilayerPerceptron { features: 13, hidden: vec![32] };
+        let architecture = Architecture::multilayer_perceptron(13, &[32]);
         let weights = architecture.initial_weights(42).unwrap();
         assert_eq!(
             Digest::of(&bytes_of(&weights)).to_string(),
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn shapes_are_those_of_the_architecture() {
-        let architecture = Architecture::MultilayerPerceptron { features: 5, hidden: vec![4, 3] };
+        let architecture = Architecture::multilayer_perceptron(5, &[4, 3]);
         let weights = architecture.initial_weights(1).unwrap();
         for ((name, shape, values), expected) in weights.iter().zip(architecture.parameters()) {
             assert_eq!((name, shape), (&expected.0, &expected.1));
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn values_are_uniform_within_the_layers_bound() {
-        let weights = Architecture::LogisticRegression { features: 4096 }.initial_weights(7).unwrap();
+        let weights = Architecture::logistic_regression(4096).initial_weights(7).unwrap();
         let bound = 1.0 / 64.0;
         let values = &weights[1].2;
         assert!(values.iter().all(|value| (-bound..=bound).contains(value)));
@@ -120,9 +125,41 @@ mod tests {
     }
 
     #[test]
+    fn normalisations_begin_with_ones_and_zeros_and_draw_nothing() {
+        let residual = |widths: &[u32]| Architecture::Residual {
+            channels: 1,
+            height: 8,
+            width: 8,
+            widths: widths.to_vec(),
+            blocks: 1,
+            classes: Some(3),
+        };
+        let weights = residual(&[4, 8]).initial_weights(1).unwrap();
+        for (name, _, values) in &weights {
+            let expected = match name {
+                name if name.contains("normalization") && name.ends_with("bias") => Some(0.0),
+                name if name.contains("normalization") => Some(1.0),
+                _ => None,
+            };
+            match expected {
+                Some(expected) => assert!(values.iter().all(|value| *value == expected), "{name}"),
+                None => assert!(values.windows(2).any(|pair| pair[0] != pair[1]), "{name}"),
+            }
+        }
+        // One stream for all parameters, normalisations left out.
+        let mut rng = ChaCha20Rng::from_seed(initialization_seed(&residual(&[4, 8]), 1));
+        for (name, shape, values) in weights.iter().filter(|(name, ..)| !name.contains("normalization")) {
+            let inputs: u64 = if name == "output.bias" { 8 } else { shape[1..].iter().product() };
+            for value in values {
+                assert_eq!(*value, uniform(rng.next_u32(), 1.0 / (inputs as f64).sqrt()), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn seed_and_architecture_both_matter() {
-        let wide = Architecture::LogisticRegression { features: 13 };
-        let narrow = Architecture::LogisticRegression { features: 12 };
+        let wide = Architecture::logistic_regression(13);
+        let narrow = Architecture::logistic_regression(12);
         let seeds = [(&wide, 1), (&wide, 2), (&narrow, 1)].map(|(of, seed)| initialization_seed(of, seed));
         assert!(seeds[0] != seeds[1] && seeds[0] != seeds[2]);
         assert_ne!(wide.initial_weights(1).unwrap()[0].2, wide.initial_weights(2).unwrap()[0].2);
@@ -130,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_refused_architecture_has_no_weights() {
-        let huge = Architecture::MultilayerPerceptron { features: u32::MAX, hidden: vec![u32::MAX] };
+        let huge = Architecture::multilayer_perceptron(u32::MAX, &[u32::MAX]);
         assert!(matches!(huge.initial_weights(1), Err(ArchitectureError::Features { .. })));
     }
 }

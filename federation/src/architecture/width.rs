@@ -34,13 +34,13 @@ mod tests {
 
     #[test]
     fn the_first_of_the_widest_layers_is_named() {
-        let perceptron = |hidden: &[u32]| Architecture::MultilayerPerceptron { features: 500, hidden: hidden.to_vec() };
+        let perceptron = |hidden: &[u32]| Architecture::multilayer_perceptron(500, hidden);
         let cases = [(&[32][..], 0, 32), (&[8, 64, 64][..], 1, 64), (&[64, 8][..], 0, 64)];
         for (hidden, layer, units) in cases {
             let expected = WidestLayer { tensor: format!("layer{layer}.weight"), units };
             assert_eq!(perceptron(hidden).widest_layer(), Some(expected), "{hidden:?}");
         }
-        let logistic = Architecture::LogisticRegression { features: 500 };
+        let logistic = Architecture::logistic_regression(500);
         assert_eq!(logistic.widest_layer().map(|layer| layer.units), Some(1), "inputs are no units");
     }
 }

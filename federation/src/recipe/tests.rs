@@ -22,8 +22,8 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
         name: "heart".to_owned(),
         description: String::new(),
         branch: "main".to_owned(),
-        architecture: Architecture::MultilayerPerceptron { features: 20, hidden: vec![30] },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("1") }, steps: 1, batch_size: 1 },
+        architecture: Architecture::multilayer_perceptron(20, &[30]),
+        training: Training { optimizer: Optimizer::sgd(decimal("1")), steps: 1, batch_size: 1 },
         data: None,
         aggregation: Aggregation { rule, example_scale: 1024, update_dtype },
         seed: 7,
@@ -219,10 +219,7 @@ fn plans_without_a_type_of_updates_keep_their_ids() {
 
 #[test]
 fn the_first_version_is_the_same_in_pieces() {
-    let plan = Plan {
-        architecture: Architecture::MultilayerPerceptron { features: 700, hidden: vec![100] },
-        ..plan(UpdateDtype::F32)
-    };
+    let plan = Plan { architecture: Architecture::multilayer_perceptron(700, &[100]), ..plan(UpdateDtype::F32) };
     let drawn = plan.architecture.initial_weights(plan.seed).unwrap();
     let tensors: Vec<_> = drawn.into_iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect();
     assert_eq!(plan.initial_weights().unwrap(), crate::tensors::write_tensors(&tensors).unwrap());

@@ -120,8 +120,8 @@ pub fn plan(name: &str) -> Plan {
         name: name.to_owned(),
         description: String::new(),
         branch: "main".to_owned(),
-        architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: one() }, steps: 1, batch_size: 1 },
+        architecture: Architecture::logistic_regression(2),
+        training: Training { optimizer: Optimizer::sgd(one()), steps: 1, batch_size: 1 },
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: one() },

@@ -46,7 +46,7 @@ fn a_plan_describes_the_records_that_its_model_takes() {
     }
     assert_eq!(classes.check(), misfit("the classes", 3, 2));
     let mut wrong = described(2, 0);
-    wrong.architecture = Architecture::LogisticRegression { features: 0 };
+    wrong.architecture = Architecture::logistic_regression(0);
     assert!(matches!(wrong.check(), Err(PlanError::Architecture(_))), "the first mistake is named");
     assert!(matches!(described(0, 0).check(), Err(PlanError::Data(_))));
 }

@@ -224,7 +224,7 @@ fn a_plan_starts_with_enough_consents_on_a_free_branch() {
 fn a_plan_of_another_architecture_needs_a_branch_of_its_own() {
     let (mut consortium, first) = Consortium::ready(2);
     consortium.accept(OFFICE, stop(first, false));
-    let architecture = Architecture::LogisticRegression { features: 3 };
+    let architecture = Architecture::logistic_regression(3);
     let wider = Plan { architecture, ..plan("wider") };
     let id = wider.id();
     consortium.accept(OFFICE, Command::ProposePlan(wider));

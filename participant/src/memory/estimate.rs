@@ -6,8 +6,8 @@
 //! |---|---|
 //! | weights | one per parameter |
 //! | gradients | five per parameter: of the batch, of a part of it, and what the library makes on the way from one to the other |
-//! | optimiser | one per parameter and moment: two for Adam, none for SGD |
-//! | activations | four per value of a layer, and row that is computed at a time |
+//! | optimiser | one per parameter and moment: two for Adam and AdamW, one for SGD with momentum, none without |
+//! | activations | four per value of a layer, and of what convolutions multiply with their filters, and row that is computed at a time |
 //! | batch | two per value of a row and its label, and row of a batch |
 //! | records | one per value of a row and its label; one of the order per row |
 //!
@@ -71,17 +71,26 @@ fn bytes(values: u64, copies: u64) -> u64 {
 }
 
 /// Values that an optimiser remembers for each parameter.
-const fn moments(optimizer: &Optimizer) -> u64 {
+fn moments(optimizer: &Optimizer) -> u64 {
     match optimizer {
-        Optimizer::Sgd { .. } => 0,
-        Optimizer::Adam { .. } => 2,
+        Optimizer::Sgd { momentum, .. } => u64::from(*momentum > 0.0),
+        Optimizer::Adam { .. } | Optimizer::AdamW { .. } => 2,
     }
 }
 
-/// Values of all layers for one row, inputs and outputs.
+/// Values of all layers for one row, inputs and outputs; of convolutions also what is multiplied with their filters.
 fn values_per_row(settings: &TrainingSettings) -> u64 {
-    let layers = settings.architecture.layers().into_iter();
-    layers.fold(0, |sum: u64, layer| sum.saturating_add(u64::from(layer.inputs) + u64::from(layer.outputs)))
+    let architecture = &settings.architecture;
+    let linear = architecture.layers().into_iter().map(|layer| u64::from(layer.inputs) + u64::from(layer.outputs));
+    let blocks = architecture.residual_blocks().into_iter();
+    let blocks = blocks.flat_map(|block| [Some(block.first), Some(block.second), block.shortcut]).flatten();
+    let convolutions = architecture.convolutions().into_iter().chain(architecture.stem()).chain(blocks);
+    let convolved = convolutions.map(|layer| {
+        let output = layer.output();
+        let places = u64::from(output.height).saturating_mul(output.width.into());
+        places.saturating_mul(layer.fan_in().saturating_add(2 * u64::from(output.channels)))
+    });
+    linear.chain(convolved).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -96,8 +105,8 @@ mod tests {
 
     #[test]
     fn every_part_counts() {
-        let sgd = Optimizer::Sgd { learning_rate: 0.1 };
-        let perceptron = |hidden| Architecture::MultilayerPerceptron { features: 10, hidden: vec![hidden] };
+        let sgd = Optimizer::sgd(0.1);
+        let perceptron = |hidden| Architecture::multilayer_perceptron(10, &[hidden]);
         let least = estimate(&settings(perceptron(100), sgd, 4), 1000, 10);
         // 10 x 100 weights and 100 biases, then 100 weights and a bias.
         assert_eq!(least.model_bytes, 1201 * 6 * 4);
@@ -119,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_too_much() {
-        let huge = Architecture::MultilayerPerceptron { features: u32::MAX, hidden: vec![u32::MAX; 8] };
+        let huge = Architecture::multilayer_perceptron(u32::MAX, &[u32::MAX; 8]);
         let estimate = estimate(&settings(huge, Optimizer::adam(0.1), u32::MAX), u64::MAX, u64::MAX);
         assert_eq!(estimate.total_bytes, u64::MAX);
     }

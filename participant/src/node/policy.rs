@@ -177,7 +177,7 @@ pub(super) fn allows(site: &Site, plan: &Plan, operator: &str) -> bool {
 /// What the policy says against a plan that `operator` proposed, whatever the records are.
 pub(super) fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
     let policy = &site.policy;
-    let kind = architecture_kind(&plan.architecture);
+    let kind = plan.architecture.kind();
     let contributions = plan.participation.minimum_participants;
     if !policy.plans.allows(&plan.name) {
         return Some(Objection::Plan(plan.name.clone()));
@@ -197,7 +197,7 @@ pub(super) fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> O
 
 /// Why a plan's model cannot take the site's records; none if it can.
 pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objection> {
-    let (features, classes) = (plan.architecture.features(), plan.architecture.classes());
+    let (features, classes) = (plan.architecture.inputs().unwrap_or_default(), plan.architecture.classes());
     if u64::from(features) != data.features {
         return Some(Objection::Features { plan: features, site: data.features });
     }
@@ -226,12 +226,4 @@ fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Obj
 fn listed(surprises: &[Surprise]) -> String {
     let texts: Vec<String> = surprises.iter().map(Surprise::to_string).collect();
     if texts.is_empty() { String::new() } else { format!("; surprising: {}", texts.join("; ")) }
-}
-
-/// The name of an architecture's kind, as in plans and policies.
-const fn architecture_kind(architecture: &Architecture) -> &'static str {
-    match architecture {
-        Architecture::LogisticRegression { .. } => "logistic_regression",
-        Architecture::MultilayerPerceptron { .. } => "multilayer_perceptron",
-    }
 }

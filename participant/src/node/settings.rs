@@ -29,13 +29,25 @@ impl TrainingSettings {
 }
 
 fn optimizer(optimizer: &plan::Optimizer) -> Optimizer {
+    let or_zero = |decimal: &Option<Decimal>| decimal.as_ref().map_or(0.0, value);
     match optimizer {
-        plan::Optimizer::Sgd { learning_rate } => Optimizer::Sgd { learning_rate: value(learning_rate) },
+        plan::Optimizer::Sgd { learning_rate, momentum, weight_decay } => Optimizer::Sgd {
+            learning_rate: value(learning_rate),
+            momentum: or_zero(momentum),
+            weight_decay: or_zero(weight_decay),
+        },
         plan::Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => Optimizer::Adam {
             learning_rate: value(learning_rate),
             beta1: value(beta1),
             beta2: value(beta2),
             epsilon: value(epsilon),
+        },
+        plan::Optimizer::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => Optimizer::AdamW {
+            learning_rate: value(learning_rate),
+            beta1: value(beta1),
+            beta2: value(beta2),
+            epsilon: value(epsilon),
+            weight_decay: value(weight_decay),
         },
     }
 }

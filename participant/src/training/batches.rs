@@ -94,8 +94,8 @@ mod tests {
 
     fn settings(round: u64, steps: u64) -> TrainingSettings {
         TrainingSettings {
-            architecture: Architecture::LogisticRegression { features: 1 },
-            optimizer: Optimizer::Sgd { learning_rate: 0.1 },
+            architecture: Architecture::logistic_regression(1),
+            optimizer: Optimizer::sgd(0.1),
             steps,
             batch_size: 4,
             seed: 42,

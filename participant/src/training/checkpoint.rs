@@ -7,7 +7,6 @@
 
 use std::io::{self, Read, Write};
 
-use candle_core::Tensor;
 use fedledger_federation::tensors::HashingWriter;
 use fedledger_ledger::{Digest, codec};
 use serde::{Deserialize, Serialize};
@@ -15,15 +14,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     BaseWeights, Run, TrainingError,
-    network::{self, Network},
+    network::Network,
     optimizer::OptimizerState,
-    settings::{Optimizer, TrainingSettings},
+    parameter::Parameter,
+    settings::TrainingSettings,
     weights::{PIECE_VALUES, digest_of_floats},
 };
 use crate::table::Dataset;
 
 /// What a checkpoint begins with.
-const MAGIC: [u8; 8] = *b"fl-ckpt1";
+const MAGIC: [u8; 8] = *b"fl-ckpt2";
 
 /// Largest head, in bytes.
 const HEAD_SIZE_BYTES_MAX: usize = 1024;
@@ -136,16 +136,17 @@ impl<'a> Progress<'a> {
         writer.write_all(&length.to_le_bytes())?;
         writer.write_all(&head)?;
         let mut bytes = Vec::new();
-        for variable in self.run.network.variables().chain(self.run.optimizer.moments()) {
-            let written = network::with_values(variable, |values| {
-                values.chunks(PIECE_VALUES).try_for_each(|values| {
-                    bytes.clear();
-                    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                    writer.write_all(&bytes)
-                })
-            });
-            written.map_err(io::Error::other)??;
+        let mut write = |values: &[f32]| {
+            values.chunks(PIECE_VALUES).try_for_each(|values| {
+                bytes.clear();
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                writer.write_all(&bytes)
+            })
+        };
+        for parameter in self.run.network.parameters() {
+            parameter.with_values(&mut write).map_err(io::Error::other)??;
         }
+        self.run.optimizer.moments().try_for_each(write)?;
         let digest = writer.finish()?.digest;
         sink.write_all(digest.as_bytes())?;
         sink.flush()
@@ -172,13 +173,12 @@ pub(super) fn read(
     for (_, shape) in settings.architecture.parameters() {
         let count = shape.iter().product::<u64>();
         let values = reader.values(usize::try_from(count).unwrap_or(usize::MAX)).map_err(foreign)?;
-        parameters.push(network::variable(values, &shape)?);
+        parameters.push(Parameter::new(values, &shape)?);
     }
-    let network = Network::of_variables(parameters)?;
-    let optimizer = OptimizerState::new(&settings.optimizer, &network)?;
-    for moment in optimizer.moments() {
-        let values = reader.values(moment.elem_count()).map_err(foreign)?;
-        moment.set(&Tensor::from_vec(values, moment.shape(), moment.device())?)?;
+    let network = Network::of_parameters(&settings.architecture, parameters)?;
+    let mut optimizer = OptimizerState::new(&settings.optimizer, &network);
+    for moments in optimizer.moments_mut() {
+        moments.copy_from_slice(&reader.values(moments.len()).map_err(foreign)?);
     }
     reader.end().map_err(foreign)?;
     let losses = LossSums { first: LossSum::restore(head.first_loss), last: LossSum::restore(head.last_loss) };
@@ -243,12 +243,8 @@ impl<R: Read> HashingReader<R> {
 /// Digest of everything that the outcome of a run depends on.
 pub(super) fn identity<B: BaseWeights + ?Sized>(settings: &TrainingSettings, data: &Dataset, base: &B) -> Digest {
     let TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member } = settings;
-    let optimizer = match *optimizer {
-        Optimizer::Sgd { learning_rate } => vec![learning_rate.to_bits()],
-        Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {
-            [learning_rate, beta1, beta2, epsilon].map(f64::to_bits).to_vec()
-        }
-    };
+    let numbers = optimizer.hyperparameters().into_iter();
+    let optimizer: Vec<(&str, u64)> = numbers.map(|(name, value, _)| (name, value.to_bits())).collect();
     let settings = codec::encode(&(architecture, optimizer, steps, batch_size, seed, round, member));
     let data = [digest_of_rows(data), digest_of_floats(data.labels())];
     Digest::of(&codec::encode(&(data, base.identity(), Digest::of(&settings))))

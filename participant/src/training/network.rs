@@ -1,12 +1,19 @@
-//! The forward pass of every known architecture, on candle tensors.
+//! Networks of every known architecture, on candle tensors.
 
-use candle_core::{Device, Result, Storage, Tensor, Var};
+mod convolutional;
+mod perceptron;
+mod residual;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
 use fedledger_federation::{
     architecture::Architecture,
     tensors::{self, FileError},
 };
 
-use super::{linear::linear, loss::contiguous, weights::BaseWeights};
+use self::{convolutional::ConvolutionalNetwork, perceptron::Perceptron, residual::ResidualNetwork};
+use super::{linear::Linear, loss::cross_entropy, parameter::Parameter, weights::BaseWeights};
 
 /// Weights that do not belong to an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,14 +73,21 @@ pub(crate) enum LoadError {
 /// below the 65,536 elements from which the tensor library spreads work over threads that wait for each other.
 const ACTIVATIONS_PER_PASS: usize = 65_535;
 
-/// Fewest rows that are computed at a time, however wide a layer is.
+/// Fewest rows of a table that are computed at a time, however wide a layer is.
 const ROWS_PER_PASS_MIN: usize = 8;
 
 /// Rows to put through the network at a time. It depends on the architecture alone, because it decides the order in which
 /// gradients are summed.
 pub(crate) fn rows_per_pass(architecture: &Architecture) -> usize {
-    let widths = architecture.layers().into_iter().map(|layer| layer.inputs.max(layer.outputs) as usize);
-    (ACTIVATIONS_PER_PASS / widths.max().unwrap_or(1).max(1)).max(ROWS_PER_PASS_MIN)
+    let linear = architecture.layers().into_iter().map(|layer| layer.inputs.max(layer.outputs));
+    let pooled =
+        architecture.convolutions().into_iter().map(|layer| layer.output().pooled().values().unwrap_or(u32::MAX));
+    let convolved =
+        architecture.stem().into_iter().chain(architecture.residual_blocks().into_iter().map(|block| block.first));
+    let convolved = convolved.map(|layer| layer.output().values().unwrap_or(u32::MAX));
+    let largest = linear.chain(pooled).chain(convolved).max().unwrap_or(1).max(1);
+    let least = if architecture.image().is_some() { 1 } else { ROWS_PER_PASS_MIN };
+    (ACTIVATIONS_PER_PASS / largest as usize).max(least)
 }
 
 /// Checks names, shapes, lengths and values against a valid architecture.
@@ -101,16 +115,40 @@ pub(crate) fn check_weights(
     Ok(())
 }
 
-/// Linear layers with rectified linear units between them.
+/// A network with its parameters.
 pub(crate) struct Network {
-    layers: Vec<Layer>,
+    /// In the order of their names.
+    parameters: Vec<Parameter>,
+    layers: Layers,
 }
 
-struct Layer {
-    /// `[outputs]`.
-    bias: Var,
-    /// `[outputs, inputs]`.
-    weight: Var,
+/// What features go through.
+enum Layers {
+    Perceptron(Perceptron),
+    Convolutional(ConvolutionalNetwork),
+    Residual(ResidualNetwork),
+}
+
+/// The parameters of an architecture by name, for its layers to find theirs.
+struct Named(BTreeMap<String, Parameter>);
+
+impl Named {
+    fn get(&self, name: &str) -> Result<Parameter> {
+        match self.0.get(name) {
+            Some(parameter) => Ok(parameter.clone()),
+            None => candle_core::bail!("the architecture has no parameter {name:?}"),
+        }
+    }
+
+    /// `name.weight` and `name.bias`.
+    fn pair(&self, name: &str) -> Result<[Parameter; 2]> {
+        Ok([self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?])
+    }
+
+    fn linear(&self, name: &str) -> Result<Linear> {
+        let [weight, bias] = self.pair(name)?;
+        Ok(Linear { weight, bias })
+    }
 }
 
 impl Network {
@@ -147,55 +185,55 @@ impl Network {
         if let Some(error) = not_finite {
             return Err(error.into());
         }
-        let mut variables = Vec::new();
+        let mut loaded = Vec::new();
         for ((name, shape), values) in parameters.iter().zip(values) {
             let (expected, found) = (shape.iter().product::<u64>(), values.len());
             if found as u64 != expected {
                 return Err(WeightsError::Length { name: name.clone(), expected, found }.into());
             }
-            variables.push(variable(values, shape)?);
+            loaded.push(Parameter::new(values, shape)?);
         }
-        Ok(Self::of_variables(variables)?)
+        Ok(Self::of_parameters(architecture, loaded)?)
     }
 
-    /// A network of these parameters: bias and weight of each layer in turn.
-    pub(super) fn of_variables(variables: Vec<Var>) -> Result<Self> {
-        let mut variables = variables.into_iter();
-        let mut layers = Vec::new();
-        while let Some(bias) = variables.next() {
-            let Some(weight) = variables.next() else { candle_core::bail!("a layer has a bias and a weight") };
-            layers.push(Layer { bias, weight });
-        }
-        Ok(Self { layers })
-    }
-
-    /// Logits `[rows]` of features `[rows, columns]`.
-    pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let mut values = features.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            if index > 0 {
-                values = values.relu()?;
+    /// A network of these parameters, in the order of their names.
+    pub(super) fn of_parameters(architecture: &Architecture, parameters: Vec<Parameter>) -> Result<Self> {
+        let names = architecture.parameters().into_iter().map(|(name, _)| name);
+        let named = Named(names.zip(parameters.iter().cloned()).collect());
+        let layers = match architecture {
+            Architecture::LogisticRegression { .. } | Architecture::MultilayerPerceptron { .. } => {
+                Layers::Perceptron(Perceptron::new(architecture, &named)?)
             }
-            values = linear(&values, &layer.weight, &layer.bias)?;
+            Architecture::Convolutional { .. } => {
+                Layers::Convolutional(ConvolutionalNetwork::new(architecture, &named)?)
+            }
+            Architecture::Residual { .. } => Layers::Residual(ResidualNetwork::new(architecture, &named)?),
+        };
+        Ok(Self { parameters, layers })
+    }
+
+    /// Logits `[rows, outputs]` of features `[rows, columns]`.
+    pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        match &self.layers {
+            Layers::Perceptron(perceptron) => perceptron.forward(features),
+            Layers::Convolutional(network) => network.forward(features),
+            Layers::Residual(network) => network.forward(features),
         }
-        values.squeeze(1)
+    }
+
+    /// Adds the gradients of these rows to those of the parameters, and gives their share of the mean loss of `examples`
+    /// rows.
+    pub(super) fn add_gradients(&self, features: &Tensor, labels: &Tensor, examples: usize) -> Result<f32> {
+        let loss = cross_entropy(&self.forward(features)?, labels, examples)?;
+        loss.backward()?;
+        loss.to_scalar()
     }
 
     /// The parameters in the order of their names.
-    pub(super) fn variables(&self) -> impl Iterator<Item = &Var> {
-        self.layers.iter().flat_map(|layer| [&layer.bias, &layer.weight])
+    pub(super) fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 }
 
-/// A parameter of these values, which are not copied.
-pub(super) fn variable(values: Vec<f32>, shape: &[u64]) -> Result<Var> {
-    let dimensions: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
-    Var::from_vec(values, dimensions, &Device::Cpu)
-}
-
-/// Shows the values of a parameter where they lie.
-pub(super) fn with_values<T>(variable: &Var, show: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let (storage, layout) = variable.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("parameters lie in main memory") };
-    Ok(show(contiguous(storage.as_slice::<f32>()?, layout)?))
-}
+#[cfg(test)]
+mod tests;

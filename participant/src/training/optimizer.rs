@@ -1,231 +1,194 @@
-//! Optimiser steps, in place and in the order of operations of PyTorch's SGD and Adam.
+//! Optimiser steps, in place and in the order of operations of PyTorch's SGD, Adam and AdamW.
 //!
-//! candle-nn has both, but allocates eight tensors per parameter and step, and its Adam divides in another order. For the
-//! small models of a federation that overhead is most of the time of a step.
+//! candle-nn has some of them, but allocates eight tensors per parameter and step, and its Adam divides in another order.
+//! For the small models of a federation that overhead is most of the time of a step.
 
-use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, backprop::GradStore};
+use std::cell::RefCell;
 
-use super::{loss::contiguous, network::Network, settings::Optimizer};
+use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result};
+use pulp::{Simd, WithSimd};
 
-/// Gradients of the parameters, in the order of their names, summed over the parts of a batch.
-#[derive(Default)]
-pub(super) struct Gradients(Vec<Tensor>);
-
-impl Gradients {
-    /// Adds the gradients of one part.
-    pub(super) fn add(&mut self, network: &Network, part: &GradStore) -> Result<()> {
-        let part = network.variables().map(|variable| match part.get(variable) {
-            Some(gradient) => gradient.contiguous(),
-            None => variable.zeros_like(),
-        });
-        if self.0.is_empty() {
-            self.0 = part.collect::<Result<_>>()?;
-            return Ok(());
-        }
-        self.0.iter_mut().zip(part).try_for_each(|(sum, part)| {
-            *sum = (&*sum + part?)?;
-            Ok(())
-        })
-    }
-}
+use super::{network::Network, parameter::Parameter, settings::Optimizer, vector::vectorized};
 
 /// An optimiser with what it remembers from step to step.
-pub(super) enum OptimizerState {
-    Sgd { learning_rate: f64 },
-    Adam(Adam),
-}
-
-/// Adam's hyperparameters, moments and the powers of its decays (for the bias correction).
-pub(super) struct Adam {
-    learning_rate: f64,
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-    beta1_power: f64,
-    beta2_power: f64,
+pub(super) struct OptimizerState {
+    optimizer: Optimizer,
+    /// Adam's decays to the power of the steps done, for the bias correction.
+    powers: [f64; 2],
+    /// Of each parameter in the order of their names.
     moments: Vec<Moments>,
 }
 
+/// What is remembered of one parameter: the mean gradient or the last step, and the mean squared gradient; empty where the
+/// optimiser has no use for it.
+#[derive(Default)]
 struct Moments {
-    first: Var,
-    second: Var,
+    first: Vec<f32>,
+    second: Vec<f32>,
 }
 
 impl OptimizerState {
     /// An optimiser that has not done any step.
-    pub(super) fn new(optimizer: &Optimizer, network: &Network) -> Result<Self> {
-        match *optimizer {
-            Optimizer::Sgd { learning_rate } => Ok(Self::Sgd { learning_rate }),
-            Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => {
-                let zeros = |variable: &Var| Var::zeros(variable.shape(), variable.dtype(), variable.device());
-                let moments = network
-                    .variables()
-                    .map(|variable| Ok(Moments { first: zeros(variable)?, second: zeros(variable)? }))
-                    .collect::<Result<_>>()?;
-                let (beta1_power, beta2_power) = (1.0, 1.0);
-                Ok(Self::Adam(Adam { learning_rate, beta1, beta2, epsilon, beta1_power, beta2_power, moments }))
+    pub(super) fn new(optimizer: &Optimizer, network: &Network) -> Self {
+        let zeros = |parameter: &Parameter| vec![0.0; parameter.count()];
+        let moments = network.parameters().iter().map(|parameter| match optimizer {
+            Optimizer::Sgd { momentum, .. } if *momentum == 0.0 => Moments::default(),
+            Optimizer::Sgd { .. } => Moments { first: zeros(parameter), second: Vec::new() },
+            Optimizer::Adam { .. } | Optimizer::AdamW { .. } => {
+                Moments { first: zeros(parameter), second: zeros(parameter) }
             }
-        }
+        });
+        Self { optimizer: *optimizer, powers: [1.0; 2], moments: moments.collect() }
     }
 
-    /// Moves every parameter of `network` against its gradient.
-    pub(super) fn step(&mut self, network: &Network, gradients: &Gradients) -> Result<()> {
-        if let Self::Adam(adam) = self {
-            adam.count_step();
-        }
-        for (index, (variable, gradient)) in network.variables().zip(&gradients.0).enumerate() {
-            match self {
-                Self::Sgd { learning_rate } => {
-                    variable.inplace_op2(gradient, &Descend { learning_rate: *learning_rate as f32 })?;
-                }
-                Self::Adam(adam) => adam.update(index, variable, gradient)?,
-            }
+    /// Moves every parameter of `network` against the sum of its gradients, and begins the sum anew.
+    pub(super) fn step(&mut self, network: &Network) -> Result<()> {
+        self.count_step();
+        let rule = self.rule();
+        for (parameter, moments) in network.parameters().iter().zip(&mut self.moments) {
+            let gradient = parameter.gradient();
+            let mut gradient = gradient.sums(parameter.count());
+            let operation = StepOperation { rule, gradient: &gradient, moments: RefCell::new(moments) };
+            parameter.tensor().inplace_op1(&operation)?;
+            gradient.fill(0.0);
         }
         Ok(())
     }
 
     /// Makes the step counter that of an optimiser that has done `steps` steps.
     pub(super) fn skip(&mut self, steps: u64) {
-        if let Self::Adam(adam) = self {
-            // Repeated, not `powi`: the powers must have the very bits that the interrupted run had.
-            (0..steps).for_each(|_| adam.count_step());
+        // Repeated, not `powi`: the powers must have the very bits that the interrupted run had.
+        (0..steps).for_each(|_| self.count_step());
+    }
+
+    /// All that is remembered, parameter by parameter.
+    pub(super) fn moments(&self) -> impl Iterator<Item = &[f32]> {
+        self.moments.iter().flat_map(|moments| [moments.first.as_slice(), moments.second.as_slice()])
+    }
+
+    /// The same, to be restored.
+    pub(super) fn moments_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.moments.iter_mut().flat_map(|moments| [moments.first.as_mut_slice(), moments.second.as_mut_slice()])
+    }
+
+    fn count_step(&mut self) {
+        if let Optimizer::Adam { beta1, beta2, .. } | Optimizer::AdamW { beta1, beta2, .. } = self.optimizer {
+            self.powers = [self.powers[0] * beta1, self.powers[1] * beta2];
         }
     }
 
-    /// The moments, first and second of each parameter in turn; none for SGD.
-    pub(super) fn moments(&self) -> impl Iterator<Item = &Var> {
-        let moments = match self {
-            Self::Sgd { .. } => &[],
-            Self::Adam(adam) => adam.moments.as_slice(),
+    /// What is done to every value in the present step.
+    fn rule(&self) -> Rule {
+        let [power1, power2] = self.powers;
+        let adam = |learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64, weight_decay: f64| {
+            Rule::Adam(AdamRule {
+                kept: (1.0 - learning_rate * weight_decay) as f32,
+                first: [beta1 as f32, (1.0 - beta1) as f32],
+                second: [beta2 as f32, (1.0 - beta2) as f32],
+                step_size: (learning_rate / (1.0 - power1)) as f32,
+                correction: (1.0 - power2).sqrt() as f32,
+                epsilon: epsilon as f32,
+            })
         };
-        moments.iter().flat_map(|moments| [&moments.first, &moments.second])
+        match self.optimizer {
+            Optimizer::Sgd { learning_rate, momentum, weight_decay } => Rule::Sgd(SgdRule {
+                learning_rate: learning_rate as f32,
+                momentum: momentum as f32,
+                weight_decay: weight_decay as f32,
+            }),
+            Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => adam(learning_rate, beta1, beta2, epsilon, 0.0),
+            Optimizer::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => {
+                adam(learning_rate, beta1, beta2, epsilon, weight_decay)
+            }
+        }
     }
 }
 
-impl Adam {
-    fn count_step(&mut self) {
-        self.beta1_power *= self.beta1;
-        self.beta2_power *= self.beta2;
-    }
-
-    fn update(&self, index: usize, variable: &Var, gradient: &Tensor) -> Result<()> {
-        let Some(Moments { first, second }) = self.moments.get(index) else {
-            candle_core::bail!("parameter {index} has no moments");
-        };
-        first.inplace_op2(gradient, &Average { decay: self.beta1 as f32, weight: (1.0 - self.beta1) as f32 })?;
-        let (decay, weight) = (self.beta2 as f32, (1.0 - self.beta2) as f32);
-        second.inplace_op2(gradient, &AverageSquare { decay, weight })?;
-        let step = AdamStep {
-            step_size: (self.learning_rate / (1.0 - self.beta1_power)) as f32,
-            correction: (1.0 - self.beta2_power).sqrt() as f32,
-            epsilon: self.epsilon as f32,
-        };
-        variable.inplace_op3(first, second, &step)
-    }
+#[derive(Clone, Copy)]
+enum Rule {
+    Sgd(SgdRule),
+    Adam(AdamRule),
 }
 
-/// `w -= learning rate * g`.
-struct Descend {
+/// `g += weight decay * w; b = momentum * b + g; w -= learning rate * b`.
+#[derive(Clone, Copy)]
+struct SgdRule {
     learning_rate: f32,
+    momentum: f32,
+    weight_decay: f32,
 }
 
-/// `m = decay * m + weight * g`.
-struct Average {
-    decay: f32,
-    weight: f32,
-}
-
-/// `v = decay * v + weight * g * g`.
-struct AverageSquare {
-    decay: f32,
-    weight: f32,
-}
-
-/// `w -= step size * m / (sqrt(v) / correction + epsilon)`.
-struct AdamStep {
+/// `w *= kept; m = β₁ m + (1 - β₁) g; v = β₂ v + (1 - β₂) g²; w -= step size * m / (√v / correction + epsilon)`.
+#[derive(Clone, Copy)]
+struct AdamRule {
+    /// One less learning rate times weight decay.
+    kept: f32,
+    /// Decay and weight of the mean gradient.
+    first: [f32; 2],
+    /// Decay and weight of the mean squared gradient.
+    second: [f32; 2],
     step_size: f32,
     correction: f32,
     epsilon: f32,
 }
 
-impl InplaceOp2 for Descend {
-    fn name(&self) -> &'static str {
-        "sgd-step"
-    }
-
-    fn cpu_fwd(&self, weight: &mut CpuStorage, own: &Layout, gradient: &CpuStorage, other: &Layout) -> Result<()> {
-        let learning_rate = self.learning_rate;
-        zip(weight, own, gradient, other, |weight, gradient| *weight -= learning_rate * gradient)
-    }
+/// The step of one parameter.
+struct StepOperation<'a> {
+    rule: Rule,
+    gradient: &'a [f32],
+    moments: RefCell<&'a mut Moments>,
 }
 
-impl InplaceOp2 for Average {
+impl InplaceOp1 for StepOperation<'_> {
     fn name(&self) -> &'static str {
-        "first-moment"
+        "optimizer-step"
     }
 
-    fn cpu_fwd(&self, moment: &mut CpuStorage, own: &Layout, gradient: &CpuStorage, other: &Layout) -> Result<()> {
-        let Self { decay, weight } = *self;
-        zip(moment, own, gradient, other, |moment, gradient| *moment = decay * *moment + weight * gradient)
-    }
-}
-
-impl InplaceOp2 for AverageSquare {
-    fn name(&self) -> &'static str {
-        "second-moment"
-    }
-
-    fn cpu_fwd(&self, moment: &mut CpuStorage, own: &Layout, gradient: &CpuStorage, other: &Layout) -> Result<()> {
-        let Self { decay, weight } = *self;
-        zip(moment, own, gradient, other, |moment, gradient| {
-            *moment = decay * *moment + weight * gradient * gradient;
-        })
-    }
-}
-
-impl InplaceOp3 for AdamStep {
-    fn name(&self) -> &'static str {
-        "adam-step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        own: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> Result<()> {
-        let Self { step_size, correction, epsilon } = *self;
-        let first = contiguous(first.as_slice::<f32>()?, first_layout)?;
-        let second = contiguous(second.as_slice::<f32>()?, second_layout)?;
-        for ((weight, first), second) in contiguous_mut(weight, own)?.iter_mut().zip(first).zip(second) {
-            *weight -= step_size * (first / (second.sqrt() / correction + epsilon));
-        }
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let CpuStorage::F32(values) = storage else { candle_core::bail!("parameters are 32-bit floats") };
+        let range = layout.contiguous_offsets().and_then(|(start, end)| values.get_mut(start..end));
+        let weights = range.ok_or_else(|| Error::RequiresContiguous { op: "optimizer" }.bt())?;
+        let mut moments = self.moments.borrow_mut();
+        let Moments { first, second } = &mut **moments;
+        vectorized(Step { rule: self.rule, weights, gradient: self.gradient, first, second });
         Ok(())
     }
 }
 
-/// Applies `update` to each value of `target` and its counterpart.
-fn zip(
-    target: &mut CpuStorage,
-    target_layout: &Layout,
-    source: &CpuStorage,
-    source_layout: &Layout,
-    update: impl Fn(&mut f32, f32),
-) -> Result<()> {
-    let source = contiguous(source.as_slice::<f32>()?, source_layout)?;
-    for (target, &source) in contiguous_mut(target, target_layout)?.iter_mut().zip(source) {
-        update(target, source);
-    }
-    Ok(())
+struct Step<'a> {
+    rule: Rule,
+    weights: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
 }
 
-fn contiguous_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let CpuStorage::F32(values) = storage else {
-        candle_core::bail!("parameters are 32-bit floats");
-    };
-    let range = layout.contiguous_offsets().and_then(|(start, end)| values.get_mut(start..end));
-    range.ok_or_else(|| Error::RequiresContiguous { op: "optimizer" }.bt())
+impl WithSimd for Step<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self { rule, weights, gradient, first, second } = self;
+        let values = weights.iter_mut().zip(gradient);
+        match rule {
+            Rule::Sgd(SgdRule { learning_rate, weight_decay, .. }) if first.is_empty() => {
+                for (weight, gradient) in values {
+                    *weight -= learning_rate * (gradient + weight_decay * *weight);
+                }
+            }
+            Rule::Sgd(SgdRule { learning_rate, momentum, weight_decay }) => {
+                for ((weight, gradient), last) in values.zip(first) {
+                    *last = momentum * *last + (gradient + weight_decay * *weight);
+                    *weight -= learning_rate * *last;
+                }
+            }
+            Rule::Adam(AdamRule { kept, first: decay1, second: decay2, step_size, correction, epsilon }) => {
+                for (((weight, gradient), first), second) in values.zip(first).zip(second) {
+                    *first = decay1[0] * *first + decay1[1] * gradient;
+                    *second = decay2[0] * *second + decay2[1] * gradient * gradient;
+                    *weight = *weight * kept - step_size * (*first / (second.sqrt() / correction + epsilon));
+                }
+            }
+        }
+    }
 }

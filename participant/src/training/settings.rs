@@ -30,10 +30,14 @@ pub struct TrainingSettings {
 /// How weights follow gradients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Optimizer {
-    /// Stochastic gradient descent without momentum.
+    /// Stochastic gradient descent.
     Sgd {
         /// Factor of the gradient.
         learning_rate: f64,
+        /// Share of the previous step that is kept; 0 for none.
+        momentum: f64,
+        /// Share of the weight that is added to its gradient; 0 for none.
+        weight_decay: f64,
     },
     /// Adam (Kingma and Ba, arXiv 1412.6980) with bias correction.
     Adam {
@@ -46,12 +50,60 @@ pub enum Optimizer {
         /// Added to the root of the mean squared gradient.
         epsilon: f64,
     },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101).
+    AdamW {
+        /// Step size.
+        learning_rate: f64,
+        /// Decay of the mean gradient.
+        beta1: f64,
+        /// Decay of the mean squared gradient.
+        beta2: f64,
+        /// Added to the root of the mean squared gradient.
+        epsilon: f64,
+        /// Share of the weight, times the step size, that every step takes away.
+        weight_decay: f64,
+    },
 }
 
 impl Optimizer {
+    /// Stochastic gradient descent without momentum and weight decay.
+    pub const fn sgd(learning_rate: f64) -> Self {
+        Self::Sgd { learning_rate, momentum: 0.0, weight_decay: 0.0 }
+    }
+
     /// Adam with the paper's decays and epsilon: 0.9, 0.999 and 1e-8.
     pub const fn adam(learning_rate: f64) -> Self {
         Self::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+
+    /// AdamW with the same decays and epsilon.
+    pub const fn adamw(learning_rate: f64, weight_decay: f64) -> Self {
+        Self::AdamW { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay }
+    }
+
+    /// Every number of it by name, and whether it is in range.
+    pub(super) fn hyperparameters(&self) -> Vec<(&'static str, f64, bool)> {
+        let adam = |learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64| {
+            vec![
+                ("learning_rate", learning_rate, learning_rate > 0.0),
+                ("beta1", beta1, (0.0..1.0).contains(&beta1)),
+                ("beta2", beta2, (0.0..1.0).contains(&beta2)),
+                ("epsilon", epsilon, epsilon > 0.0),
+            ]
+        };
+        match *self {
+            Self::Sgd { learning_rate, momentum, weight_decay } => vec![
+                ("learning_rate", learning_rate, learning_rate > 0.0),
+                ("momentum", momentum, (0.0..1.0).contains(&momentum)),
+                ("weight_decay", weight_decay, weight_decay >= 0.0),
+            ],
+            Self::Adam { learning_rate, beta1, beta2, epsilon } => adam(learning_rate, beta1, beta2, epsilon),
+            Self::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => {
+                let mut numbers = adam(learning_rate, beta1, beta2, epsilon);
+                numbers.push(("weight_decay", weight_decay, weight_decay >= 0.0));
+                numbers
+            }
+        }
     }
 }
 
@@ -93,16 +145,8 @@ impl TrainingSettings {
         if self.round == 0 || self.round.checked_mul(self.steps).is_none() {
             return Err(SettingsError::Round(self.round));
         }
-        let checks = match self.optimizer {
-            Optimizer::Sgd { learning_rate } => vec![("learning_rate", learning_rate, learning_rate > 0.0)],
-            Optimizer::Adam { learning_rate, beta1, beta2, epsilon } => vec![
-                ("learning_rate", learning_rate, learning_rate > 0.0),
-                ("beta1", beta1, (0.0..1.0).contains(&beta1)),
-                ("beta2", beta2, (0.0..1.0).contains(&beta2)),
-                ("epsilon", epsilon, epsilon > 0.0),
-            ],
-        };
-        match checks.into_iter().find(|(_, value, in_range)| !(value.is_finite() && *in_range)) {
+        let mut numbers = self.optimizer.hyperparameters().into_iter();
+        match numbers.find(|(_, value, in_range)| !(value.is_finite() && *in_range)) {
             Some((name, value, _)) => Err(SettingsError::Hyperparameter { name, value }),
             None => Ok(()),
         }

@@ -108,8 +108,8 @@ pub fn plan() -> Plan {
         name: "heart".to_owned(),
         description: String::new(),
         branch: "main".to_owned(),
-        architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
+        architecture: Architecture::logistic_regression(2),
+        training: Training { optimizer: Optimizer::sgd(decimal("0.1")), steps: 3, batch_size: 4 },
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: decimal("1") },

@@ -170,7 +170,7 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weights_that_are_cut_off_are_fetched_on_and_not_anew() {
     let mut plan = lone_plan();
-    plan.architecture = Architecture::MultilayerPerceptron { features: 2, hidden: vec![512, 512] };
+    plan.architecture = Architecture::multilayer_perceptron(2, &[512, 512]);
     plan.training.steps = 1;
     let mut ledger = Ledger::new();
     let id = ledger.start_plan(plan, &["alpha"]);

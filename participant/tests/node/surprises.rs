@@ -25,7 +25,7 @@ fn named(name: &str, architecture: Architecture) -> Plan {
 }
 
 fn perceptron(hidden: &[u32]) -> Architecture {
-    Architecture::MultilayerPerceptron { features: 2, hidden: hidden.to_vec() }
+    Architecture::multilayer_perceptron(2, hidden)
 }
 
 /// What a freshly started node of a site does about the plans of a ledger: consents, and the reasons of those withheld.
@@ -63,7 +63,7 @@ fn new_shapes_wait_for_a_person_and_then_are_known() {
     assert_eq!(reason(asking(), &ledger), why);
     ledger.consent("alpha", first);
     let again = ledger.propose(named("again", plan().architecture));
-    let other = ledger.propose(named("other", Architecture::LogisticRegression { features: 3 }));
+    let other = ledger.propose(named("other", Architecture::logistic_regression(3)));
     let mut wider = asking();
     wider.features = 3;
     assert_eq!(decided(asking(), &ledger).0, [again], "the shapes are known now, after every restart");

@@ -73,8 +73,8 @@ pub fn plan(model: Model, work: Work, participants: usize, rounds: u64) -> Plan 
         name: "figures".to_owned(),
         description: String::new(),
         branch: BRANCH.to_owned(),
-        architecture: Architecture::MultilayerPerceptron { features: FEATURES, hidden: model.hidden() },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: "0.01".parse().unwrap() }, steps, batch_size },
+        architecture: Architecture::multilayer_perceptron(FEATURES, &model.hidden()),
+        training: Training { optimizer: Optimizer::sgd("0.01".parse().unwrap()), steps, batch_size },
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },

@@ -324,7 +324,7 @@ impl Plan {
         let same = |what, described: u64, modelled: u64| {
             if described == modelled { Ok(()) } else { Err(PlanError::DataMisfit { what, described, modelled }) }
         };
-        same("the features", data.features(), self.architecture.features().into())?;
+        same("the features", data.features(), self.architecture.inputs().unwrap_or_default().into())?;
         same("the classes", data.classes().into(), self.architecture.classes().into())
     }
 }

@@ -58,14 +58,6 @@ pub enum EvaluationError {
     /// There are no rows to evaluate on.
     #[error("there are no test rows: give the schema a split")]
     NoRows,
-    /// A label that is no class of the model.
-    #[error("the label of row {row} is none of the {classes} classes that the model tells apart")]
-    Label {
-        /// The row, from 0.
-        row: usize,
-        /// Classes of the model.
-        classes: usize,
-    },
     /// A logit is infinite or NaN, so that there is no meaningful result.
     #[error("the model's output for row {row} is not finite")]
     NotFinite {

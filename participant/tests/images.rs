@@ -61,7 +61,7 @@ fn accuracy(architecture: &Architecture, steps: u64) -> i64 {
     for (weights, delta) in weights.iter_mut().zip(outcome.delta) {
         weights.values.iter_mut().zip(delta.values).for_each(|(weight, delta)| *weight += delta);
     }
-    evaluate(architecture, &weights, &lines(300, 2)).unwrap().accuracy_millionths
+    evaluate(architecture, &weights, &lines(300, 2)).unwrap().all.accuracy_millionths
 }
 
 #[test]

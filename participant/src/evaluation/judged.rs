@@ -1,7 +1,7 @@
 //! Rows with their labels and a model's outputs: what is predicted of each, and how likely it was held.
 
 use super::{EvaluationError, Outputs};
-use crate::training::loss::example_loss;
+use crate::training::loss::binary_loss;
 
 /// Outputs that fit the labels of as many rows.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<'a> Judged<'a> {
         let label = self.label(row);
         if let Some(margin) = self.margin(row) {
             let (class, came_true) = (usize::from(margin > 0.0), label == 1);
-            let loss = example_loss(margin, if came_true { 1.0 } else { 0.0 });
+            let loss = binary_loss(margin, if came_true { 1.0 } else { 0.0 });
             return Prediction { class, loss, probability: 1.0 / (1.0 + (-margin).exp()), came_true };
         }
         let logits = self.logits(row).iter().enumerate();

@@ -56,16 +56,20 @@ impl CustomOp2 for CrossEntropy {
     }
 }
 
-/// The loss of one example: of one logit `max(x, 0) - x y + ln(1 + e^-|x|)`, which equals the binary cross-entropy for every
-/// x, and of several the logarithm of the sum of their exponentials, less the logit of the label.
+/// The loss of one example: of one logit the [binary](binary_loss) cross-entropy, and of several the logarithm of the sum of
+/// their exponentials, less the logit of the label.
 pub(crate) fn example_loss(logits: &[f32], label: f32) -> f64 {
     if let [logit] = logits {
-        let logit = f64::from(*logit);
-        return logit.max(0.0) - logit * f64::from(label) + (-logit.abs()).exp().ln_1p();
+        return binary_loss(f64::from(*logit), f64::from(label));
     }
     let (largest, sum) = exponentials(logits);
     let right = logits.get(label as usize).copied().map_or(f64::NAN, f64::from);
     largest - right + sum.ln()
+}
+
+/// `max(x, 0) - x y + ln(1 + e^-|x|)`, which equals the binary cross-entropy for every logit x.
+pub(crate) fn binary_loss(logit: f64, label: f64) -> f64 {
+    logit.max(0.0) - logit * label + (-logit.abs()).exp().ln_1p()
 }
 
 fn push_gradient(gradient: &mut Vec<f32>, logits: &[f32], label: f32, share: f64) {

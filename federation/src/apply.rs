@@ -139,7 +139,11 @@ fn check_code(code: &str) -> Result<(), Rejection> {
 }
 
 /// Refuses metrics with other than valid names, and values that a metric of a known name cannot have: means are made of them.
-fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
+///
+/// # Errors
+///
+/// [`Rejection::InvalidMetrics`] or [`Rejection::ImpossibleMetric`].
+pub fn check_metrics(metrics: &Metrics) -> Result<(), Rejection> {
     let names_valid = metrics.keys().all(|name| check_code(name).is_ok());
     if metrics.len() > METRICS_MAX || !names_valid {
         return Err(Rejection::InvalidMetrics(metrics.len()));

@@ -1,13 +1,17 @@
 //! Model architectures: what the parameters are called, what shape they have and how they begin.
 //!
 //! A plan names an architecture; trainers, aggregation and auditors all derive the parameter list from it, so a weights
-//! file with other names or shapes is refused before anything is computed from it. Only networks with one output logit
-//! are known today: the logit of the positive class.
+//! file with other names or shapes is refused before anything is computed from it. The built-in trainer knows networks with
+//! one output logit, that of the positive class; any other model is a list of tensors, which external trainers understand.
 
+mod custom;
 mod initial_weights;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tensors::TENSORS_MAX;
+
+pub use custom::{CustomTensor, DIMENSIONS_MAX, TENSOR_NAME_LENGTH_MAX};
 pub use initial_weights::initialization_seed;
 
 /// Most input features of a model.
@@ -44,6 +48,11 @@ pub enum Architecture {
         features: u32,
         /// Units of each hidden layer, first to last.
         hidden: Vec<u32>,
+    },
+    /// Any parameters, for external trainers; the built-in one neither trains nor evaluates them.
+    Custom {
+        /// The parameters in the order of their names.
+        tensors: Vec<CustomTensor>,
     },
 }
 
@@ -85,13 +94,55 @@ pub enum ArchitectureError {
         /// Parameters of the architecture.
         found: u64,
     },
+    /// No tensor, or more than a file can hold.
+    #[error("{found} tensors: use 1 to {TENSORS_MAX}")]
+    Tensors {
+        /// Tensors asked for.
+        found: usize,
+    },
+    /// Tensors are listed twice or out of order.
+    #[error("tensor {name:?} must stand once, and the tensors in the order of their names (by bytes)")]
+    TensorOrder {
+        /// The tensor that stands in the wrong place.
+        name: String,
+    },
+    /// A name that is not allowed for a tensor.
+    #[error("{name:?} is no valid name of a tensor: use 1 to {TENSOR_NAME_LENGTH_MAX} visible ASCII characters")]
+    TensorName {
+        /// The beginning of the name.
+        name: String,
+    },
+    /// Too many dimensions, or an empty one.
+    #[error("tensor {name:?} has shape {shape:?}: use at most {DIMENSIONS_MAX} dimensions of at least 1")]
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<u64>,
+    },
+    /// It is not said how a tensor begins, or in two ways.
+    #[error("tensor {name:?} needs either a bound of at least 0 or a constant for its initial values")]
+    TensorValues {
+        /// The tensor.
+        name: String,
+    },
 }
 
 impl Architecture {
-    /// Values per input row.
-    pub fn features(&self) -> u32 {
+    /// The kind, as in plans and policies.
+    pub const fn kind(&self) -> &'static str {
         match self {
-            Self::LogisticRegression { features } | Self::MultilayerPerceptron { features, .. } => *features,
+            Self::LogisticRegression { .. } => "logistic_regression",
+            Self::MultilayerPerceptron { .. } => "multilayer_perceptron",
+            Self::Custom { .. } => "custom",
+        }
+    }
+
+    /// Values per input row; none where only an external trainer knows what goes in.
+    pub fn features(&self) -> Option<u32> {
+        match self {
+            Self::LogisticRegression { features } | Self::MultilayerPerceptron { features, .. } => Some(*features),
+            Self::Custom { .. } => None,
         }
     }
 
@@ -101,9 +152,11 @@ impl Architecture {
     ///
     /// [`ArchitectureError`] names the first bound that is broken.
     pub fn validate(&self) -> Result<(), ArchitectureError> {
-        let features = self.features();
-        if !(1..=FEATURES_MAX).contains(&features) {
-            return Err(ArchitectureError::Features { found: features });
+        if let Self::Custom { tensors } = self {
+            custom::validate(tensors)?;
+        }
+        if let Some(found) = self.features().filter(|features| !(1..=FEATURES_MAX).contains(features)) {
+            return Err(ArchitectureError::Features { found });
         }
         if let Self::MultilayerPerceptron { hidden, .. } = self {
             if !(1..=HIDDEN_LAYERS_MAX).contains(&hidden.len()) {
@@ -119,20 +172,24 @@ impl Architecture {
         if found > PARAMETERS_MAX { Err(ArchitectureError::TooManyParameters { found }) } else { Ok(()) }
     }
 
-    /// The linear layers, input to output.
+    /// The linear layers, input to output; none of a custom architecture.
     pub fn layers(&self) -> Vec<LinearLayer> {
-        let hidden: &[u32] = match self {
-            Self::LogisticRegression { .. } => &[],
-            Self::MultilayerPerceptron { hidden, .. } => hidden,
+        let (features, hidden): (u32, &[u32]) = match self {
+            Self::LogisticRegression { features } => (*features, &[]),
+            Self::MultilayerPerceptron { features, hidden } => (*features, hidden),
+            Self::Custom { .. } => return Vec::new(),
         };
-        let inputs = std::iter::once(self.features()).chain(hidden.iter().copied());
+        let inputs = std::iter::once(features).chain(hidden.iter().copied());
         let outputs = hidden.iter().copied().chain(std::iter::once(1));
         inputs.zip(outputs).map(|(inputs, outputs)| LinearLayer { inputs, outputs }).collect()
     }
 
     /// Names and shapes of the parameters, sorted by name: `layer0.bias` of `[outputs]`, `layer0.weight` of
-    /// `[outputs, inputs]`, `layer1.bias`, ...
+    /// `[outputs, inputs]`, `layer1.bias`, ...; those of a custom architecture as it lists them.
     pub fn parameters(&self) -> Vec<ParameterShape> {
+        if let Self::Custom { tensors } = self {
+            return tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+        }
         let layers = self.layers().into_iter().enumerate();
         layers
             .flat_map(|(index, LinearLayer { inputs, outputs })| {
@@ -144,6 +201,9 @@ impl Architecture {
 
     /// Scalars in all parameters, saturating.
     pub fn parameter_count(&self) -> u64 {
+        if let Self::Custom { tensors } = self {
+            return tensors.iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.parameter_count()));
+        }
         self.layers().iter().fold(0u64, |sum, layer| {
             let (inputs, outputs) = (u64::from(layer.inputs), u64::from(layer.outputs));
             sum.saturating_add(inputs.saturating_mul(outputs)).saturating_add(outputs)

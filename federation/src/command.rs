@@ -226,6 +226,9 @@ pub struct Contribute {
     pub environment: Digest,
     /// Name and version of the software.
     pub software: String,
+    /// Digest of the program that trained, where the plan leaves the training to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Digest>,
 }
 
 /// Metrics by name. Fixed-point: one is 1,000,000.

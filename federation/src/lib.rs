@@ -34,6 +34,7 @@ pub mod table;
 pub mod tensors;
 pub mod verify;
 
+pub use apply::check_metrics;
 pub use command::Command;
 pub use content_id::{BlobId, VersionId};
 pub use event::Event;

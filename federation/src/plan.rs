@@ -3,6 +3,8 @@
 //! A plan is identified by the digest of its canonical bytes, and each hospital consents to that digest. Real numbers are
 //! decimal strings: the ledger holds no floats.
 
+mod external_training;
+
 use std::collections::BTreeMap;
 
 use fedledger_ledger::{Digest, codec};
@@ -19,6 +21,8 @@ use crate::{
     member::{MemberId, is_name},
 };
 
+pub use external_training::{CONFIGURATION_SIZE_BYTES_MAX, ExternalTraining, TIME_MAX_MS_MAX};
+
 /// What is trained, how, by whom and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,8 +37,12 @@ pub struct Plan {
     pub branch: String,
     /// The model.
     pub architecture: Architecture,
-    /// What each participant does in a round.
-    pub training: Training,
+    /// What each participant does in a round with the built-in trainer. Either this or `external_training` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+    /// What each participant does in a round with a program of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_training: Option<ExternalTraining>,
     /// How updates become a version.
     pub aggregation: Aggregation,
     /// Seed of initial weights, batch order and every other choice.
@@ -231,6 +239,18 @@ pub enum PlanError {
     /// Not a decimal number.
     #[error(transparent)]
     NotDecimal(#[from] DecimalError),
+    /// No trainer, or two.
+    #[error("the plan says how to train in {0} ways: write either [training] or [external_training]")]
+    Trainers(u8),
+    /// The built-in trainer does not know the model.
+    #[error("a custom architecture is unknown to the built-in trainer: write [external_training] instead of [training]")]
+    CustomArchitecture,
+    /// The external trainer's configuration is too long.
+    #[error("external_training.configuration has {0} bytes: use at most {CONFIGURATION_SIZE_BYTES_MAX}")]
+    ConfigurationSize(usize),
+    /// The external trainer's configuration is no JSON.
+    #[error("external_training.configuration is no JSON text: check its quotes and commas, or leave it out")]
+    ConfigurationText,
     /// The condition for stopping early means nothing.
     #[error("early_stopping: {0}")]
     EarlyStopping(#[from] EarlyStoppingError),
@@ -265,11 +285,23 @@ impl Plan {
             return Err(PlanError::Description(self.description.len()));
         }
         self.architecture.validate()?;
-        self.training.check()?;
+        self.check_training()?;
         self.aggregation.check()?;
         range("rounds", self.rounds, 1, ROUNDS_MAX)?;
         self.early_stopping.as_ref().map_or(Ok(()), EarlyStopping::check)?;
         self.participation.check()
+    }
+
+    fn check_training(&self) -> Result<(), PlanError> {
+        match (&self.training, &self.external_training) {
+            (Some(_), None) if matches!(self.architecture, Architecture::Custom { .. }) => {
+                Err(PlanError::CustomArchitecture)
+            }
+            (Some(training), None) => training.check(),
+            (None, Some(training)) => training.check(),
+            (None, None) => Err(PlanError::Trainers(0)),
+            (Some(_), Some(_)) => Err(PlanError::Trainers(2)),
+        }
     }
 }
 

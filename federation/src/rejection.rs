@@ -103,6 +103,8 @@ pub enum Rejection {
     WrongDataManifest(MemberId),
     #[error("the environment is not the one that the plan requires")]
     WrongEnvironment,
+    #[error("the trainer is not the one that the plan requires: {expected}")]
+    WrongTrainer { expected: String },
     #[error("{0} has no contribution that could be excluded")]
     NothingToExclude(MemberId),
     #[error("{found} contributions can be aggregated, the plan needs {needed}")]
@@ -265,6 +267,7 @@ impl RejectionCode for Rejection {
             Self::WrongExamples { .. } => "wrong_examples",
             Self::WrongDataManifest(_) => "wrong_data_manifest",
             Self::WrongEnvironment => "wrong_environment",
+            Self::WrongTrainer { .. } => "wrong_trainer",
             Self::NothingToExclude(_) => "nothing_to_exclude",
             Self::BelowQuorum { .. } => "below_quorum",
             Self::RequiredContributionMissing(_) => "required_contribution_missing",

@@ -59,6 +59,9 @@ pub enum EvaluationError {
         /// Features of a row.
         found: usize,
     },
+    /// A model that only external trainers understand.
+    #[error("a custom architecture cannot be evaluated here: use a trainer that evaluates")]
+    Custom,
     /// There are no rows to evaluate on.
     #[error("there are no test rows: give the schema a split")]
     NoRows,
@@ -112,7 +115,7 @@ pub fn evaluate_from<B: BaseWeights + ?Sized>(
     data: &Dataset,
 ) -> Result<Evaluation, EvaluationError> {
     architecture.validate()?;
-    let expected = architecture.features();
+    let expected = architecture.features().ok_or(EvaluationError::Custom)?;
     if data.columns() != expected as usize {
         return Err(EvaluationError::FeatureCount { expected, found: data.columns() });
     }

@@ -19,6 +19,7 @@ mod driver;
 pub mod environment;
 mod error;
 mod event;
+mod external;
 mod files;
 mod follower;
 mod heads;
@@ -55,14 +56,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
-pub use files::{Losses, NodeFiles, OutcomeOf, PartialUpdate};
+pub use external::{ExternalSettings, Places as TrainerPlaces, ProgramError, Results as TrainerResults};
+pub use files::{NodeFiles, OutcomeOf, PartialUpdate, TrainingReport};
 pub use intent::Intent;
 pub use peers::last_known as last_known_replicas;
 
 use self::{
     context::Context,
-    core::{Core, Site},
+    core::{Core, Site, SiteTrainer},
     driver::{Channels, Driver, Follow},
+    external::{Program, Slots},
     heads::Heads,
     peers::KnownReplicas,
 };
@@ -111,7 +114,7 @@ impl ParticipantNode {
     pub async fn start_kit(kit: ParticipantKit, options: NodeOptions) -> Result<Self, ParticipantError> {
         let directory = kit.directory.clone();
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
-        let Opened { kit, files, table, core } = opened.map_err(|_| ParticipantError::Defect)??;
+        let Opened { kit, files, table, trainers, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
         let KnownReplicas { size: known_size, replicas: known } = known_replicas(&kit, &files)?;
         let dial = peers::addresses(&known, &kit.config.peers);
@@ -152,6 +155,8 @@ impl ParticipantNode {
             replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
             heads: Arc::new(heads),
             compute: Arc::new(Semaphore::new(1)),
+            trainers,
+            external: Slots::default(),
             served: Mutex::default(),
             events: events.clone(),
             delays: Arc::clone(&delays),
@@ -241,12 +246,14 @@ struct Opened {
     kit: ParticipantKit,
     files: NodeFiles,
     table: Table,
+    trainers: BTreeMap<String, Arc<Program>>,
     core: Core,
 }
 
 fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
     let files = NodeFiles::open(directory)?;
     let table = table::load(&kit.table_path(), &kit.schema_path())?;
+    let trainers = external::programs(&kit);
     let site = Site {
         member: kit.member.clone(),
         author: kit.transaction_key.public(),
@@ -257,10 +264,19 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
         data_manifest: table.manifest.digest(),
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
+        trainers: known(&trainers)?,
     };
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
-    Ok(Opened { kit, files, table, core })
+    Ok(Opened { kit, files, table, trainers, core })
+}
+
+/// What the core must know of the programs.
+fn known(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
+    let known = |(name, program): (&String, &Arc<Program>)| {
+        Ok((name.clone(), SiteTrainer { program: program.digest()?, evaluates: program.evaluates }))
+    };
+    trainers.iter().map(known).collect()
 }
 
 /// The replicas with the keys that they had when this node ran last, or else those that the genesis file names.

@@ -40,6 +40,7 @@ mod secrets;
 mod seen;
 mod site;
 mod tls;
+mod trainers;
 mod transfers;
 mod write;
 
@@ -71,6 +72,7 @@ pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequ
 pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
 pub use tls::{TlsIdentity, authority_of_node};
+pub use trainers::{ByteSize, ParseByteSizeError, TrainerConfig};
 pub use transfers::{ByteRate, ParseByteRateError, TransferConfig};
 pub use write::{WriteError, write_kits, write_new};
 

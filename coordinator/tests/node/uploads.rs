@@ -38,11 +38,12 @@ fn plan() -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::MultilayerPerceptron { features: 1024, hidden: vec![512] },
-        training: Training {
+        training: Some(Training {
             optimizer: Optimizer::Sgd { learning_rate: "0.1".parse().unwrap() },
             steps: 1,
             batch_size: 1,
-        },
+        }),
+        external_training: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },
             example_scale: 1024,

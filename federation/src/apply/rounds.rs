@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fedledger_ledger::machine::WriteSet;
+use fedledger_ledger::{Digest, machine::WriteSet};
 
 use super::{Context, certificate::certify, check_code, check_metrics, check_text, plans::known};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     command::{AbandonRound, CloseRound, Contribute, DeclineRound, JoinRound, OpenRound, RoundKey},
     early_stopping,
     member::MemberId,
+    plan::Plan,
     quorum::Quorum,
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord},
 };
@@ -144,12 +145,27 @@ pub(super) fn contribute(
     if plan.requirements.environment.is_some_and(|wanted| wanted != command.environment) {
         return Err(Rejection::WrongEnvironment);
     }
+    check_trainer(plan, command.trainer)?;
     let update = command.update;
     let contribution = Box::new(command);
     let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
     state.settle_participation(record_key, contributed, context.writes);
     state.kept.name(update);
     Ok(Event::Contributed { key, member, update })
+}
+
+/// A contribution names the program that trained if, and only if, the plan leaves the training to one.
+fn check_trainer(plan: &Plan, trainer: Option<Digest>) -> Result<(), Rejection> {
+    let wrong = |expected: String| Err(Rejection::WrongTrainer { expected });
+    match (&plan.external_training, trainer) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => wrong("the built-in one".to_owned()),
+        (Some(_), None) => wrong("a program, named by its digest".to_owned()),
+        (Some(training), Some(found)) => match training.program {
+            Some(program) if program != found => wrong(format!("the program {program}")),
+            Some(_) | None => Ok(()),
+        },
+    }
 }
 
 pub(super) fn close(state: &mut Federation, context: Context<'_>, command: CloseRound) -> Result<Event, Rejection> {

@@ -2,7 +2,7 @@
 //!
 //! Weight and bias of a linear layer are uniform in ±1/√inputs, PyTorch's default for `nn.Linear` (the bound that He et
 //! al., arXiv 1502.01852, gives with a = √5). The arithmetic is limited to IEEE 754 basic operations and square root in
-//! double precision, which round alike everywhere. This is one of the few files of the crate with floats: version 0 of a
+//! double precision, which round alike everywhere. A custom architecture says itself how its tensors begin. This is one of the few files of the crate with floats: version 0 of a
 //! model begins here, nothing here is replicated state.
 
 use fedledger_ledger::{Digest, codec};
@@ -11,7 +11,7 @@ use rand_chacha::{
     rand_core::{Rng as _, SeedableRng as _},
 };
 
-use super::{Architecture, ArchitectureError, ParameterValues};
+use super::{Architecture, ArchitectureError, CustomTensor, LinearLayer, ParameterValues};
 
 /// Separates these seeds from all others.
 const INITIALIZATION_DOMAIN: &[u8] = b"fedledger/v1/init";
@@ -57,16 +57,38 @@ impl Architecture {
     ) -> Result<impl Iterator<Item = Vec<f32>> + use<>, ArchitectureError> {
         self.validate()?;
         let mut rng = ChaCha20Rng::from_seed(initialization_seed(self, plan_seed));
-        // Bias and weight of a layer share their bound, and both stand under the layer in the order of the names.
-        let layers = self.layers().into_iter().flat_map(|layer| [layer, layer]);
-        let pieces = self.parameters().into_iter().zip(layers).flat_map(|((_, shape), layer)| {
-            let bound = 1.0 / f64::from(layer.inputs).sqrt();
+        let pieces = self.parameters().into_iter().zip(self.beginnings()).flat_map(|((_, shape), beginning)| {
             let count: u64 = shape.iter().product();
             let starts = (0..count).step_by(DRAWN_TOGETHER);
-            starts.map(move |start| (bound, (count - start).min(DRAWN_TOGETHER as u64)))
+            starts.map(move |start| (beginning, (count - start).min(DRAWN_TOGETHER as u64)))
         });
-        Ok(pieces.map(move |(bound, count)| (0..count).map(|_| uniform(rng.next_u32(), bound)).collect()))
+        Ok(pieces.map(move |(beginning, count)| {
+            let value = |_| match beginning {
+                Beginning::Uniform(bound) => uniform(rng.next_u32(), bound),
+                Beginning::Constant(value) => value,
+            };
+            (0..count).map(value).collect()
+        }))
     }
+
+    /// How each parameter begins, in the order of the names.
+    fn beginnings(&self) -> Vec<Beginning> {
+        if let Self::Custom { tensors } = self {
+            return tensors.iter().map(CustomTensor::beginning).collect();
+        }
+        // Bias and weight of a layer share their bound, and both stand under the layer in the order of the names.
+        let bound = |layer: LinearLayer| Beginning::Uniform(1.0 / f64::from(layer.inputs).sqrt());
+        self.layers().into_iter().flat_map(|layer| [bound(layer); 2]).collect()
+    }
+}
+
+/// How the values of a parameter begin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Beginning {
+    /// Uniform between minus this and this.
+    Uniform(f64),
+    /// All alike; nothing is drawn for them.
+    Constant(f32),
 }
 
 /// Maps 32 random bits to one of 2^24 evenly spaced values in [-bound, bound).

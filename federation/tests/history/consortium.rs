@@ -121,7 +121,8 @@ pub fn plan(name: &str) -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: one() }, steps: 1, batch_size: 1 },
+        training: Some(Training { optimizer: Optimizer::Sgd { learning_rate: one() }, steps: 1, batch_size: 1 }),
+        external_training: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: one() },
             example_scale: 1024,
@@ -331,6 +332,7 @@ impl Consortium {
             data_manifest: Digest::of(site.as_bytes()),
             environment: Digest::of(b"environment"),
             software: "tests/1".to_owned(),
+            trainer: None,
         }
     }
 

@@ -87,6 +87,7 @@ fn contribution(key: RoundKey, state: &Federation, member: &MemberId) -> Partici
         data_manifest: Digest::default(),
         environment: Digest::default(),
         software: String::new(),
+        trainer: None,
     };
     Participation::Contributed { index: 1_001, joined_index: 1_000, contribution: Box::new(contribution) }
 }

@@ -132,6 +132,7 @@ fn contribution(guess: &Guess<'_>) -> Contribute {
         data_manifest: Digest::default(),
         environment: Digest::default(),
         software: String::new(),
+        trainer: None,
     }
 }
 

@@ -24,14 +24,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
-    core::{EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    core::{EvaluationTask, Input, LOSS_FIRST, LOSS_LAST, TrainedUpdate, TrainingMethod, TrainingTask},
     event::NodeEvent,
-    files::{Losses, OutcomeOf, PartialUpdate},
+    external::{self, ExternalError},
+    files::{OutcomeOf, PartialUpdate, TrainingReport},
     turn::Turn,
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
-    training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
+    training::{Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile, train_to_file},
 };
 
 /// Shortest time from one local checkpoint to the next.
@@ -48,6 +49,8 @@ const UNREADABLE_MAX: u32 = 5;
 enum JobError {
     #[error("training failed: {0}")]
     Training(#[from] TrainingError),
+    #[error("training failed: {0}")]
+    External(#[from] ExternalError),
     #[error("the model is too large for a file: {0}")]
     Layout(#[from] LayoutError),
     #[error("the update cannot be stored: {0}")]
@@ -56,6 +59,18 @@ enum JobError {
     Evaluation(#[from] EvaluationError),
     #[error("the task ended unexpectedly")]
     Task,
+}
+
+impl JobError {
+    /// What was wrong with the local copy of a file that was fetched, if that is why.
+    fn damage(&self) -> Option<&FileError> {
+        let error = match self {
+            Self::Training(TrainingError::BaseFile(error)) | Self::Evaluation(EvaluationError::File(error)) => error,
+            Self::External(error) => error.of_base()?,
+            _ => return None,
+        };
+        Some(error).filter(|error| is_damage(error))
+    }
 }
 
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
@@ -74,18 +89,25 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     loop {
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
-        let turn = Turn::begin(&context.compute, &stop).await?;
-        let (trainer, work) = (Arc::clone(&context), task.clone());
-        let trained = tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, turn)).await;
-        return match trained.unwrap_or(Err(JobError::Task)) {
-            Ok(update) => Some(Input::Trained(key, update)),
-            Err(_) if stop.is_cancelled() => None,
-            Err(JobError::Training(TrainingError::BaseFile(error))) if is_damage(&error) => {
-                discard_damaged(&context, &task.weights, &error);
-                continue;
+        let trained = match &task.method {
+            TrainingMethod::BuiltIn(settings) => {
+                let turn = Turn::begin(&context.compute, &stop).await?;
+                let (trainer, work, settings) = (Arc::clone(&context), task.clone(), settings.clone());
+                let trained =
+                    tokio::task::spawn_blocking(move || train_blocking(&trainer, &work, &settings, turn)).await;
+                trained.unwrap_or(Err(JobError::Task))
             }
-            Err(error) => Some(Input::TrainingFailed(key, described(&error))),
+            TrainingMethod::External(settings) => {
+                external::train(&context, &task, settings, &stop).await.map_err(JobError::from)
+            }
         };
+        let error = match trained {
+            Ok(update) => return Some(Input::Trained(key, update)),
+            Err(_) if stop.is_cancelled() => return None,
+            Err(error) => error,
+        };
+        let Some(damage) = error.damage() else { return Some(Input::TrainingFailed(key, described(&error))) };
+        discard_damaged(&context, &task.weights, damage);
     }
 }
 
@@ -149,22 +171,35 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
     let version = task.version;
     loop {
         context.obtain(task.weights, &stop).await?;
-        let _turn = Turn::begin(&context.compute, &stop).await?;
-        let (evaluator, work) = (Arc::clone(&context), task.clone());
-        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
-        let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
-            Ok(evaluation) => Some(evaluation),
-            Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {
-                discard_damaged(&context, &task.weights, &error);
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
-                None
-            }
+        let error = match evaluate(&context, &task, &stop).await? {
+            Ok(found) => return Some(found),
+            Err(error) => error,
         };
-        return Some(Input::Evaluated(version, evaluation));
+        if let Some(damage) = error.damage() {
+            discard_damaged(&context, &task.weights, damage);
+            continue;
+        }
+        tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
+        return Some(Input::Evaluated(version, None));
     }
+}
+
+/// One attempt at an evaluation; none once cancelled.
+async fn evaluate(
+    context: &Arc<Context>,
+    task: &EvaluationTask,
+    stop: &CancellationToken,
+) -> Option<Result<Input, JobError>> {
+    let evaluated = if let Some(settings) = &task.external {
+        let found = external::evaluate(context, task, settings, stop).await;
+        found.map(|found| Input::EvaluatedExternally(task.version, Some(found))).map_err(JobError::from)
+    } else {
+        let _turn = Turn::begin(&context.compute, stop).await?;
+        let (evaluator, work) = (Arc::clone(context), task.clone());
+        let evaluated = tokio::task::spawn_blocking(move || evaluate_blocking(&evaluator, &work)).await;
+        evaluated.unwrap_or(Err(JobError::Task)).map(|found| Input::Evaluated(task.version, Some(found)))
+    };
+    if stop.is_cancelled() { None } else { Some(evaluated) }
 }
 
 fn evaluate_blocking(context: &Context, task: &EvaluationTask) -> Result<Evaluation, JobError> {
@@ -206,13 +241,18 @@ fn outcome_of<'a>(task: &'a TrainingTask, context: &'a Context) -> OutcomeOf<'a>
     OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &context.data_manifest }
 }
 
-fn train_blocking(context: &Context, task: &TrainingTask, mut turn: Turn) -> Result<TrainedUpdate, JobError> {
+fn train_blocking(
+    context: &Context,
+    task: &TrainingTask,
+    settings: &TrainingSettings,
+    mut turn: Turn,
+) -> Result<TrainedUpdate, JobError> {
     fail_point!("training", |_| std::process::abort());
-    let base = weights_file(context, task.weights, &task.settings.architecture)?;
-    let layout = task.settings.architecture.update_layout(task.update_dtype)?;
+    let base = weights_file(context, task.weights, &settings.architecture)?;
+    let layout = settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {
         let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-        let (summary, file) = run(context, task, &base, (&layout, &mut update), &mut turn)?;
+        let (summary, file) = run(context, (task, settings), &base, (&layout, &mut update), &mut turn)?;
         Ok((update, summary, file))
     };
     let (update, summary, file) = match attempt() {
@@ -223,18 +263,16 @@ fn train_blocking(context: &Context, task: &TrainingTask, mut turn: Turn) -> Res
         }
         trained => trained?,
     };
-    let losses = Losses {
-        examples: summary.example_count,
-        first_millionths: millionths(summary.first_loss),
-        last_millionths: millionths(summary.last_loss),
-    };
-    Ok(context.files.save_outcome(&outcome_of(task, context), update, file, losses)?)
+    let losses = [(LOSS_FIRST, summary.first_loss), (LOSS_LAST, summary.last_loss)];
+    let metrics = losses.map(|(name, loss)| (name.to_owned(), millionths(loss))).into();
+    let report = TrainingReport { examples: summary.example_count, metrics, trainer: None };
+    Ok(context.files.save_outcome(&outcome_of(task, context), update, file, report)?)
 }
 
 /// One run from the local checkpoint, if there is one, to the end, or to a local checkpoint soon after cancellation.
 fn run(
     context: &Context,
-    task: &TrainingTask,
+    (task, settings): (&TrainingTask, &TrainingSettings),
     base: &WeightsFile,
     (layout, update): (&TensorLayout, &mut PartialUpdate),
     turn: &mut Turn,
@@ -259,7 +297,7 @@ fn run(
     let resume_from = context.files.local_checkpoint(plan, round);
     let resume_from = resume_from.map(|file| -> Box<dyn io::Read + Send> { Box::new(io::BufReader::new(file)) });
     let resumption = Resumption { resume_from, every_steps: 1, report: &mut report };
-    train_to_file(&task.settings, &context.table.train, base, resumption, layout.clone(), update)
+    train_to_file(settings, &context.table.train, base, resumption, layout.clone(), update)
 }
 
 /// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so

@@ -3,11 +3,12 @@
 //! A hospital decides for itself, before anything is trained, and says why it does not take part: the reason of a declined
 //! round stands on the ledger.
 
-use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
+use fedledger_federation::{VersionId, plan::Plan};
+use fedledger_ledger::Digest;
 pub use fedledger_proto::kit::SitePolicy;
 
-use super::core::Site;
-use crate::training::{SettingsError, TrainingSettings};
+use super::core::{Site, TrainingMethod};
+use crate::training::SettingsError;
 
 /// Why a site does not consent to a plan, or does not take part in a round.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -63,6 +64,19 @@ pub enum Objection {
     /// The plan's training is beyond this software.
     #[error("the plan cannot be trained here: {0}")]
     Settings(#[from] SettingsError),
+    /// The site has no such trainer.
+    #[error("the plan's trainer {0:?} is not among those that node.toml of this site names")]
+    UnknownTrainer(String),
+    /// The plan requires another program.
+    #[error("the plan requires program {expected} as trainer {trainer:?}, this site had {found} when its node started")]
+    Program {
+        /// The trainer.
+        trainer: String,
+        /// Digest in the plan.
+        expected: Digest,
+        /// Digest of the site's program.
+        found: Digest,
+    },
     /// The site has taken its consent back.
     #[error("this site does not consent to the plan any more")]
     NoConsent,
@@ -88,12 +102,24 @@ pub fn objection_to_consent(site: &Site, plan: &Plan, operator: &str) -> Option<
 pub fn objection_to_round(site: &Site, plan: &Plan, round: u64, operator: &str) -> Option<Objection> {
     objection_of_policy(site, plan, operator)
         .or_else(|| objection_of_data(site, plan))
-        .or_else(|| TrainingSettings::from_plan(plan, round, &site.member).err().map(Objection::Settings))
+        .or_else(|| objection_of_trainer(site, plan))
+        .or_else(|| TrainingMethod::from_plan(plan, round, &site.member).err().map(Objection::Settings))
+}
+
+/// What runs here is for the site to say: a plan can only choose among the programs that the site has named.
+fn objection_of_trainer(site: &Site, plan: &Plan) -> Option<Objection> {
+    let training = plan.external_training.as_ref()?;
+    let trainer = training.trainer.clone();
+    let Some(found) = site.trainers.get(&trainer).map(|program| program.program) else {
+        return Some(Objection::UnknownTrainer(trainer));
+    };
+    let expected = training.program.filter(|expected| *expected != found)?;
+    Some(Objection::Program { trainer, expected, found })
 }
 
 fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objection> {
     let policy = &site.policy;
-    let kind = architecture_kind(&plan.architecture);
+    let kind = plan.architecture.kind();
     let contributions = plan.participation.minimum_participants;
     if !policy.plans.allows(&plan.name) {
         return Some(Objection::Plan(plan.name.clone()));
@@ -114,11 +140,13 @@ fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> Option<Objec
 }
 
 fn objection_of_data(site: &Site, plan: &Plan) -> Option<Objection> {
-    let features = plan.architecture.features();
-    if u64::from(features) != site.features {
+    // What an external trainer makes of which records, only it knows; how many they were, it says afterwards.
+    let own = plan.external_training.is_none();
+    if let Some(features) = plan.architecture.features().filter(|features| own && u64::from(*features) != site.features)
+    {
         return Some(Objection::Features { plan: features, site: site.features });
     }
-    if site.train_examples > plan.aggregation.example_scale {
+    if own && site.train_examples > plan.aggregation.example_scale {
         return Some(Objection::TooManyExamples(plan.aggregation.example_scale));
     }
     let required = plan.requirements.data_manifests.get(&site.member);
@@ -127,12 +155,4 @@ fn objection_of_data(site: &Site, plan: &Plan) -> Option<Objection> {
     }
     let required = plan.requirements.environment;
     required.is_some_and(|required| required != site.environment).then_some(Objection::Environment)
-}
-
-/// The name of an architecture's kind, as in plans and policies.
-const fn architecture_kind(architecture: &Architecture) -> &'static str {
-    match architecture {
-        Architecture::LogisticRegression { .. } => "logistic_regression",
-        Architecture::MultilayerPerceptron { .. } => "multilayer_perceptron",
-    }
 }

@@ -28,7 +28,7 @@ use fedledger_ledger::{
     transaction::{Nonce, Transaction},
 };
 use fedledger_participant::node::{
-    core::{Core, Input, Output, Site, TrainedUpdate},
+    core::{Core, Input, LOSS_FIRST, LOSS_LAST, Output, Site, TrainedUpdate},
     policy::SitePolicy,
 };
 
@@ -107,7 +107,12 @@ pub fn plan() -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::LogisticRegression { features: 2 },
-        training: Training { optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") }, steps: 3, batch_size: 4 },
+        training: Some(Training {
+            optimizer: Optimizer::Sgd { learning_rate: decimal("0.1") },
+            steps: 3,
+            batch_size: 4,
+        }),
+        external_training: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: decimal("1") },
             example_scale: 1024,
@@ -140,6 +145,7 @@ pub fn site(member: &str) -> Site {
         data_manifest: Digest::of(b"data"),
         environment: Digest::of(b"environment"),
         software: "fedledger/test".to_owned(),
+        trainers: BTreeMap::new(),
     }
 }
 
@@ -164,8 +170,8 @@ pub fn trained(value: f32) -> TrainedUpdate {
     TrainedUpdate {
         file: FileRef { digest: Digest::of(&bytes), size: bytes.len() as u64 },
         examples: EXAMPLES,
-        first_loss_millionths: 700_000,
-        last_loss_millionths: 600_000,
+        metrics: [(LOSS_FIRST, 700_000), (LOSS_LAST, 600_000)].map(|(name, loss)| (name.to_owned(), loss)).into(),
+        trainer: None,
     }
 }
 
@@ -320,6 +326,7 @@ impl Ledger {
             data_manifest: Digest::of(b"data"),
             environment: Digest::of(b"environment"),
             software: "fedledger/test".to_owned(),
+            trainer: None,
         };
         self.blobs.insert(contribution.update, bytes);
         self.apply(&key(member, Purpose::Participant), Command::Contribute(contribution));

@@ -10,7 +10,7 @@ use crate::endpoint::BandwidthLimits;
 /// within the time after which a silent peer is given up.
 const RATE_MIN: u64 = 100_000;
 
-/// Units of rates, the largest first.
+/// Units of rates and sizes, the largest first.
 const UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -72,21 +72,28 @@ impl FromStr for ByteRate {
     type Err = ParseByteRateError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-        let unit = text.strip_prefix(number).unwrap_or_default();
-        let factor =
-            if unit.is_empty() { Some(1) } else { UNITS.iter().find(|(name, _)| *name == unit).map(|unit| unit.1) };
-        let bytes =
-            factor.zip(number.trim_end().parse::<u64>().ok()).and_then(|(factor, count)| count.checked_mul(factor));
-        bytes.and_then(Self::new).ok_or_else(|| ParseByteRateError(text.to_owned()))
+        parse_bytes(text).and_then(Self::new).ok_or_else(|| ParseByteRateError(text.to_owned()))
     }
+}
+
+/// Bytes as people write them: a whole number and a unit, or none.
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = text.strip_prefix(number).unwrap_or_default();
+    let factor =
+        if unit.is_empty() { Some(1) } else { UNITS.iter().find(|(name, _)| *name == unit).map(|unit| unit.1) };
+    factor.zip(number.trim_end().parse::<u64>().ok()).and_then(|(factor, count)| count.checked_mul(factor))
+}
+
+/// Bytes in the largest unit that leaves a whole number.
+pub(super) fn bytes_text(bytes: u64) -> String {
+    let (name, factor) = UNITS.into_iter().find(|(_, factor)| bytes.is_multiple_of(*factor)).unwrap_or(("B", 1));
+    format!("{} {name}", bytes / factor)
 }
 
 impl fmt::Display for ByteRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.get();
-        let (name, factor) = UNITS.into_iter().find(|(_, factor)| bytes.is_multiple_of(*factor)).unwrap_or(("B", 1));
-        write!(f, "{} {name}", bytes / factor)
+        f.write_str(&bytes_text(self.0.get()))
     }
 }
 

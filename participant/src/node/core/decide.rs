@@ -12,16 +12,14 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::{
-    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, TrainedUpdate, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
+    Core, EVALUATIONS_WAITING_MAX, EvaluationTask, Finding, Kept, Output, TrainedUpdate, TrainingMethod, TrainingTask,
+    UPDATES_KEPT_ROUNDS, Work,
 };
-use crate::{
-    evaluation::Evaluation,
-    node::{
-        event::NodeEvent,
-        intent::Intent,
-        policy::{self, Objection},
-    },
-    training::TrainingSettings,
+use crate::node::{
+    event::NodeEvent,
+    external::{ExternalSettings, Results},
+    intent::Intent,
+    policy::{self, Objection},
 };
 
 impl Core {
@@ -175,7 +173,7 @@ impl Core {
             },
             Some(Work::Training | Work::Uploading(_)) => {}
             Some(Work::Uploaded(update)) => {
-                if let Some(contribution) = self.contribution(key, *update) {
+                if let Some(contribution) = self.contribution(key, update) {
                     self.submit(Intent::Contribute(key), Command::Contribute(contribution));
                 }
             }
@@ -210,26 +208,23 @@ impl Core {
             return Err(Objection::RevokedBase(base));
         }
         let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
-        let settings = TrainingSettings::from_plan(&record.plan, key.round, &self.site.member)?;
-        Ok(TrainingTask { key: *key, base, weights, settings, update_dtype: record.plan.aggregation.update_dtype })
+        let method = TrainingMethod::from_plan(&record.plan, key.round, &self.site.member)?;
+        Ok(TrainingTask { key: *key, base, weights, method, update_dtype: record.plan.aggregation.update_dtype })
     }
 
-    fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
+    fn contribution(&self, key: RoundKey, update: &TrainedUpdate) -> Option<Contribute> {
         let FileRef { digest, size } = update.file;
-        let metrics = BTreeMap::from([
-            ("loss_first".to_owned(), update.first_loss_millionths),
-            ("loss_last".to_owned(), update.last_loss_millionths),
-        ]);
         Some(Contribute {
             key,
             base: self.invited(&key)?.base,
             update: digest,
             size,
             examples: update.examples,
-            metrics,
+            metrics: update.metrics.clone(),
             data_manifest: self.site.data_manifest,
             environment: self.site.environment,
             software: self.site.software.clone(),
+            trainer: update.trainer,
         })
     }
 
@@ -265,7 +260,7 @@ impl Core {
         };
         state.versions().get(version).is_some_and(wanted)
             && state.evaluation(version, &self.site.member).is_none()
-            && (self.site.test_examples > 0 || self.is_awaited(version))
+            && (self.evaluation_task(version).is_some() || self.is_awaited(version))
     }
 
     /// Whether a plan does not go on before this site has reported something of a version.
@@ -307,7 +302,7 @@ impl Core {
         while self.evaluating.is_none()
             && let Some(version) = self.evaluations.pop_front()
         {
-            if let Some(task) = self.evaluation_task(version) {
+            if let Some(task) = self.evaluation_task(&version).filter(|_| self.is_open(&Intent::Evaluate(version))) {
                 self.evaluating = Some(version);
                 self.outputs.push(Output::Evaluate(Box::new(task)));
             } else if self.is_awaited(&version) {
@@ -323,21 +318,31 @@ impl Core {
             .evaluated
             .iter()
             .filter(|(version, evaluation)| evaluation.is_some() || self.is_awaited(version))
-            .map(|(version, evaluation)| report(*version, evaluation.as_ref()))
+            .map(|(version, finding)| report(*version, finding.as_ref()))
             .collect();
         for report in reports {
             self.submit(Intent::Evaluate(report.version), Command::Evaluate(report));
         }
     }
 
-    fn evaluation_task(&self, version: VersionId) -> Option<EvaluationTask> {
+    /// How a version could be evaluated here; not at all if the model is for other records, or a stranger to everybody here.
+    fn evaluation_task(&self, version: &VersionId) -> Option<EvaluationTask> {
         let state = self.federation();
-        let wanted = self.site.test_examples > 0 && self.is_open(&Intent::Evaluate(version));
-        let record = state.versions().get(&version).filter(|_| wanted)?;
-        let architecture = state.plans().get(&record.manifest.plan)?.plan.architecture.clone();
-        // A model for other records cannot be evaluated here.
-        let fits = u64::from(architecture.features()) == self.site.features;
-        Some(EvaluationTask { version, architecture, weights: record.manifest.weights()? }).filter(|_| fits)
+        let record = state.versions().get(version)?;
+        let plan = &state.plans().get(&record.manifest.plan)?.plan;
+        let external = match plan.architecture.features() {
+            Some(features) => {
+                let fits = self.site.test_examples > 0 && u64::from(features) == self.site.features;
+                fits.then_some(None)?
+            }
+            None => {
+                let settings = ExternalSettings::from_plan(plan, &self.site.member)?;
+                let trainer = self.site.trainers.get(&settings.training.trainer)?;
+                trainer.evaluates.then_some(Some(settings))?
+            }
+        };
+        let (architecture, weights) = (plan.architecture.clone(), record.manifest.weights()?);
+        Some(EvaluationTask { version: *version, architecture, weights, external })
     }
 
     fn decide_kept(&mut self) {
@@ -383,9 +388,15 @@ impl Core {
     }
 }
 
-/// What this site says of a version; without an evaluation, that there is nothing to report.
-fn report(version: VersionId, evaluation: Option<&Evaluation>) -> Evaluate {
-    let Some(evaluation) = evaluation else { return Evaluate { version, examples: 0, metrics: BTreeMap::new() } };
+/// What this site says of a version; without a finding, that there is nothing to report.
+fn report(version: VersionId, finding: Option<&Finding>) -> Evaluate {
+    let evaluation = match finding {
+        None => return Evaluate { version, examples: 0, metrics: BTreeMap::new() },
+        Some(Finding::External(Results { examples, metrics })) => {
+            return Evaluate { version, examples: *examples, metrics: metrics.clone() };
+        }
+        Some(Finding::BuiltIn(evaluation)) => evaluation,
+    };
     let metrics = [
         ("accuracy", Some(evaluation.accuracy_millionths)),
         ("loss", Some(evaluation.loss_millionths)),

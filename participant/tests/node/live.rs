@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A plan that alpha alone can carry out.
-fn lone_plan() -> fedledger_federation::plan::Plan {
+pub fn lone_plan() -> fedledger_federation::plan::Plan {
     let mut plan = plan();
     plan.participation.minimum_participants = 1;
     plan

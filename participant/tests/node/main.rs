@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod directory;
+mod external;
 mod faults;
 mod fixture;
 mod history;

@@ -264,15 +264,23 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
         data_manifest: table.manifest.digest(),
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
-        trainers: known(&trainers)?,
+        trainers: site_trainers(&trainers)?,
     };
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
     Ok(Opened { kit, files, table, trainers, core })
 }
 
-/// What the core must know of the programs.
-fn known(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
+/// The programs that a kit's `node.toml` names, with their digests.
+///
+/// # Errors
+///
+/// [`ProgramError`] names a file that cannot be read.
+pub fn trainers_of(kit: &ParticipantKit) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
+    site_trainers(&external::programs(kit))
+}
+
+fn site_trainers(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
     let known = |(name, program): (&String, &Arc<Program>)| {
         Ok((name.clone(), SiteTrainer { program: program.digest()?, evaluates: program.evaluates }))
     };

@@ -12,7 +12,7 @@ use fedledger_federation::{
     plan::Plan,
 };
 use fedledger_participant::{
-    node::{core::Site, environment, policy::objection_to_consent},
+    node::{core::Site, environment, policy::objection_to_consent, trainers_of},
     table::DataManifest,
 };
 use fedledger_proto::{
@@ -95,6 +95,8 @@ pub(super) fn examine(
             data_manifest: table.digest(),
             environment: environment::digest(),
             software: environment::SOFTWARE.to_owned(),
+            // What is wrong with them is said elsewhere.
+            trainers: trainers_of(kit).unwrap_or_default(),
         };
         checks.extend(consents(&site, history.state()));
     }

@@ -2,9 +2,11 @@
 //!
 //! A plan names an architecture; trainers, aggregation and auditors all derive the parameter list from it, so a weights
 //! file with other names or shapes is refused before anything is computed from it. A network gives one logit, that of the
-//! positive one of two classes, or one logit for each of several classes.
+//! positive one of two classes, or one logit for each of several classes; any other model is a list of tensors, which
+//! external trainers understand.
 
 mod check;
+mod custom;
 mod initial_weights;
 mod layers;
 mod parameters;
@@ -15,6 +17,7 @@ mod width;
 use serde::{Deserialize, Serialize};
 
 pub use check::ArchitectureError;
+pub use custom::{CustomTensor, DIMENSIONS_MAX, TENSOR_NAME_LENGTH_MAX};
 pub use initial_weights::initialization_seed;
 pub use layers::{ConvolutionLayer, ImageShape, LinearLayer, ResidualBlock, groups};
 pub use width::WidestLayer;
@@ -134,6 +137,11 @@ pub enum Architecture {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         classes: Option<u32>,
     },
+    /// Any parameters, for external trainers; the built-in one neither trains nor evaluates them.
+    Custom {
+        /// The parameters in the order of their names.
+        tensors: Vec<CustomTensor>,
+    },
 }
 
 fn default_convolutions() -> Vec<u32> {
@@ -174,21 +182,23 @@ impl Architecture {
             Self::MultilayerPerceptron { .. } => "multilayer_perceptron",
             Self::Convolutional { .. } => "convolutional",
             Self::Residual { .. } => "residual",
+            Self::Custom { .. } => "custom",
         }
     }
 
-    /// Values per input row; none if they are too many to be counted.
+    /// Values per input row; none if they are too many to be counted, or if only an external trainer knows what goes in.
     pub fn inputs(&self) -> Option<u32> {
         match self {
             Self::LogisticRegression { features, .. } | Self::MultilayerPerceptron { features, .. } => Some(*features),
             Self::Convolutional { .. } | Self::Residual { .. } => self.image()?.values(),
+            Self::Custom { .. } => None,
         }
     }
 
     /// The form of the images that the network takes; none where it takes rows of a table.
     pub fn image(&self) -> Option<ImageShape> {
         match *self {
-            Self::LogisticRegression { .. } | Self::MultilayerPerceptron { .. } => None,
+            Self::LogisticRegression { .. } | Self::MultilayerPerceptron { .. } | Self::Custom { .. } => None,
             Self::Convolutional { channels, height, width, .. } | Self::Residual { channels, height, width, .. } => {
                 Some(ImageShape { channels, height, width })
             }
@@ -202,6 +212,7 @@ impl Architecture {
             | Self::MultilayerPerceptron { classes, .. }
             | Self::Convolutional { classes, .. }
             | Self::Residual { classes, .. } => *classes,
+            Self::Custom { .. } => None,
         }
     }
 

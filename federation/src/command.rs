@@ -231,6 +231,9 @@ pub struct Contribute {
     /// Records that the site skipped because they cannot be read, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skipped_rows: SkippedRows,
+    /// Digest of the program that trained, where the plan leaves the training to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Digest>,
 }
 
 /// Ends the collection of contributions.

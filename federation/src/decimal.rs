@@ -11,7 +11,7 @@ const LENGTH_MAX: usize = 24;
 
 /// Plain decimal notation: an optional minus sign, digits, and optionally a point and digits. No exponent, no plus sign,
 /// no superfluous leading zero.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Decimal(String);
 
 /// Text that is not plain decimal notation.

@@ -3,6 +3,8 @@
 //! A plan is identified by the digest of its canonical bytes, and each hospital consents to that digest. Real numbers are
 //! decimal strings: the ledger holds no floats.
 
+mod external_training;
+
 use std::collections::BTreeMap;
 
 use fedledger_ledger::{Digest, codec};
@@ -20,6 +22,8 @@ use crate::{
     member::{MemberId, is_name},
 };
 
+pub use external_training::{CONFIGURATION_SIZE_BYTES_MAX, ExternalTraining, TIME_MAX_MS_MAX};
+
 /// What is trained, how, by whom and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,8 +38,12 @@ pub struct Plan {
     pub branch: String,
     /// The model.
     pub architecture: Architecture,
-    /// What each participant does in a round.
-    pub training: Training,
+    /// What each participant does in a round with the built-in trainer. Either this or `external_training` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+    /// What each participant does in a round with a program of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_training: Option<ExternalTraining>,
     /// What is done to records before the model sees them; what each site's own schema says where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataDescription>,
@@ -275,6 +283,20 @@ pub enum PlanError {
     /// Not a decimal number.
     #[error(transparent)]
     NotDecimal(#[from] DecimalError),
+    /// No trainer, or two.
+    #[error("the plan says how to train in {0} ways: write either [training] or [external_training]")]
+    Trainers(u8),
+    /// The built-in trainer does not know the model.
+    #[error(
+        "a custom architecture is unknown to the built-in trainer: write [external_training] instead of [training]"
+    )]
+    CustomArchitecture,
+    /// The external trainer's configuration is too long.
+    #[error("external_training.configuration has {0} bytes: use at most {CONFIGURATION_SIZE_BYTES_MAX}")]
+    ConfigurationSize(usize),
+    /// The external trainer's configuration is no JSON.
+    #[error("external_training.configuration is no JSON text: check its quotes and commas, or leave it out")]
+    ConfigurationText,
     /// The condition for stopping early means nothing.
     #[error("early_stopping: {0}")]
     EarlyStopping(#[from] EarlyStoppingError),
@@ -309,7 +331,7 @@ impl Plan {
             return Err(PlanError::Description(self.description.len()));
         }
         self.architecture.validate()?;
-        self.training.check()?;
+        self.check_training()?;
         self.check_data()?;
         self.aggregation.check()?;
         range("rounds", self.rounds, 1, ROUNDS_MAX)?;
@@ -321,11 +343,25 @@ impl Plan {
     fn check_data(&self) -> Result<(), PlanError> {
         let Some(data) = &self.data else { return Ok(()) };
         data.check()?;
+        // What an external trainer makes of records, only it knows.
+        let Some(inputs) = self.architecture.inputs() else { return Ok(()) };
         let same = |what, described: u64, modelled: u64| {
             if described == modelled { Ok(()) } else { Err(PlanError::DataMisfit { what, described, modelled }) }
         };
-        same("the features", data.features(), self.architecture.inputs().unwrap_or_default().into())?;
+        same("the features", data.features(), inputs.into())?;
         same("the classes", data.classes().into(), self.architecture.classes().into())
+    }
+
+    fn check_training(&self) -> Result<(), PlanError> {
+        match (&self.training, &self.external_training) {
+            (Some(_), None) if matches!(self.architecture, Architecture::Custom { .. }) => {
+                Err(PlanError::CustomArchitecture)
+            }
+            (Some(training), None) => training.check(),
+            (None, Some(training)) => training.check(),
+            (None, None) => Err(PlanError::Trainers(0)),
+            (Some(_), Some(_)) => Err(PlanError::Trainers(2)),
+        }
     }
 }
 

@@ -119,6 +119,8 @@ pub enum Rejection {
     WrongSkippedRows { allowed: u64 },
     #[error("the environment is not the one that the plan requires")]
     WrongEnvironment,
+    #[error("the trainer is not the one that the plan requires: {expected}")]
+    WrongTrainer { expected: String },
     #[error("{0} has no contribution that could be excluded")]
     NothingToExclude(MemberId),
     #[error("{found} contributions can be aggregated, the plan needs {needed}")]
@@ -287,6 +289,7 @@ impl RejectionCode for Rejection {
             Self::WrongDataManifest(_) => "wrong_data_manifest",
             Self::WrongSkippedRows { .. } => "wrong_skipped_rows",
             Self::WrongEnvironment => "wrong_environment",
+            Self::WrongTrainer { .. } => "wrong_trainer",
             Self::NothingToExclude(_) => "nothing_to_exclude",
             Self::BelowQuorum { .. } => "below_quorum",
             Self::RequiredContributionMissing(_) => "required_contribution_missing",

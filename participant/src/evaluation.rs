@@ -55,6 +55,9 @@ pub enum EvaluationError {
         /// Features of a row.
         found: usize,
     },
+    /// A model that only external trainers understand.
+    #[error("a custom architecture cannot be evaluated here: use a trainer that evaluates")]
+    Custom,
     /// There are no rows to evaluate on.
     #[error("there are no test rows: give the schema a split")]
     NoRows,
@@ -124,7 +127,7 @@ pub fn evaluate_from<B: BaseWeights + ?Sized>(
     data: &Dataset,
 ) -> Result<Evaluation, EvaluationError> {
     architecture.validate()?;
-    let expected = architecture.inputs().unwrap_or_default();
+    let expected = architecture.inputs().ok_or(EvaluationError::Custom)?;
     if data.columns() != expected as usize {
         return Err(EvaluationError::FeatureCount { expected, found: data.columns() });
     }

@@ -21,7 +21,7 @@ use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
     memory::{MemoryEstimate, peak_bytes},
     node::{
-        core::{DataSummary, Site, TrainedUpdate},
+        core::{DataSummary, LOSS_FIRST, LOSS_LAST, Site, TrainedUpdate},
         policy,
     },
     table::Table,
@@ -142,8 +142,10 @@ pub fn run(
     let trained = TrainedUpdate {
         file,
         examples: summary.example_count,
-        first_loss_millionths: millionths(summary.first_loss),
-        last_loss_millionths: millionths(summary.last_loss),
+        metrics: [(LOSS_FIRST, summary.first_loss), (LOSS_LAST, summary.last_loss)]
+            .map(|(name, loss)| (name.to_owned(), millionths(loss)))
+            .into(),
+        trainer: None,
     };
     let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
     let leaving = Leaving::of(plan, (site, &data), key, trained, &layout, &update, after.as_ref());

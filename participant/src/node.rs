@@ -20,6 +20,7 @@ mod driver;
 pub mod environment;
 mod error;
 mod event;
+mod external;
 mod files;
 mod follower;
 mod heads;
@@ -58,15 +59,17 @@ use tokio_util::sync::CancellationToken;
 pub use data::DATA_KEPT_MAX;
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
-pub use files::{Losses, NodeFiles, OutcomeOf, PartialUpdate};
+pub use external::{ExternalSettings, Places as TrainerPlaces, ProgramError, Results as TrainerResults};
+pub use files::{NodeFiles, OutcomeOf, PartialUpdate, TrainingReport};
 pub use intent::Intent;
 pub use peers::last_known as last_known_replicas;
 
 use self::{
     context::Context,
-    core::{Core, DataSummary, Site},
+    core::{Core, DataSummary, Site, SiteTrainer},
     data::DataStore,
     driver::{Channels, Driver, Follow},
+    external::{Program, Slots},
     heads::Heads,
     peers::KnownReplicas,
 };
@@ -115,7 +118,7 @@ impl ParticipantNode {
     pub async fn start_kit(kit: ParticipantKit, options: NodeOptions) -> Result<Self, ParticipantError> {
         let directory = kit.directory.clone();
         let opened = tokio::task::spawn_blocking(move || open(kit, &directory)).await;
-        let Opened { kit, files, data, core } = opened.map_err(|_| ParticipantError::Defect)??;
+        let Opened { kit, files, data, trainers, core } = opened.map_err(|_| ParticipantError::Defect)??;
 
         let KnownReplicas { size: known_size, replicas: known } = known_replicas(&kit, &files)?;
         let dial = peers::addresses(&known, &kit.config.peers);
@@ -155,6 +158,8 @@ impl ParticipantNode {
             replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
             heads: Arc::new(heads),
             compute: Arc::new(Semaphore::new(1)),
+            trainers,
+            external: Slots::default(),
             served: Mutex::default(),
             events: events.clone(),
             delays: Arc::clone(&delays),
@@ -244,6 +249,7 @@ struct Opened {
     kit: ParticipantKit,
     files: NodeFiles,
     data: DataStore,
+    trainers: BTreeMap<String, Arc<Program>>,
     core: Core,
 }
 
@@ -252,14 +258,19 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
     let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?);
     let own = data.read_own()?;
     let own = own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string());
-    let site = site(&kit, own);
+    let trainers = external::programs(&kit);
+    let site = site(&kit, own, site_trainers(&trainers)?);
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
-    Ok(Opened { kit, files, data, core })
+    Ok(Opened { kit, files, data, trainers, core })
 }
 
-/// What a node decides by: its kit, and what its records amount to as its schema describes them, if it does.
-pub fn site(kit: &ParticipantKit, own_data: Result<DataSummary, String>) -> Site {
+/// What a node decides by: its kit, what its records amount to as its schema describes them, if it does, and its trainers.
+pub fn site(
+    kit: &ParticipantKit,
+    own_data: Result<DataSummary, String>,
+    trainers: BTreeMap<String, SiteTrainer>,
+) -> Site {
     Site {
         member: kit.member.clone(),
         author: kit.transaction_key.public(),
@@ -268,7 +279,24 @@ pub fn site(kit: &ParticipantKit, own_data: Result<DataSummary, String>) -> Site
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
         memory_max: kit.config.settings.memory_max.map(|size| size.0),
+        trainers,
     }
+}
+
+/// The programs that a kit's `node.toml` names, with their digests.
+///
+/// # Errors
+///
+/// [`ProgramError`] names a file that cannot be read.
+pub fn trainers_of(kit: &ParticipantKit) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
+    site_trainers(&external::programs(kit))
+}
+
+fn site_trainers(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
+    let known = |(name, program): (&String, &Arc<Program>)| {
+        Ok((name.clone(), SiteTrainer { program: program.digest()?, evaluates: program.evaluates }))
+    };
+    trainers.iter().map(known).collect()
 }
 
 /// The replicas with the keys that they had when this node ran last, or else those that the genesis file names.

@@ -114,6 +114,9 @@ pub enum TrainingError {
         /// Classes of the model.
         classes: u32,
     },
+    /// A model that only external trainers understand.
+    #[error("a custom architecture cannot be trained by the built-in trainer: use an external one")]
+    Custom,
     /// No record, or more than 2^32 - 1.
     #[error("{found} records cannot be trained on")]
     RowCount {
@@ -254,7 +257,7 @@ fn train_from<B: BaseWeights + ?Sized>(
 fn check(settings: &TrainingSettings, data: &Dataset) -> Result<(), TrainingError> {
     settings.validate()?;
     settings.architecture.validate()?;
-    let expected = settings.architecture.inputs().unwrap_or_default();
+    let expected = settings.architecture.inputs().ok_or(TrainingError::Custom)?;
     if data.columns() != expected as usize {
         return Err(TrainingError::FeatureCount { expected, found: data.columns() });
     }

@@ -41,6 +41,7 @@ mod seen;
 mod site;
 mod sizes;
 mod tls;
+mod trainers;
 mod transfers;
 mod write;
 
@@ -73,6 +74,7 @@ pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
 pub use sizes::{ByteSize, ParseByteSizeError};
 pub use tls::{TlsIdentity, authority_of_node};
+pub use trainers::TrainerConfig;
 pub use transfers::{ByteRate, ParseByteRateError, TransferConfig};
 pub use write::{WriteError, write_kits, write_new};
 

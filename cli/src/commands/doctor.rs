@@ -8,6 +8,7 @@ mod ledger;
 mod network;
 mod node;
 mod ports;
+mod trainers;
 
 use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
 
@@ -121,6 +122,9 @@ fn examine(context: &Context, args: &DoctorArgs) -> Result<Report, Failure> {
     match &node.config {
         NodeConfig::Participant(config) => records = data::examine(&node.directory, &config.data, &mut checks),
         NodeConfig::Replica(config) => checks.extend(ports::examine(config, node.running)),
+    }
+    if let Some(node::Kit::Participant(kit)) = &node.kit {
+        checks.extend(trainers::examine(kit));
     }
     drop(progress);
     let progress = context.output.progress("asking the ledger");

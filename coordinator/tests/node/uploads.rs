@@ -38,7 +38,8 @@ fn plan() -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::multilayer_perceptron(1024, &[512]),
-        training: Training { optimizer: Optimizer::sgd("0.1".parse().unwrap()), steps: 1, batch_size: 1 },
+        training: Some(Training { optimizer: Optimizer::sgd("0.1".parse().unwrap()), steps: 1, batch_size: 1 }),
+        external_training: None,
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fedledger_ledger::machine::WriteSet;
+use fedledger_ledger::{Digest, machine::WriteSet};
 
 use super::{Context, certificate::certify, check_code, check_text, metrics::check_metrics, plans::known};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     data_description::{DataDescription, ROWS_MAX, are_skipped_rows},
     early_stopping,
     member::MemberId,
+    plan::Plan,
     quorum::Quorum,
     records::{Participation, Phase, PlanRecord, PlanStatus, RoundRecord, VersionStatus},
 };
@@ -153,12 +154,27 @@ pub(super) fn contribute(
     if !are_skipped_rows(&command.skipped_rows, allowed) {
         return Err(Rejection::WrongSkippedRows { allowed });
     }
+    check_trainer(plan, command.trainer)?;
     let update = command.update;
     let contribution = Box::new(command);
     let contributed = Participation::Contributed { index: context.index, joined_index, contribution };
     state.settle_participation(record_key, contributed, context.writes);
     state.kept.name(update);
     Ok(Event::Contributed { key, member, update })
+}
+
+/// A contribution names the program that trained if, and only if, the plan leaves the training to one.
+fn check_trainer(plan: &Plan, trainer: Option<Digest>) -> Result<(), Rejection> {
+    let wrong = |expected: String| Err(Rejection::WrongTrainer { expected });
+    match (&plan.external_training, trainer) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => wrong("the built-in one".to_owned()),
+        (Some(_), None) => wrong("a program, named by its digest".to_owned()),
+        (Some(training), Some(found)) => match training.program {
+            Some(program) if program != found => wrong(format!("the program {program}")),
+            Some(_) | None => Ok(()),
+        },
+    }
 }
 
 pub(super) fn close(state: &mut Federation, context: Context<'_>, command: CloseRound) -> Result<Event, Rejection> {

@@ -3,8 +3,10 @@
 use super::{
     ACTIVATIONS_MAX, Architecture, BLOCKS_MAX, CHANNELS_MAX, CLASSES_MAX, CONVOLUTIONS_MAX, ConvolutionLayer,
     FEATURES_MAX, FILTERS_MAX, HIDDEN_LAYERS_MAX, IMAGE_SIDE_MAX, IMAGE_VALUES_MAX, ImageShape, KERNEL_MAX,
-    LAYER_WIDTH_MAX, PARAMETERS_MAX,
+    LAYER_WIDTH_MAX, PARAMETERS_MAX, custom,
+    custom::{DIMENSIONS_MAX, TENSOR_NAME_LENGTH_MAX},
 };
+use crate::tensors::TENSORS_MAX;
 
 /// An architecture that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +91,38 @@ pub enum ArchitectureError {
         /// Values that all convolutions give.
         found: u64,
     },
+    /// No tensor, or more than a file can hold.
+    #[error("{found} tensors: use 1 to {TENSORS_MAX}")]
+    Tensors {
+        /// Tensors asked for.
+        found: usize,
+    },
+    /// Tensors are listed twice or out of order.
+    #[error("tensor {name:?} must stand once, and the tensors in the order of their names (by bytes)")]
+    TensorOrder {
+        /// The tensor that stands in the wrong place.
+        name: String,
+    },
+    /// A name that is not allowed for a tensor.
+    #[error("{name:?} is no valid name of a tensor: use 1 to {TENSOR_NAME_LENGTH_MAX} visible ASCII characters")]
+    TensorName {
+        /// The beginning of the name.
+        name: String,
+    },
+    /// Too many dimensions, or an empty one.
+    #[error("tensor {name:?} has shape {shape:?}: use at most {DIMENSIONS_MAX} dimensions of at least 1")]
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<u64>,
+    },
+    /// It is not said how a tensor begins, or in two ways.
+    #[error("tensor {name:?} needs either a bound of at least 0 or a constant for its initial values")]
+    TensorValues {
+        /// The tensor.
+        name: String,
+    },
     /// More than [`PARAMETERS_MAX`] parameters in all.
     #[error("{found} parameters, at most {PARAMETERS_MAX} are supported: use fewer or narrower layers")]
     TooManyParameters {
@@ -129,6 +163,7 @@ impl Architecture {
                     return Err(ArchitectureError::Blocks { found: *blocks });
                 }
             }
+            Self::Custom { tensors } => custom::validate(tensors)?,
         }
         if let Some(found) = self.class_logits().filter(|classes| !(2..=CLASSES_MAX).contains(classes)) {
             return Err(ArchitectureError::Classes { found });

@@ -3,7 +3,7 @@
 //! Weight and bias of a linear layer or a convolution are uniform in ±1/√inputs, PyTorch's default for `nn.Linear` and
 //! `nn.Conv2d` (the bound that He et al., arXiv 1502.01852, gives with a = √5), where the inputs of a convolution are the
 //! values under a filter. A normalisation begins with ones and zeros, for which nothing is drawn. The arithmetic is limited to IEEE 754 basic operations and square root in
-//! double precision, which round alike everywhere. This is one of the few files of the crate with floats: version 0 of a
+//! double precision, which round alike everywhere. A custom architecture says itself how its tensors begin. This is one of the few files of the crate with floats: version 0 of a
 //! model begins here, nothing here is replicated state.
 
 use fedledger_ledger::{Digest, codec};
@@ -64,12 +64,8 @@ impl Architecture {
             starts.map(move |start| (initial, (count - start).min(DRAWN_TOGETHER as u64)))
         });
         Ok(pieces.map(move |(initial, count)| match initial {
-            Initial::Uniform { inputs } => {
-                let bound = 1.0 / (inputs as f64).sqrt();
-                (0..count).map(|_| uniform(rng.next_u32(), bound)).collect()
-            }
-            Initial::Zeros => (0..count).map(|_| 0.0).collect(),
-            Initial::Ones => (0..count).map(|_| 1.0).collect(),
+            Initial::Uniform { bound } => (0..count).map(|_| uniform(rng.next_u32(), bound)).collect(),
+            Initial::Constant(value) => (0..count).map(|_| value).collect(),
         }))
     }
 }

@@ -102,7 +102,8 @@ pub const fn groups(channels: u32) -> u32 {
 }
 
 impl Architecture {
-    /// The linear layers, input to output; of a network for images those behind the convolutions.
+    /// The linear layers, input to output; of a network for images those behind the convolutions; none of a custom
+    /// architecture.
     pub fn layers(&self) -> Vec<LinearLayer> {
         let (inputs, hidden): (u32, &[u32]) = match self {
             Self::LogisticRegression { features, .. } => (*features, &[]),
@@ -112,6 +113,7 @@ impl Architecture {
                 (pooled.and_then(ImageShape::values).unwrap_or(0), hidden)
             }
             Self::Residual { widths, .. } => (widths.last().copied().unwrap_or(0), &[]),
+            Self::Custom { .. } => return Vec::new(),
         };
         let widths_in = std::iter::once(inputs).chain(hidden.iter().copied());
         let widths_out = hidden.iter().copied().chain(std::iter::once(self.outputs()));

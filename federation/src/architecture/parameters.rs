@@ -1,6 +1,6 @@
 //! Names, shapes and beginnings of the parameters of each architecture.
 
-use super::{Architecture, ConvolutionLayer, LinearLayer, ParameterShape};
+use super::{Architecture, ConvolutionLayer, CustomTensor, LinearLayer, ParameterShape};
 
 /// One parameter tensor and how it begins.
 pub(super) struct Parameter {
@@ -10,14 +10,19 @@ pub(super) struct Parameter {
 }
 
 /// What a parameter begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Initial {
+    /// Uniform between minus the bound and the bound.
+    Uniform { bound: f64 },
+    /// All alike; nothing is drawn for them.
+    Constant(f32),
+}
+
+impl Initial {
     /// Uniform in ±1/√inputs.
-    Uniform {
-        inputs: u64,
-    },
-    Zeros,
-    Ones,
+    fn of_inputs(inputs: u64) -> Self {
+        Self::Uniform { bound: 1.0 / (inputs as f64).sqrt() }
+    }
 }
 
 impl Architecture {
@@ -29,7 +34,7 @@ impl Architecture {
     /// libraries. A residual network has `stem.convolution.weight`, `stem.normalization.bias` and `.weight` of `[filters]`;
     /// for each block `stage0.block0.convolution0.weight`, `.convolution1.weight`, `.normalization0.bias` and so on, and
     /// where shapes change `.shortcut.weight`, `.shortcut_normalization.bias` and `.weight`; and `output.bias`,
-    /// `output.weight`.
+    /// `output.weight`. A custom architecture lists its tensors.
     pub fn parameters(&self) -> Vec<ParameterShape> {
         self.parameter_list().into_iter().map(|Parameter { name, shape, .. }| (name, shape)).collect()
     }
@@ -42,6 +47,9 @@ impl Architecture {
 
     /// All parameters, sorted by name.
     pub(super) fn parameter_list(&self) -> Vec<Parameter> {
+        if let Self::Custom { tensors } = self {
+            return tensors.iter().map(CustomTensor::parameter).collect();
+        }
         let mut list = Vec::new();
         for (index, layer) in self.convolutions().iter().enumerate() {
             let inputs = layer.fan_in();
@@ -49,7 +57,7 @@ impl Architecture {
             list.push(Parameter::new(
                 format!("convolution{index}.bias"),
                 vec![layer.filters.into()],
-                Initial::Uniform { inputs },
+                Initial::of_inputs(inputs),
             ));
         }
         if let Some(stem) = self.stem() {
@@ -80,7 +88,7 @@ impl Architecture {
 }
 
 impl Parameter {
-    fn new(name: String, shape: Vec<u64>, initial: Initial) -> Self {
+    pub(super) fn new(name: String, shape: Vec<u64>, initial: Initial) -> Self {
         Self { name, shape, initial }
     }
 
@@ -93,7 +101,7 @@ impl Parameter {
 /// Bias and weight of a linear layer.
 fn linear(name: &str, LinearLayer { inputs, outputs }: LinearLayer) -> [Parameter; 2] {
     let (inputs, outputs) = (u64::from(inputs), u64::from(outputs));
-    let initial = Initial::Uniform { inputs };
+    let initial = Initial::of_inputs(inputs);
     [
         Parameter::new(format!("{name}.bias"), vec![outputs], initial),
         Parameter::new(format!("{name}.weight"), vec![outputs, inputs], initial),
@@ -102,11 +110,11 @@ fn linear(name: &str, LinearLayer { inputs, outputs }: LinearLayer) -> [Paramete
 
 fn convolution(name: String, layer: &ConvolutionLayer) -> Parameter {
     let shape = [layer.filters, layer.input.channels, layer.kernel, layer.kernel].map(u64::from).to_vec();
-    Parameter::new(name, shape, Initial::Uniform { inputs: layer.fan_in() })
+    Parameter::new(name, shape, Initial::of_inputs(layer.fan_in()))
 }
 
 /// Bias and weight of a normalisation: at first it scales by one and adds nothing.
 fn normalization(name: &str, channels: u32) -> [Parameter; 2] {
-    [("bias", Initial::Zeros), ("weight", Initial::Ones)]
+    [("bias", Initial::Constant(0.0)), ("weight", Initial::Constant(1.0))]
         .map(|(part, initial)| Parameter::new(format!("{name}.{part}"), vec![channels.into()], initial))
 }

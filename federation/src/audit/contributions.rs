@@ -51,6 +51,9 @@ pub struct ContributionRow {
     pub cosine: Option<f64>,
     /// What became of it.
     pub verdict: Verdict,
+    /// Digest of the program that trained, if it was not the built-in trainer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Digest>,
     /// The participant's own metrics of its training.
     pub metrics: BTreeMap<String, f64>,
     /// Records that the participant skipped because they cannot be read, by reason.
@@ -161,6 +164,7 @@ fn row(
         norm: None,
         cosine: None,
         verdict: Verdict::of(round, member),
+        trainer: contribution.trainer,
         metrics: as_numbers(&contribution.metrics),
         skipped_rows: contribution.skipped_rows.clone(),
         lateness: index.saturating_sub(round.opened_index),

@@ -121,7 +121,8 @@ pub fn plan(name: &str) -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::logistic_regression(2),
-        training: Training { optimizer: Optimizer::sgd(one()), steps: 1, batch_size: 1 },
+        training: Some(Training { optimizer: Optimizer::sgd(one()), steps: 1, batch_size: 1 }),
+        external_training: None,
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: one() },
@@ -333,6 +334,7 @@ impl Consortium {
             environment: Digest::of(b"environment"),
             software: "tests/1".to_owned(),
             skipped_rows: BTreeMap::new(),
+            trainer: None,
         }
     }
 

@@ -88,6 +88,7 @@ fn contribution(key: RoundKey, state: &Federation, member: &MemberId) -> Partici
         environment: Digest::default(),
         software: String::new(),
         skipped_rows: BTreeMap::new(),
+        trainer: None,
     };
     Participation::Contributed { index: 1_001, joined_index: 1_000, contribution: Box::new(contribution) }
 }

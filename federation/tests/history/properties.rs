@@ -133,6 +133,7 @@ fn contribution(guess: &Guess<'_>) -> Contribute {
         environment: Digest::default(),
         software: String::new(),
         skipped_rows: BTreeMap::new(),
+        trainer: None,
     }
 }
 

@@ -79,7 +79,7 @@ impl Leaving {
             consent_examples: declares.then_some(data.train_examples),
             update: trained.file,
             tensors: tensors.collect(),
-            contribution: without(&contribution(site, data, key, version, trained), &["key", "base"]),
+            contribution: without(&contribution(site, data, key, version, &trained), &["key", "base"]),
             evaluation: evaluation
                 .map(|found| without(&report(version, Some(found), site.policy.suppress_below), &["version"])),
         }

@@ -20,6 +20,7 @@ use super::{
     core::Kept,
     data::DataStore,
     event::NodeEvent,
+    external::{Program, Slots},
     files::NodeFiles,
     heads::Heads,
     peers::{self, Replica},
@@ -51,6 +52,10 @@ pub struct Context {
     pub heads: Arc<Heads>,
     /// One training or evaluation at a time.
     pub compute: Arc<Semaphore>,
+    /// Programs that may train here, by name.
+    pub trainers: BTreeMap<String, Arc<Program>>,
+    /// The rights to run them.
+    pub external: Slots,
     /// Updates that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
     /// Tells whoever listens what happens.
@@ -81,6 +86,9 @@ impl Context {
         match &event {
             NodeEvent::Distrusted { replica, reason } => tracing::error!(replica, reason, "a replica is not trusted"),
             NodeEvent::Rejected { intent, code } => tracing::warn!(intent, code, "the ledger refused a transaction"),
+            NodeEvent::Progress { key, percent, message } => {
+                tracing::info!(round = key.round, percent, message, "a trainer goes on");
+            }
             event => tracing::info!(?event),
         }
         // Nobody needs to listen.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fedledger_federation::{
     Command, Federation, VersionId,
     architecture::Architecture,
-    command::{FileRef, RoundKey},
+    command::{FileRef, Metrics, RoundKey},
     data_description::DataDescription,
     member::MemberId,
     plan::UpdateDtype,
@@ -28,6 +28,7 @@ pub use data::{DataRef, DataSummary, KnownData};
 use super::{
     error::HistoryError,
     event::{NodeEvent, NodeStatus},
+    external::{ExternalSettings, Results},
     intent::Intent,
     policy::SitePolicy,
     witness::{SignedHead, Witness},
@@ -63,20 +64,45 @@ pub struct Site {
     pub software: String,
     /// Memory that a training may take, in bytes; without a limit if there is none.
     pub memory_max: Option<u64>,
+    /// Programs that may train here, by the names that plans know them by.
+    pub trainers: BTreeMap<String, SiteTrainer>,
+}
+
+/// A program of the site, as the core must know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SiteTrainer {
+    /// Its digest when the node started.
+    pub program: Digest,
+    /// Whether it can evaluate models.
+    pub evaluates: bool,
 }
 
 /// An update that was trained and lies on the local disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainedUpdate {
     /// The update file.
     pub file: FileRef,
     /// Examples behind it.
     pub examples: u64,
-    /// Mean loss of the first pass through the examples, in millionths.
-    pub first_loss_millionths: i64,
-    /// The same of the last pass.
-    pub last_loss_millionths: i64,
+    /// Metrics of the training, in millionths: of the built-in trainer `loss_first` and `loss_last`, the mean losses of the
+    /// first and of the last pass through the examples.
+    pub metrics: Metrics,
+    /// Digest of the program that trained, if it was not the built-in trainer.
+    pub trainer: Option<Digest>,
 }
+
+impl TrainedUpdate {
+    /// Loss at the end of the training, in millionths, if it was reported.
+    pub fn loss_millionths(&self) -> Option<i64> {
+        self.metrics.get(LOSS_LAST).or_else(|| self.metrics.get("loss")).copied()
+    }
+}
+
+/// Name of the mean loss of the first pass through the examples.
+pub const LOSS_FIRST: &str = "loss_first";
+
+/// Name of the mean loss of the last pass.
+pub const LOSS_LAST: &str = "loss_last";
 
 /// What the core is told.
 #[derive(Debug, Clone)]
@@ -114,6 +140,8 @@ pub enum Input {
     UpdateLost(RoundKey),
     /// A version was evaluated on the local test examples; none if it cannot be.
     Evaluated(VersionId, Option<Evaluation>),
+    /// The same by the plan's external trainer.
+    EvaluatedExternally(VersionId, Option<Results>),
     /// A replica says that a transaction stands on the ledger.
     Committed {
         /// What it says.
@@ -167,12 +195,31 @@ pub struct TrainingTask {
     pub base: VersionId,
     /// Its weights.
     pub weights: FileRef,
-    /// How.
-    pub settings: TrainingSettings,
+    /// By which trainer, and how.
+    pub method: TrainingMethod,
     /// The numbers in which the update travels.
     pub update_dtype: UpdateDtype,
     /// The records to train on.
     pub data: DataRef,
+}
+
+impl TrainingTask {
+    /// The model.
+    pub const fn architecture(&self) -> &Architecture {
+        match &self.method {
+            TrainingMethod::BuiltIn(settings) => &settings.architecture,
+            TrainingMethod::External(settings) => &settings.architecture,
+        }
+    }
+}
+
+/// Who trains, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TrainingMethod {
+    /// The built-in trainer.
+    BuiltIn(TrainingSettings),
+    /// A program of the site.
+    External(ExternalSettings),
 }
 
 /// What to evaluate.
@@ -186,6 +233,15 @@ pub struct EvaluationTask {
     pub weights: FileRef,
     /// The records to test on.
     pub data: DataRef,
+    /// The program that evaluates it, if the built-in evaluation does not know the model.
+    pub external: Option<ExternalSettings>,
+}
+
+/// What was found out about a version, and by whom.
+#[derive(Debug, Clone, PartialEq)]
+enum Finding {
+    BuiltIn(Evaluation),
+    External(Results),
 }
 
 /// Files that are still of use.
@@ -245,7 +301,7 @@ pub struct Core {
     evaluations: VecDeque<VersionId>,
     evaluating: Option<VersionId>,
     /// Results that are not on the ledger yet.
-    evaluated: BTreeMap<VersionId, Option<Evaluation>>,
+    evaluated: BTreeMap<VersionId, Option<Finding>>,
     kept: Kept,
     outputs: Vec<Output>,
 }
@@ -299,7 +355,8 @@ impl Core {
             Input::TrainingFailed(key, reason) => self.on_training_failed(&key, reason),
             Input::Uploaded(key) => self.on_uploaded(&key),
             Input::UpdateLost(key) => self.on_update_lost(&key),
-            Input::Evaluated(version, evaluation) => self.on_evaluated(version, evaluation),
+            Input::Evaluated(version, found) => self.on_evaluated(version, found.map(Finding::BuiltIn)),
+            Input::EvaluatedExternally(version, found) => self.on_evaluated(version, found.map(Finding::External)),
             Input::Committed { intent, index } => self.on_committed(&intent, index),
             Input::Expired(intent) => {
                 self.submitting.remove(&intent);
@@ -347,9 +404,10 @@ impl Core {
 
     fn on_trained(&mut self, key: RoundKey, update: TrainedUpdate) {
         if let Some(work @ Work::Training) = self.work.get_mut(&key) {
+            let (file, loss_millionths) = (update.file, update.loss_millionths());
             *work = Work::Uploading(update);
-            self.report(NodeEvent::Trained { key, loss_millionths: update.last_loss_millionths });
-            self.outputs.push(Output::Upload(key, update.file));
+            self.report(NodeEvent::Trained { key, loss_millionths });
+            self.outputs.push(Output::Upload(key, file));
         }
     }
 
@@ -363,7 +421,7 @@ impl Core {
         if let Some(work) = self.work.get_mut(key)
             && let Work::Uploading(update) = work
         {
-            *work = Work::Uploaded(*update);
+            *work = Work::Uploaded(update.clone());
         }
     }
 
@@ -374,10 +432,10 @@ impl Core {
         }
     }
 
-    fn on_evaluated(&mut self, version: VersionId, evaluation: Option<Evaluation>) {
+    fn on_evaluated(&mut self, version: VersionId, found: Option<Finding>) {
         if self.evaluating == Some(version) {
             self.evaluating = None;
-            self.evaluated.insert(version, evaluation);
+            self.evaluated.insert(version, found);
         }
     }
 

@@ -31,6 +31,9 @@ pub enum ParticipantError {
     /// The site's records cannot be used.
     #[error("the site's data cannot be used: {0}")]
     Data(#[from] OpenError),
+    /// A program that `node.toml` names cannot be read.
+    #[error(transparent)]
+    Trainer(#[from] super::external::ProgramError),
     /// The genesis file cannot be replayed.
     #[error("the genesis file is wrong: {0}")]
     Genesis(String),

@@ -54,12 +54,32 @@ pub enum NodeEvent {
         /// Optimiser steps that need not be done again.
         step: u64,
     },
+    /// A program of the site begins to train a round, or goes on with it.
+    TrainerStarted {
+        /// The attempt.
+        key: RoundKey,
+        /// Its name.
+        trainer: String,
+        /// Its digest, which the contribution will name.
+        program: Digest,
+        /// Whether it finds what an interrupted run has left.
+        resumed: bool,
+    },
+    /// A program of the site tells how far it has come.
+    Progress {
+        /// The attempt.
+        key: RoundKey,
+        /// From 0 to 100.
+        percent: u8,
+        /// What it says beside; often empty.
+        message: String,
+    },
     /// The round's training is done.
     Trained {
         /// The attempt.
         key: RoundKey,
-        /// Mean loss of the last pass through the examples, in millionths.
-        loss_millionths: i64,
+        /// Mean loss of the last pass through the examples, in millionths; none if an external trainer reports no loss.
+        loss_millionths: Option<i64>,
     },
     /// How much memory there was in use when a round's training was done.
     TrainingMemory {

@@ -14,7 +14,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use fedledger_federation::{VersionId, command::FileRef};
+use fedledger_federation::{
+    VersionId,
+    command::{FileRef, Metrics},
+};
 use fedledger_ledger::{Digest, checkpoint::Checkpoint, codec, note::NOTE_SIZE_BYTES_MAX};
 use fedledger_proto::blobs::{BlobStore, Marks};
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     core::{Kept, TrainedUpdate},
     error::ParticipantError,
+    external::Places,
     peers::KnownReplicas,
     witness,
 };
@@ -47,7 +51,9 @@ const PARTIAL_SUFFIX: &str = "partial";
 /// Largest list of replicas, in bytes.
 const REPLICAS_SIZE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest outcome file, in bytes.
-const OUTCOME_SIZE_BYTES_MAX: u64 = 4096;
+const OUTCOME_SIZE_BYTES_MAX: u64 = 16 * 1024;
+/// Where versions are evaluated by a program of the site.
+const EVALUATION_FOLDER: &str = "evaluation";
 
 /// A participant's directory, while this process holds its lock.
 #[derive(Debug)]
@@ -74,15 +80,16 @@ pub struct OutcomeOf<'a> {
 }
 
 /// What is reported of a training beside its update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Losses {
+pub struct TrainingReport {
     /// Examples trained on.
     pub examples: u64,
-    /// Mean loss of the first pass through them, in millionths.
-    pub first_millionths: i64,
-    /// The same of the last pass.
-    pub last_millionths: i64,
+    /// Metrics of the training, in millionths.
+    pub metrics: Metrics,
+    /// Digest of the program that trained, if it was not the built-in trainer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Digest>,
 }
 
 /// Which update of one round lies on disk, and what it was trained from.
@@ -92,17 +99,13 @@ struct SavedOutcome {
     base: VersionId,
     data_manifest: Digest,
     update: FileRef,
-    losses: Losses,
+    report: TrainingReport,
 }
 
 impl SavedOutcome {
-    const fn into_update(self) -> TrainedUpdate {
-        TrainedUpdate {
-            file: self.update,
-            examples: self.losses.examples,
-            first_loss_millionths: self.losses.first_millionths,
-            last_loss_millionths: self.losses.last_millionths,
-        }
+    fn into_update(self) -> TrainedUpdate {
+        let TrainingReport { examples, metrics, trainer } = self.report;
+        TrainedUpdate { file: self.update, examples, metrics, trainer }
     }
 }
 
@@ -261,8 +264,10 @@ impl NodeFiles {
     pub fn keep_only(&self, kept: &Kept) -> io::Result<()> {
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let work: BTreeSet<PathBuf> = kept.work.iter().map(|(plan, round)| self.work_path(plan, *round)).collect();
+        // An external trainer that is just being ended may still write into its folder; the others are deleted all the same.
+        let mut removed = Ok(());
         for path in entries(&self.directory.join(WORK_FOLDER))?.filter(|path| !work.contains(path)) {
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            removed = removed.and(if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
         }
         // An update that is trained but not yet known to the core is named by the outcome beside it.
         let outcomes = work.iter().filter_map(|folder| {
@@ -271,7 +276,29 @@ impl NodeFiles {
         });
         let digests = kept.updates.iter().chain(&kept.weights).copied().chain(outcomes);
         let blobs: BTreeSet<Digest> = digests.collect();
-        self.blobs.keep_only(|digest| blobs.contains(digest))
+        self.blobs.keep_only(|digest| blobs.contains(digest)).and(removed)
+    }
+
+    /// Where an external trainer works on a round. The folder around it is there afterwards.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn trainer_places(&self, plan: &Digest, round: u64) -> io::Result<Places> {
+        let folder = self.work_path(plan, round);
+        fs::create_dir_all(&folder)?;
+        Ok(Places::within(&folder))
+    }
+
+    /// Where an external trainer evaluates. The folder around it is there afterwards.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn evaluation_places(&self) -> io::Result<Places> {
+        let folder = self.directory.join(EVALUATION_FOLDER);
+        fs::create_dir_all(&folder)?;
+        Ok(Places::within(&folder))
     }
 
     fn work_path(&self, plan: &Digest, round: u64) -> PathBuf {

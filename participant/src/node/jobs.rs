@@ -26,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
-    core::{DataSummary, EvaluationTask, Input, TrainedUpdate, TrainingTask},
+    core::{DataSummary, EvaluationTask, Input, LOSS_FIRST, LOSS_LAST, TrainedUpdate, TrainingMethod, TrainingTask},
     error::described,
     event::NodeEvent,
-    files::{Losses, OutcomeOf, PartialUpdate},
+    external::{self, ExternalError},
+    files::{OutcomeOf, PartialUpdate, TrainingReport},
     trainer_thread,
     turn::Turn,
 };
@@ -37,7 +38,7 @@ use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
     memory,
     table::{Dataset, Table},
-    training::{Progress, Resumption, TrainingError, TrainingSummary, WeightsFile, train_to_file},
+    training::{Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile, train_to_file},
 };
 
 /// Shortest time from one local checkpoint to the next.
@@ -54,6 +55,8 @@ const UNREADABLE_MAX: u32 = 5;
 enum JobError {
     #[error("training failed: {0}")]
     Training(#[from] TrainingError),
+    #[error("training failed: {0}")]
+    External(#[from] ExternalError),
     #[error("the model is too large for a file: {0}")]
     Layout(#[from] LayoutError),
     #[error("the update cannot be stored: {0}")]
@@ -72,6 +75,18 @@ pub async fn read_data(context: Arc<Context>, description: DataDescription, stop
         tracing::warn!(reason, "the records cannot be read as a plan describes them");
     }
     Some(Input::DataRead(description.digest(), summary))
+}
+
+impl JobError {
+    /// What was wrong with the local copy of a file that was fetched, if that is why.
+    fn damage(&self) -> Option<&FileError> {
+        let error = match self {
+            Self::Training(TrainingError::BaseFile(error)) | Self::Evaluation(EvaluationError::File(error)) => error,
+            Self::External(error) => error.of_base()?,
+            _ => return None,
+        };
+        Some(error).filter(|error| is_damage(error))
+    }
 }
 
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
@@ -94,30 +109,40 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
     loop {
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
-        let turn = Turn::begin(&context.compute, &stop).await?;
-        let (trainer, work, records) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
-        let trained = trainer_thread::run(move || train_blocking(&trainer, &work, &records, turn)).await;
-        return match trained.unwrap_or(Err(JobError::Task)) {
-            Ok(update) => {
-                tell_of_memory(&context, &task, &table);
-                Some(Input::Trained(key, update))
+        let trained = match &task.method {
+            TrainingMethod::BuiltIn(settings) => {
+                let turn = Turn::begin(&context.compute, &stop).await?;
+                let (trainer, work, settings) = (Arc::clone(&context), task.clone(), settings.clone());
+                let records = Arc::clone(&table);
+                let trained = trainer_thread::run(move || {
+                    let trained = train_blocking(&trainer, &work, (&settings, &records), turn);
+                    if trained.is_ok() {
+                        tell_of_memory(&trainer, &work, &settings, &records);
+                    }
+                    trained
+                });
+                trained.await.unwrap_or(Err(JobError::Task))
             }
-            Err(_) if stop.is_cancelled() => None,
-            Err(JobError::Training(TrainingError::BaseFile(error))) if is_damage(&error) => {
-                discard_damaged(&context, &task.weights, &error);
-                continue;
+            TrainingMethod::External(settings) => {
+                external::train(&context, &task, settings, &stop).await.map_err(JobError::from)
             }
-            Err(error) => Some(Input::TrainingFailed(key, described(&error))),
         };
+        let error = match trained {
+            Ok(update) => return Some(Input::Trained(key, update)),
+            Err(_) if stop.is_cancelled() => return None,
+            Err(error) => error,
+        };
+        let Some(damage) = error.damage() else { return Some(Input::TrainingFailed(key, described(&error))) };
+        discard_damaged(&context, &task.weights, damage);
     }
 }
 
 /// Tells how much memory was in use, where the system tells it.
-fn tell_of_memory(context: &Context, task: &TrainingTask, table: &Table) {
+fn tell_of_memory(context: &Context, task: &TrainingTask, settings: &TrainingSettings, table: &Table) {
     let Some(peak_bytes) = memory::peak_bytes() else { return };
     let manifest = &table.manifest;
     let rows = manifest.train_rows.saturating_add(manifest.test_rows);
-    let estimated_bytes = memory::estimate(&task.settings, rows, manifest.feature_count).total_bytes;
+    let estimated_bytes = memory::estimate(settings, rows, manifest.feature_count).total_bytes;
     context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });
 }
 
@@ -188,22 +213,36 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
     };
     loop {
         context.obtain(task.weights, &stop).await?;
-        let _turn = Turn::begin(&context.compute, &stop).await?;
-        let (evaluator, work, table) = (Arc::clone(&context), task.clone(), Arc::clone(&table));
-        let evaluated = trainer_thread::run(move || evaluate_blocking(&evaluator, &work, &table)).await;
-        let evaluation = match evaluated.unwrap_or(Err(JobError::Task)) {
-            Ok(evaluation) => Some(evaluation),
-            Err(JobError::Evaluation(EvaluationError::File(error))) if is_damage(&error) => {
-                discard_damaged(&context, &task.weights, &error);
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
-                None
-            }
+        let error = match evaluate(&context, &task, &table, &stop).await? {
+            Ok(found) => return Some(found),
+            Err(error) => error,
         };
-        return Some(Input::Evaluated(version, evaluation));
+        if let Some(damage) = error.damage() {
+            discard_damaged(&context, &task.weights, damage);
+            continue;
+        }
+        tracing::warn!(%version, error = described(&error), "a version cannot be evaluated here");
+        return Some(Input::Evaluated(version, None));
     }
+}
+
+/// One attempt at an evaluation; none once cancelled.
+async fn evaluate(
+    context: &Arc<Context>,
+    task: &EvaluationTask,
+    table: &Arc<Table>,
+    stop: &CancellationToken,
+) -> Option<Result<Input, JobError>> {
+    let evaluated = if let Some(settings) = &task.external {
+        let found = external::evaluate(context, task, settings, stop).await;
+        found.map(|found| Input::EvaluatedExternally(task.version, Some(found))).map_err(JobError::from)
+    } else {
+        let _turn = Turn::begin(&context.compute, stop).await?;
+        let (evaluator, work, table) = (Arc::clone(context), task.clone(), Arc::clone(table));
+        let evaluated = trainer_thread::run(move || evaluate_blocking(&evaluator, &work, &table)).await;
+        evaluated.unwrap_or(Err(JobError::Task)).map(|found| Input::Evaluated(task.version, Some(found)))
+    };
+    if stop.is_cancelled() { None } else { Some(evaluated) }
 }
 
 fn evaluate_blocking(context: &Context, task: &EvaluationTask, table: &Table) -> Result<Evaluation, JobError> {
@@ -250,15 +289,16 @@ fn outcome_of(task: &TrainingTask) -> OutcomeOf<'_> {
 fn train_blocking(
     context: &Context,
     task: &TrainingTask,
-    table: &Table,
+    (settings, table): (&TrainingSettings, &Table),
     mut turn: Turn,
 ) -> Result<TrainedUpdate, JobError> {
     fail_point!("training", |_| std::process::abort());
-    let base = weights_file(context, task.weights, &task.settings.architecture)?;
-    let layout = task.settings.architecture.update_layout(task.update_dtype)?;
+    let base = weights_file(context, task.weights, &settings.architecture)?;
+    let layout = settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {
         let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-        let (summary, file) = run(context, task, (&base, &table.train), (&layout, &mut update), &mut turn)?;
+        let data = (&base, &table.train);
+        let (summary, file) = run(context, (task, settings), data, (&layout, &mut update), &mut turn)?;
         Ok((update, summary, file))
     };
     let (update, summary, file) = match attempt() {
@@ -269,18 +309,16 @@ fn train_blocking(
         }
         trained => trained?,
     };
-    let losses = Losses {
-        examples: summary.example_count,
-        first_millionths: millionths(summary.first_loss),
-        last_millionths: millionths(summary.last_loss),
-    };
-    Ok(context.files.save_outcome(&outcome_of(task), update, file, losses)?)
+    let losses = [(LOSS_FIRST, summary.first_loss), (LOSS_LAST, summary.last_loss)];
+    let metrics = losses.map(|(name, loss)| (name.to_owned(), millionths(loss))).into();
+    let report = TrainingReport { examples: summary.example_count, metrics, trainer: None };
+    Ok(context.files.save_outcome(&outcome_of(task), update, file, report)?)
 }
 
 /// One run from the local checkpoint, if there is one, to the end, or to a local checkpoint soon after cancellation.
 fn run(
     context: &Context,
-    task: &TrainingTask,
+    (task, settings): (&TrainingTask, &TrainingSettings),
     (base, data): (&WeightsFile, &Dataset),
     (layout, update): (&TensorLayout, &mut PartialUpdate),
     turn: &mut Turn,
@@ -305,7 +343,7 @@ fn run(
     let resume_from = context.files.local_checkpoint(plan, round);
     let resume_from = resume_from.map(|file| -> Box<dyn io::Read + Send> { Box::new(io::BufReader::new(file)) });
     let resumption = Resumption { resume_from, every_steps: 1, report: &mut report };
-    train_to_file(&task.settings, data, base, resumption, layout.clone(), update)
+    train_to_file(settings, data, base, resumption, layout.clone(), update)
 }
 
 /// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so

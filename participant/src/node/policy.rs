@@ -6,9 +6,10 @@
 mod surprise;
 
 use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
+use fedledger_ledger::Digest;
 pub use fedledger_proto::kit::SitePolicy;
 
-use super::core::{DataSummary, KnownData, Site};
+use super::core::{DataSummary, KnownData, Site, TrainingMethod};
 use crate::{
     memory::{self, Megabytes, MemoryEstimate},
     training::{SettingsError, TrainingSettings},
@@ -105,6 +106,19 @@ pub enum Objection {
     /// The plan's training is beyond this software.
     #[error("the plan cannot be trained here: {0}")]
     Settings(#[from] SettingsError),
+    /// The site has no such trainer.
+    #[error("the plan's trainer {0:?} is not among those that node.toml of this site names")]
+    UnknownTrainer(String),
+    /// The plan requires another program.
+    #[error("the plan requires program {expected} as trainer {trainer:?}, this site had {found} when its node started")]
+    Program {
+        /// The trainer.
+        trainer: String,
+        /// Digest in the plan.
+        expected: Digest,
+        /// Digest of the site's program.
+        found: Digest,
+    },
     /// The site has taken its consent back.
     #[error("this site does not consent to the plan any more")]
     NoConsent,
@@ -150,13 +164,31 @@ pub fn objection_to_round(
 ) -> Option<Objection> {
     objection_of_policy(site, plan, operator).or_else(|| match data {
         Err(reason) => Some(Objection::Data(reason.to_owned())),
-        Ok(data) => objection_of_data(site, data, plan).or_else(|| {
-            match TrainingSettings::from_plan(plan, round, &site.member) {
-                Ok(settings) => objection_of_memory(site, data, &settings),
-                Err(error) => Some(Objection::Settings(error)),
-            }
-        }),
+        Ok(data) => objection_of_data(site, data, plan)
+            .or_else(|| objection_of_trainer(site, plan))
+            .or_else(|| objection_of_method(site, data, plan, round)),
     })
+}
+
+/// Whether this software can do what the plan says, within the site's limits.
+fn objection_of_method(site: &Site, data: &DataSummary, plan: &Plan, round: u64) -> Option<Objection> {
+    match TrainingMethod::from_plan(plan, round, &site.member) {
+        Ok(TrainingMethod::BuiltIn(settings)) => objection_of_memory(site, data, &settings),
+        // Its memory is limited while it runs.
+        Ok(TrainingMethod::External(_)) => None,
+        Err(error) => Some(Objection::Settings(error)),
+    }
+}
+
+/// What runs here is for the site to say: a plan can only choose among the programs that the site has named.
+fn objection_of_trainer(site: &Site, plan: &Plan) -> Option<Objection> {
+    let training = plan.external_training.as_ref()?;
+    let trainer = training.trainer.clone();
+    let Some(found) = site.trainers.get(&trainer).map(|program| program.program) else {
+        return Some(Objection::UnknownTrainer(trainer));
+    };
+    let expected = training.program.filter(|expected| *expected != found)?;
+    Some(Objection::Program { trainer, expected, found })
 }
 
 /// How much memory a training on these records with these settings takes.
@@ -195,12 +227,13 @@ pub(super) fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> O
     (contributions < needed).then_some(Objection::Contributions { found: contributions, needed })
 }
 
-/// Why a plan's model cannot take the site's records; none if it can.
+/// Why a plan's model cannot take the site's records; none if it can, or if only an external trainer knows.
 pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objection> {
-    let (features, classes) = (plan.architecture.inputs().unwrap_or_default(), plan.architecture.classes());
+    let features = plan.architecture.inputs().filter(|_| plan.external_training.is_none())?;
     if u64::from(features) != data.features {
         return Some(Objection::Features { plan: features, site: data.features });
     }
+    let classes = plan.architecture.classes();
     (classes != data.classes).then_some(Objection::Classes { plan: classes, site: data.classes })
 }
 
@@ -211,7 +244,8 @@ fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Obj
     if let Some(objection) = objection_to_form(data, plan) {
         return Some(objection);
     }
-    if data.train_examples > plan.aggregation.example_scale {
+    // How many records an external trainer took, it says afterwards.
+    if plan.external_training.is_none() && data.train_examples > plan.aggregation.example_scale {
         return Some(Objection::TooManyExamples(plan.aggregation.example_scale));
     }
     let required = plan.requirements.data_manifests.get(&site.member);

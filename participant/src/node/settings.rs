@@ -2,10 +2,26 @@
 
 use fedledger_federation::{
     decimal::Decimal,
+    member::MemberId,
     plan::{self, Plan},
 };
 
+use super::{core::TrainingMethod, external::ExternalSettings};
 use crate::training::{Optimizer, SettingsError, TrainingSettings};
+
+impl TrainingMethod {
+    /// How `member` trains in `round` of a plan, and with which trainer.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] for a plan beyond what this software trains.
+    pub fn from_plan(plan: &Plan, round: u64, member: &MemberId) -> Result<Self, SettingsError> {
+        match ExternalSettings::from_plan(plan, member) {
+            Some(settings) => Ok(Self::External(settings)),
+            None => TrainingSettings::from_plan(plan, round, member).map(Self::BuiltIn),
+        }
+    }
+}
 
 impl TrainingSettings {
     /// How `member` trains in `round` of a plan. They depend on nothing else, so every attempt gives the same update.
@@ -14,11 +30,12 @@ impl TrainingSettings {
     ///
     /// [`SettingsError`] for a plan beyond what this software trains.
     pub fn from_plan(plan: &Plan, round: u64, member: &str) -> Result<Self, SettingsError> {
+        let training = plan.training.as_ref().ok_or(SettingsError::External)?;
         let settings = Self {
             architecture: plan.architecture.clone(),
-            optimizer: optimizer(&plan.training.optimizer),
-            steps: plan.training.steps,
-            batch_size: plan.training.batch_size,
+            optimizer: optimizer(&training.optimizer),
+            steps: training.steps,
+            batch_size: training.batch_size,
             seed: plan.seed,
             round,
             member: member.to_owned(),

@@ -119,6 +119,9 @@ pub enum SettingsError {
     /// Round 0, or one so far on that its first step cannot be counted.
     #[error("round {0} cannot be trained: rounds are counted from 1")]
     Round(u64),
+    /// Another trainer is meant.
+    #[error("the plan leaves the training to a program of the site")]
+    External,
     /// A number of the optimiser that makes no sense.
     #[error("{name} of {value} is out of range")]
     Hyperparameter {

@@ -103,12 +103,13 @@ fn what_is_of_no_use_any_more_is_deleted() {
     let base = VersionId::of_manifest(Digest::of(b"base"));
     let data = Digest::of(b"data");
     let of = |round| fedledger_participant::node::OutcomeOf { plan: &plan, round, base: &base, data_manifest: &data };
-    let losses = fedledger_participant::node::Losses { examples: 1, first_millionths: 2, last_millionths: 3 };
+    let metrics = [("loss_last".to_owned(), 3)].into();
+    let report = fedledger_participant::node::TrainingReport { examples: 1, metrics, trainer: None };
     let [first, second] = [1, 2].map(|round| {
         let mut update = files.begin_update(&plan, round).unwrap();
         update.write_all(&[round as u8]).unwrap();
         let file = FileRef { digest: Digest::of(&[round as u8]), size: 1 };
-        files.save_outcome(&of(round), update, file, losses).unwrap()
+        files.save_outcome(&of(round), update, file, report.clone()).unwrap()
     });
     assert_eq!(files.outcome(&of(1)), Some(first));
 

@@ -29,7 +29,7 @@ use fedledger_ledger::{
     transaction::{Nonce, Transaction},
 };
 use fedledger_participant::node::{
-    core::{Core, DataSummary, Input, Output, Site, TrainedUpdate},
+    core::{Core, DataSummary, Input, LOSS_FIRST, LOSS_LAST, Output, Site, TrainedUpdate},
     policy::SitePolicy,
 };
 use fedledger_proto::kit::Surprises;
@@ -109,7 +109,8 @@ pub fn plan() -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::logistic_regression(2),
-        training: Training { optimizer: Optimizer::sgd(decimal("0.1")), steps: 3, batch_size: 4 },
+        training: Some(Training { optimizer: Optimizer::sgd(decimal("0.1")), steps: 3, batch_size: 4 }),
+        external_training: None,
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: decimal("1") },
@@ -173,6 +174,7 @@ pub fn site(member: &str) -> Site {
         environment: Digest::of(b"environment"),
         software: "fedledger/test".to_owned(),
         memory_max: None,
+        trainers: BTreeMap::new(),
     }
 }
 
@@ -197,8 +199,8 @@ pub fn trained(value: f32) -> TrainedUpdate {
     TrainedUpdate {
         file: FileRef { digest: Digest::of(&bytes), size: bytes.len() as u64 },
         examples: EXAMPLES,
-        first_loss_millionths: 700_000,
-        last_loss_millionths: 600_000,
+        metrics: [(LOSS_FIRST, 700_000), (LOSS_LAST, 600_000)].map(|(name, loss)| (name.to_owned(), loss)).into(),
+        trainer: None,
     }
 }
 
@@ -354,6 +356,7 @@ impl Ledger {
             environment: Digest::of(b"environment"),
             software: "fedledger/test".to_owned(),
             skipped_rows: BTreeMap::new(),
+            trainer: None,
         };
         self.blobs.insert(contribution.update, bytes);
         self.apply(&key(member, Purpose::Participant), Command::Contribute(contribution));

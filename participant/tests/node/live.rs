@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A plan that alpha alone can carry out.
-fn lone_plan() -> fedledger_federation::plan::Plan {
+pub fn lone_plan() -> fedledger_federation::plan::Plan {
     let mut plan = plan();
     plan.participation.minimum_participants = 1;
     plan
@@ -130,7 +130,8 @@ async fn a_node_that_is_started_again_goes_on_and_gives_the_same_update() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the_same_update() {
     let mut plan = lone_plan();
-    plan.training.steps = 50_000;
+    let steps = 50_000;
+    plan.training.as_mut().unwrap().steps = steps;
     let mut updates = Vec::new();
     for interrupted in [false, true] {
         let mut ledger = Ledger::new();
@@ -157,7 +158,7 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
         let mut resumed = 0;
         while let Ok(event) = events.recv().await {
             if let NodeEvent::Resumed { step, .. } = event {
-                assert!((1..plan.training.steps).contains(&step), "it went on from step {step}");
+                assert!((1..steps).contains(&step), "it went on from step {step}");
                 resumed += 1;
             }
         }
@@ -171,7 +172,7 @@ async fn a_training_that_is_interrupted_goes_on_from_its_local_checkpoint_to_the
 async fn weights_that_are_cut_off_are_fetched_on_and_not_anew() {
     let mut plan = lone_plan();
     plan.architecture = Architecture::multilayer_perceptron(2, &[512, 512]);
-    plan.training.steps = 1;
+    plan.training.as_mut().unwrap().steps = 1;
     let mut ledger = Ledger::new();
     let id = ledger.start_plan(plan, &["alpha"]);
     let key = ledger.open_round(id);

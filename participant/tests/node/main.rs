@@ -5,6 +5,7 @@
 
 mod described;
 mod directory;
+mod external;
 mod faults;
 mod fixture;
 mod history;

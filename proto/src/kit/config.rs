@@ -1,10 +1,10 @@
 //! `node.toml`: what a node is told when it starts. Relative paths start from the node's directory.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, TransferConfig, addresses};
+use super::{ByteSize, TrainerConfig, TransferConfig, addresses};
 use crate::endpoint::{NodeAddress, WebSocketListen};
 
 /// The configuration of a node, by what the genesis file says that it is.
@@ -58,6 +58,9 @@ pub struct ParticipantConfig {
     /// What files may take of its connection.
     #[serde(default, skip_serializing_if = "TransferConfig::is_unlimited")]
     pub transfers: TransferConfig,
+    /// Programs that may train here, by the names that plans know them by. None but these is ever run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trainers: BTreeMap<String, TrainerConfig>,
     /// Every replica with the addresses at which this node reaches it. A participant dials out only.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,

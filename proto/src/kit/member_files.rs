@@ -74,6 +74,7 @@ impl MemberFiles<'_> {
             data: data(&described),
             settings: ParticipantSettings::default(),
             transfers: TransferConfig::default(),
+            trainers: BTreeMap::new(),
             peers: self.peers.to_vec(),
         };
         let folder = Path::new(PARTICIPANT_FOLDER);

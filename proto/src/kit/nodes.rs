@@ -20,6 +20,7 @@ use super::{
     policy::SitePolicy,
     record,
     tls::{self, TlsIdentity},
+    trainers,
 };
 use crate::endpoint::{Proxy, WebSocketConfig};
 
@@ -336,6 +337,7 @@ impl Opened {
     fn participant_config(&self) -> Result<ParticipantConfig, KitError> {
         let config: ParticipantConfig = parse_toml(&self.text, &self.file)?;
         self.check_setting(config.settings.mistake())?;
+        self.check_setting(trainers::mistake(&config.trainers))?;
         Ok(config)
     }
 

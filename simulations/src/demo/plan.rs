@@ -71,7 +71,12 @@ pub(super) fn plan(options: &DemoOptions) -> Plan {
         description: "Narrowed coronary arteries from 13 features, after FLamby's Fed-Heart-Disease".to_owned(),
         branch: "main".to_owned(),
         architecture: Architecture::logistic_regression(FEATURES),
-        training: Training { optimizer: Optimizer::sgd(decimal(learning_rate)), steps: STEPS, batch_size: BATCH_SIZE },
+        training: Some(Training {
+            optimizer: Optimizer::sgd(decimal(learning_rate)),
+            steps: STEPS,
+            batch_size: BATCH_SIZE,
+        }),
+        external_training: None,
         data: None,
         aggregation: Aggregation { rule, example_scale: EXAMPLE_SCALE, update_dtype: UpdateDtype::F32 },
         seed: options.seed,

@@ -83,7 +83,7 @@ pub(super) fn examine(
     checks.push(Check::ok("ledger", "", format!("{} entries", history.log.size())));
     checks.extend(own_keys(node, history.state()));
     if let (Some(Kit::Participant(kit)), Some(records)) = (&node.kit, records) {
-        let mut site = node::site(kit, records.own.clone());
+        let mut site = node::site(kit, records.own.clone(), node::trainers_of(kit).unwrap_or_default());
         // Who proposed a plan is not among what is read here.
         site.policy.operators = Selection::Any;
         let plans = history.state().plans().iter().filter(|(_, record)| !record.status.is_over());

@@ -86,7 +86,7 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
     let table = table.map_err(|error| failed(&error))?;
     drop(progress);
     let data = DataSummary::from(&table);
-    let mut site = node::site(&kit, Ok(data.clone()));
+    let mut site = node::site(&kit, Ok(data.clone()), node::trainers_of(&kit).map_err(|error| failed(&error))?);
     site.policy.operators = Selection::Any;
     let verdict = Verdict::of(&site, &data, &found);
     if let Some(objection @ Objection::Memory { .. }) =

@@ -13,17 +13,17 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::{
-    Core, DataRef, DataSummary, EVALUATIONS_WAITING_MAX, EvaluationTask, Kept, Output, Site, TrainedUpdate,
-    TrainingTask, UPDATES_KEPT_ROUNDS, Work,
+    Core, DataRef, DataSummary, EVALUATIONS_WAITING_MAX, EvaluationTask, Finding, Kept, Output, Site, TrainedUpdate,
+    TrainingMethod, TrainingTask, UPDATES_KEPT_ROUNDS, Work,
 };
 use crate::{
-    evaluation::report,
+    evaluation::{report, report_of_program},
     node::{
         event::NodeEvent,
+        external::{ExternalSettings, Results},
         intent::Intent,
         policy::{self, Objection},
     },
-    training::TrainingSettings,
 };
 
 impl Core {
@@ -190,7 +190,7 @@ impl Core {
             },
             Some(Work::Training | Work::Uploading(_)) => {}
             Some(Work::Uploaded(update)) => {
-                if let Some(contribution) = self.contribution(key, *update) {
+                if let Some(contribution) = self.contribution(key, update) {
                     self.submit(Intent::Contribute(key), Command::Contribute(contribution));
                 }
             }
@@ -232,12 +232,12 @@ impl Core {
             return Err(Objection::RevokedBase(base));
         }
         let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
-        let settings = TrainingSettings::from_plan(plan, key.round, &self.site.member)?;
+        let method = TrainingMethod::from_plan(plan, key.round, &self.site.member)?;
         let update_dtype = plan.aggregation.update_dtype;
-        Ok(TrainingTask { key: *key, base, weights, settings, update_dtype, data: DataRef::of(plan, data) })
+        Ok(TrainingTask { key: *key, base, weights, method, update_dtype, data: DataRef::of(plan, data) })
     }
 
-    fn contribution(&self, key: RoundKey, update: TrainedUpdate) -> Option<Contribute> {
+    fn contribution(&self, key: RoundKey, update: &TrainedUpdate) -> Option<Contribute> {
         let data = self.data_of(&self.federation().plans().get(&key.plan)?.plan)?.ok()?;
         Some(contribution(&self.site, data, key, self.invited(&key)?.base, update))
     }
@@ -277,9 +277,12 @@ impl Core {
             && (self.may_test(version) || self.is_awaited(version))
     }
 
-    /// Whether there are examples to test a version on, as far as is known.
+    /// Whether there is something to test a version on and somebody who can, as far as is known.
     fn may_test(&self, version: &VersionId) -> bool {
-        self.data_of_version(version).is_none_or(|known| known.is_ok_and(|data| data.test_examples > 0))
+        match self.data_of_version(version) {
+            Some(_) => self.evaluation_task(version).is_some(),
+            None => true,
+        }
     }
 
     /// Whether a plan does not go on before this site has reported something of a version.
@@ -321,7 +324,7 @@ impl Core {
         while self.evaluating.is_none()
             && let Some(version) = self.next_evaluation()
         {
-            if let Some(task) = self.evaluation_task(version) {
+            if let Some(task) = self.evaluation_task(&version).filter(|_| self.is_open(&Intent::Evaluate(version))) {
                 self.evaluating = Some(version);
                 self.outputs.push(Output::Evaluate(Box::new(task)));
             } else if self.is_awaited(&version) {
@@ -344,23 +347,29 @@ impl Core {
             .evaluated
             .iter()
             .filter(|(version, evaluation)| evaluation.is_some() || self.is_awaited(version))
-            .map(|(version, evaluation)| report(*version, evaluation.as_ref(), suppress_below))
+            .map(|(version, finding)| reported(*version, finding.as_ref(), suppress_below))
             .collect();
         for report in reports {
             self.submit(Intent::Evaluate(report.version), Command::Evaluate(report));
         }
     }
 
-    fn evaluation_task(&self, version: VersionId) -> Option<EvaluationTask> {
+    /// How a version could be evaluated here; not at all if the model is for other records, or a stranger to everybody here.
+    fn evaluation_task(&self, version: &VersionId) -> Option<EvaluationTask> {
         let state = self.federation();
-        let data = self.data_of_version(&version)?.ok()?;
-        let wanted = data.test_examples > 0 && self.is_open(&Intent::Evaluate(version));
-        let record = state.versions().get(&version).filter(|_| wanted)?;
+        let record = state.versions().get(version)?;
         let plan = &state.plans().get(&record.manifest.plan)?.plan;
-        // A model for other records cannot be evaluated here.
-        policy::objection_to_form(data, plan).is_none().then_some(())?;
+        let data = self.data_of(plan)?.ok()?;
+        let external = if plan.architecture.inputs().is_some() {
+            let fits = data.test_examples > 0 && policy::objection_to_form(data, plan).is_none();
+            fits.then_some(None)?
+        } else {
+            let settings = ExternalSettings::from_plan(plan, &self.site.member)?;
+            let trainer = self.site.trainers.get(&settings.training.trainer)?;
+            trainer.evaluates.then_some(Some(settings))?
+        };
         let (architecture, weights) = (plan.architecture.clone(), record.manifest.weights()?);
-        Some(EvaluationTask { version, architecture, weights, data: DataRef::of(plan, data) })
+        Some(EvaluationTask { version: *version, architecture, weights, data: DataRef::of(plan, data), external })
     }
 
     fn decide_kept(&mut self) {
@@ -408,29 +417,37 @@ impl Core {
     }
 }
 
+/// What this site says of a version; without a finding, that there is nothing to report.
+fn reported(version: VersionId, finding: Option<&Finding>, suppress_below: u64) -> Evaluate {
+    match finding {
+        None => report(version, None, suppress_below),
+        Some(Finding::BuiltIn(evaluation)) => report(version, Some(evaluation), suppress_below),
+        Some(Finding::External(Results { examples, metrics })) => {
+            report_of_program(version, *examples, metrics, suppress_below)
+        }
+    }
+}
+
 /// What a site says of an update that was trained on these records.
 pub(crate) fn contribution(
     site: &Site,
     data: &DataSummary,
     key: RoundKey,
     base: VersionId,
-    update: TrainedUpdate,
+    update: &TrainedUpdate,
 ) -> Contribute {
     let FileRef { digest, size } = update.file;
-    let metrics = BTreeMap::from([
-        ("loss_first".to_owned(), update.first_loss_millionths),
-        ("loss_last".to_owned(), update.last_loss_millionths),
-    ]);
     Contribute {
         key,
         base,
         update: digest,
         size,
         examples: update.examples,
-        metrics,
+        metrics: update.metrics.clone(),
         data_manifest: data.manifest,
         environment: site.environment,
         software: site.software.clone(),
         skipped_rows: data.skipped_rows.clone(),
+        trainer: update.trainer,
     }
 }

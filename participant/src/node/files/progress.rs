@@ -11,7 +11,7 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, codec};
 
 use super::{
-    CHECKPOINT_FILE, Losses, NodeFiles, OUTCOME_FILE, OutcomeOf, PARTIAL_SUFFIX, SavedOutcome, TrainedUpdate,
+    CHECKPOINT_FILE, NodeFiles, OUTCOME_FILE, OutcomeOf, PARTIAL_SUFFIX, SavedOutcome, TrainedUpdate, TrainingReport,
     unless_absent, write_durably,
 };
 
@@ -90,7 +90,7 @@ impl NodeFiles {
         saved: &OutcomeOf<'_>,
         written: PartialUpdate,
         update: FileRef,
-        losses: Losses,
+        report: TrainingReport,
     ) -> io::Result<TrainedUpdate> {
         let PartialUpdate { path, file } = written;
         // Takes long for a large one, and others wait for the lock.
@@ -104,7 +104,7 @@ impl NodeFiles {
         rename_durably(&path, &blob)?;
         let folder = self.work_path(saved.plan, saved.round);
         fs::create_dir_all(&folder)?;
-        let outcome = SavedOutcome { base: *saved.base, data_manifest: *saved.data_manifest, update, losses };
+        let outcome = SavedOutcome { base: *saved.base, data_manifest: *saved.data_manifest, update, report };
         write_durably(&folder.join(OUTCOME_FILE), &codec::encode(&outcome))?;
         unless_absent(fs::remove_file(folder.join(CHECKPOINT_FILE)))?;
         Ok(outcome.into_update())

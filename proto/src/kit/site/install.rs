@@ -143,7 +143,9 @@ impl Merged<'_> {
         let sent: ParticipantConfig = self.parse(&folder.join(NODE_FILE))?;
         self.check_node(&folder.join(NODE_FILE), &sent.name, PARTICIPANT_FOLDER)?;
         let described = self.site.description.participant.clone().unwrap_or_default();
-        let config = ParticipantConfig { data: data(&described), ..sent };
+        // Which programs run here is the site's to say: what somebody else has sent must never name one.
+        let trainers = self.installed_participant()?.map(|installed| installed.trainers).unwrap_or_default();
+        let config = ParticipantConfig { data: data(&described), trainers, ..sent };
         if let Some((setting, range)) = config.settings.mistake() {
             let file = self.approval.join(folder).join(NODE_FILE);
             return Err(KitError::Setting { file, setting, range }.into());
@@ -160,6 +162,12 @@ impl Merged<'_> {
             self.public(authority, pem);
         }
         Ok(())
+    }
+
+    /// The configuration that the site has had so far.
+    fn installed_participant(&self) -> Result<Option<ParticipantConfig>, SiteError> {
+        let file = self.site.directory.join(PARTICIPANT_FOLDER).join(NODE_FILE);
+        if file.exists() { Ok(Some(parse_toml(&read_text(&file)?, &file)?)) } else { Ok(None) }
     }
 
     fn identity(&mut self, api_key: &PublicKey) -> Result<(), SiteError> {

@@ -375,3 +375,26 @@ fn what_is_no_passphrase_is_refused() {
     }
     assert_eq!(format!("{:?}", passphrase("x")), "Passphrase");
 }
+
+/// The approval is made by whoever provisions, and must not decide which programs run at a hospital.
+#[test]
+fn only_the_site_itself_names_programs() {
+    let on_site = OnSite::new(None);
+    let sent = on_site.at("kits/budapest/participant/node.toml");
+    let text = fs::read_to_string(&sent).unwrap() + "\n[trainers.pytorch]\nprogram = \"/tmp/theirs\"\n";
+    fs::write(&sent, text).unwrap();
+    on_site.site.install(&on_site.at("kits/budapest"), None).unwrap();
+    let kit = || ParticipantKit::load(&on_site.at("site/participant")).unwrap();
+    assert!(kit().config.trainers.is_empty(), "a program of somebody else would run");
+
+    let own = on_site.at("site/participant/node.toml");
+    let text = fs::read_to_string(&own).unwrap() + "\n[trainers.numpy]\nprogram = \"train.py\"\n";
+    fs::write(&own, text).unwrap();
+    on_site.site.install(&on_site.at("kits/budapest"), None).unwrap();
+    assert_eq!(kit().config.trainers.keys().collect::<Vec<_>>(), ["numpy"], "a newer approval leaves the site's own");
+
+    let text = fs::read_to_string(&own).unwrap().replace("time_max_s = 86400", "time_max_s = 0");
+    fs::write(&own, text).unwrap();
+    let refused = ParticipantKit::load(&on_site.at("site/participant")).unwrap_err().to_string();
+    assert!(refused.contains("trainers.time_max_s"), "{refused}");
+}

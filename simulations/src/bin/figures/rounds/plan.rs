@@ -74,7 +74,8 @@ pub fn plan(model: Model, work: Work, participants: usize, rounds: u64) -> Plan 
         description: String::new(),
         branch: BRANCH.to_owned(),
         architecture: Architecture::multilayer_perceptron(FEATURES, &model.hidden()),
-        training: Training { optimizer: Optimizer::sgd("0.01".parse().unwrap()), steps, batch_size },
+        training: Some(Training { optimizer: Optimizer::sgd("0.01".parse().unwrap()), steps, batch_size }),
+        external_training: None,
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },

@@ -1,0 +1,203 @@
+use std::{fs, path::PathBuf};
+
+use super::*;
+use crate::node::external::program::tests::program;
+
+/// Longest time that a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with a shell script as its trainer.
+struct Bench {
+    directory: tempfile::TempDir,
+    stop: CancellationToken,
+}
+
+/// What a run has shown.
+struct Shown {
+    ended: Ended,
+    told: Vec<Progress>,
+    log: String,
+    last_lines: String,
+}
+
+impl Bench {
+    fn new(script: &str) -> Self {
+        let bench = Self { directory: tempfile::tempdir().unwrap(), stop: CancellationToken::new() };
+        fs::write(bench.at("train.sh"), script).unwrap();
+        bench
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn run(&self, section: &str) -> Shown {
+        let section = format!("program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles = [\"train.sh\"]\n{section}");
+        let program = program(self.directory.path(), &section);
+        let limits = Limits { grace: Duration::from_millis(200), ..program.limits };
+        let log = self.at("trainer.log");
+        let mut output = Output::open(&log).unwrap();
+        let mut told = Vec::new();
+        let running =
+            run(&program, self.directory.path(), limits, &self.stop, &mut output, |progress| told.push(progress));
+        let ended = timeout(PATIENCE, running).await.unwrap().unwrap();
+        let log = String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned();
+        Shown { ended, told, log, last_lines: output.last_lines() }
+    }
+
+    /// Waits until a file is there that the script makes.
+    async fn until(&self, name: &str) {
+        let looking = async {
+            while !self.at(name).exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, looking).await.unwrap();
+    }
+
+    /// The process whose id the script has written into a file.
+    fn process(&self, name: &str) -> u32 {
+        fs::read_to_string(self.at(name)).unwrap().trim().parse().unwrap()
+    }
+}
+
+fn code(ended: &Ended) -> Option<i32> {
+    match ended {
+        Ended::Exited(status) => status.code(),
+        Ended::TimeUp | Ended::Cancelled => None,
+    }
+}
+
+/// Whether a process is there and not just waiting to be looked at.
+fn runs(process: u32) -> bool {
+    let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", &process.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    !state.is_empty() && !state.starts_with('Z')
+}
+
+/// The end of a process that was killed is seen a moment later.
+async fn until_gone(process: u32) {
+    let looking = async {
+        while runs(process) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_works_in_its_folder_with_what_it_is_told() {
+    let script = r#"
+        cat > here < /dev/stdin
+        env | sort > environment
+        echo '{"progress": 0.5, "message": "half"}'
+        echo loading >&2
+        printf 'no end of line'
+    "#;
+    let bench = Bench::new(script);
+    let shown = bench.run("cpus = 3\nenvironment = { SITE = \"basel\", HOME = \"/nowhere\" }").await;
+    assert_eq!(code(&shown.ended), Some(0), "{}", shown.log);
+    assert_eq!(fs::read(bench.at("here")).unwrap(), b"", "there is nothing on standard input");
+    let environment = fs::read_to_string(bench.at("environment")).unwrap();
+    for line in ["OMP_NUM_THREADS=3", "SITE=basel", "HOME=/nowhere", "PYTHONHASHSEED=0"] {
+        assert!(environment.lines().any(|found| found == line), "{line} is missing: {environment}");
+    }
+    // The test runner itself has these.
+    assert!(!environment.contains("CARGO"), "{environment}");
+    assert_eq!(shown.told, [Progress { percent: 50, message: "half".to_owned() }]);
+    assert_eq!(shown.log.lines().collect::<std::collections::BTreeSet<_>>(), ["loading", "no end of line"].into());
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_last_lines() {
+    let shown = Bench::new("echo starting; echo 'ValueError: bad rows' >&2; exit 3").run("").await;
+    assert_eq!(code(&shown.ended), Some(3));
+    assert!(shown.last_lines.contains("ValueError: bad rows"), "{}", shown.last_lines);
+    let shown = Bench::new("kill -KILL $$").run("").await;
+    assert!(matches!(shown.ended, Ended::Exited(status) if !status.success() && status.code().is_none()));
+    let bench = Bench::new("");
+    let mut output = Output::open(&bench.at("trainer.log")).unwrap();
+    let missing = program(bench.directory.path(), "program = \"no-such-program\"");
+    let ended = run(&missing, bench.directory.path(), missing.limits, &bench.stop, &mut output, |_| ()).await.unwrap();
+    assert_eq!(code(&ended), Some(127));
+    assert!(output.last_lines().contains("no-such-program"), "{}", output.last_lines());
+}
+
+#[tokio::test]
+async fn memory_and_files_are_limited() {
+    let hungry = "x=0123456789abcdef; while :; do x=$x$x$x$x; done";
+    let shown = Bench::new(hungry).run("memory_max = \"64 MiB\"").await;
+    assert!(code(&shown.ended) != Some(0) && matches!(shown.ended, Ended::Exited(_)), "{:?}", shown.ended);
+    let long = "while :; do printf '%01048576d' 0; done > state";
+    let bench = Bench::new(long);
+    let shown = bench.run("file_max = \"16 MiB\"").await;
+    assert!(code(&shown.ended) != Some(0) && matches!(shown.ended, Ended::Exited(_)), "{:?}", shown.ended);
+    assert_eq!(fs::metadata(bench.at("state")).unwrap().len(), 16 << 20);
+    // A core of a program that has records in memory would leave them on the disk.
+    let shown = Bench::new("ulimit -c; ulimit -f").run("file_max = \"16 MiB\"").await;
+    assert_eq!(shown.log, "0\n32768\n");
+}
+
+#[tokio::test]
+async fn a_run_ends_when_its_time_is_up() {
+    let bench = Bench::new("trap 'echo saved > saved; exit 0' TERM; while :; do :; done");
+    let shown = bench.run("time_max_s = 1").await;
+    assert!(matches!(shown.ended, Ended::TimeUp));
+    assert_eq!(fs::read_to_string(bench.at("saved")).unwrap(), "saved\n", "it was not asked before it was killed");
+}
+
+#[tokio::test]
+async fn nothing_of_a_cancelled_run_is_left() {
+    // Neither the program nor its child can be asked to end.
+    let script = "
+        trap '' TERM
+        (while :; do :; done) & echo $! > child.tmp; mv child.tmp child
+        echo $$ > leader.tmp; mv leader.tmp leader
+        while :; do :; done";
+    let bench = Bench::new(script);
+    let stop = bench.stop.clone();
+    let cancelling = async {
+        bench.until("leader").await;
+        stop.cancel();
+    };
+    let (shown, ()) = tokio::join!(bench.run(""), cancelling);
+    assert!(matches!(shown.ended, Ended::Cancelled));
+    for name in ["leader", "child"] {
+        until_gone(bench.process(name)).await;
+    }
+}
+
+#[tokio::test]
+async fn children_end_with_the_program() {
+    let bench = Bench::new("(while :; do :; done) & echo $! > child; echo done");
+    let shown = bench.run("").await;
+    assert_eq!((code(&shown.ended), shown.log.as_str()), (Some(0), "done\n"));
+    until_gone(bench.process("child")).await;
+}
+
+/// A node that is killed has no time for anything: the system closes its end of the pipe, as dropping it does here.
+#[tokio::test]
+async fn nothing_is_left_when_the_node_is_gone() {
+    let bench = Bench::new("trap '' TERM; echo $$ > leader.tmp; mv leader.tmp leader; while :; do :; done");
+    let section = "program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles = [\"train.sh\"]";
+    let program = program(bench.directory.path(), section);
+    let mut child = command(&program, bench.directory.path(), program.limits).kill_on_drop(false).spawn().unwrap();
+    bench.until("leader").await;
+    drop(child.stdin.take());
+    let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}
+
+#[tokio::test]
+async fn a_flood_of_output_neither_blocks_nor_fills_the_disk() {
+    let script = "
+        i=0; line=$(printf '%04096d' 0)
+        while [ $i -lt 1000 ]; do echo $line$line; printf '\\001\\377garbage' >&2; i=$((i+1)); done
+        head -c 3000000 /dev/zero; echo last";
+    let bench = Bench::new(script);
+    let shown = bench.run("").await;
+    assert_eq!(code(&shown.ended), Some(0));
+    let kept: u64 =
+        ["trainer.log", "trainer.old.log"].iter().map(|name| fs::metadata(bench.at(name)).unwrap().len()).sum();
+    assert!(kept < 2 * 1024 * 1024, "{kept} bytes of 11 million were kept");
+}

@@ -126,7 +126,7 @@ struct PlanView<'a> {
 struct ModelView {
     parameters: u64,
     widest_layer: Option<WidestLayer>,
-    batch_size: u32,
+    batch_size: Option<u32>,
     /// Other plans whose models have the same tensors.
     same_shapes: Vec<Digest>,
 }
@@ -262,7 +262,7 @@ impl ModelView {
         Self {
             parameters: plan.architecture.parameter_count(),
             widest_layer: plan.architecture.widest_layer(),
-            batch_size: plan.training.batch_size,
+            batch_size: plan.training.as_ref().map(|training| training.batch_size),
             same_shapes: same.map(|(id, _)| *id).collect(),
         }
     }
@@ -271,14 +271,16 @@ impl ModelView {
     fn text(&self, short: &Short) -> String {
         let Self { parameters, widest_layer, batch_size, same_shapes } = self;
         let widest = widest_layer.as_ref().map_or_else(String::new, |WidestLayer { tensor, units }| {
-            let wide = if *units > u64::from(*batch_size) { ", WIDER THAN A BATCH" } else { "" };
+            let wide =
+                if batch_size.is_some_and(|batch| *units > u64::from(batch)) { ", WIDER THAN A BATCH" } else { "" };
             format!("; widest layer {tensor} of {units} units{wide}")
         });
         let known = match same_shapes.as_slice() {
             [] => "no other plan has its tensor shapes".to_owned(),
             plans => format!("tensor shapes of {}", list(plans.iter().map(|plan| short.plan(plan)))),
         };
-        format!("{parameters} parameters{widest}; batches of {batch_size} records; {known}")
+        let batches = batch_size.map_or_else(String::new, |batch| format!("; batches of {batch} records"));
+        format!("{parameters} parameters{widest}{batches}; {known}")
     }
 }
 

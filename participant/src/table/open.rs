@@ -112,6 +112,12 @@ impl SiteData {
         Ok(Self { path: path.to_owned(), schema_folder, schema })
     }
 
+    /// The records at `path` with a schema that need not be on disk yet; files that it names are looked for in
+    /// `schema_folder`.
+    pub fn with_schema(path: &Path, schema: Schema, schema_folder: &Path) -> Self {
+        Self { path: path.to_owned(), schema_folder: schema_folder.to_owned(), schema }
+    }
+
     /// The schema.
     pub const fn schema(&self) -> &Schema {
         &self.schema

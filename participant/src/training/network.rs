@@ -208,6 +208,7 @@ impl Network {
                 Layers::Convolutional(ConvolutionalNetwork::new(architecture, &named)?)
             }
             Architecture::Residual { .. } => Layers::Residual(ResidualNetwork::new(architecture, &named)?),
+            Architecture::Custom { .. } => candle_core::bail!("a custom architecture is for external trainers"),
         };
         Ok(Self { parameters, layers })
     }

@@ -12,7 +12,7 @@ use fedledger_federation::{
 };
 use fedledger_participant::node::{
     self,
-    core::{KnownData, Site},
+    core::Site,
     policy,
 };
 use fedledger_proto::{

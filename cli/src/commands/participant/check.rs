@@ -96,7 +96,8 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
             Failure::because(Exit::Refused, "the round is not trained: it would take too much memory", objection);
         return Err(failure.next("raise memory_max in node.toml if the machine has more, or ask for a smaller model"));
     }
-    let progress = context.output.progress_of("training", found.plan.training.steps);
+    let steps = found.plan.training.as_ref().map_or(1, |training| training.steps);
+    let progress = context.output.progress_of("training", steps);
     let base = args.base.as_deref().map_or(Base::Initial, Base::File);
     let round = local_round::run(&found.plan, &site, &table, base, &mut |steps| progress.set(steps));
     drop(progress);

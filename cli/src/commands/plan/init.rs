@@ -122,7 +122,7 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         schema_file,
         id: plan.id(),
         name: &plan.name,
-        label: &suggestion.schema.label.column,
+        label: suggestion.schema.label.as_ref().map_or("", |label| &label.column),
         features: manifest.feature_count,
         train_rows: manifest.train_rows,
         test_rows: manifest.test_rows,
@@ -176,8 +176,8 @@ fn unclear(args: &InitArgs, error: &SuggestError) -> Failure {
 
 /// Reads the table as a node will, so that what is written works.
 fn load(data: &Path, schema: &Schema, folder: Option<&Path>) -> Result<DataManifest, Failure> {
-    let opened = table::open(data, schema, folder.unwrap_or(Path::new("")));
-    let manifest = opened.map(|table| table.manifest);
+    let data = SiteData::with_schema(data, schema.clone(), folder.unwrap_or(Path::new("")));
+    let manifest = data.read(None).map(|table| table.manifest);
     manifest.map_err(|error| Failure::because(Exit::Failed, "the table does not fit its schema", chain(&error)))
 }
 

@@ -1,7 +1,5 @@
 //! Comparing the ledger with what this site wants to be there.
 
-use std::collections::BTreeMap;
-
 use fedledger_federation::{
     Command, VersionId,
     command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, RoundKey},

@@ -57,8 +57,11 @@ pub fn surprises<'a>(
         if !known.into_iter().any(|known| same_shapes(known, model)) {
             found.push(Surprise::Shapes);
         }
-        let batch = u64::from(plan.training.batch_size).min(examples);
-        if let Some(widest) = model.widest_layer().filter(|widest| widest.units > batch) {
+        // What an external trainer does with its tensors, its people know.
+        let batch = plan.training.as_ref().map(|training| u64::from(training.batch_size).min(examples));
+        if let (Some(batch), Some(widest)) = (batch, model.widest_layer())
+            && widest.units > batch
+        {
             found.push(Surprise::WiderThanBatch { tensor: widest.tensor, units: widest.units, batch });
         }
     }

@@ -86,9 +86,9 @@ impl Check<'_> {
 /// The metrics of an evaluation, in millionths.
 fn values(found: &Evaluation) -> [(&'static str, Option<i64>); 3] {
     [
-        ("accuracy", Some(found.accuracy_millionths)),
-        ("auc", found.auc_millionths),
-        ("loss", Some(found.loss_millionths)),
+        ("accuracy", Some(found.all.accuracy_millionths)),
+        ("auc", found.all.auc.map(|area| area.value_millionths)),
+        ("loss", Some(found.all.loss_millionths)),
     ]
 }
 

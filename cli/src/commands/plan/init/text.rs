@@ -125,22 +125,25 @@ pub(super) fn schema(data: &Path, table: &Inspection, suggestion: &Suggestion) -
     let column = |name: &str| table.columns.iter().find(|column| column.name == name);
     let described = |name: &str| column(name).map(described).unwrap_or_default();
     let markers: Vec<String> = missing_markers.iter().map(|marker| quoted(marker)).collect();
+    // Nothing else is suggested.
     let missing = match missing {
         Missing::DropRow => "drop_row",
         Missing::Mean => "mean",
-        Missing::Error => "error",
+        Missing::Error | Missing::Constant(_) => "error",
     };
     let normalize = match normalize {
         Normalize::Site => "site",
-        Normalize::None => "none",
+        Normalize::None | Normalize::Plan(_) => "none",
     };
-    let positive = match &label.positive_when {
-        PositiveWhen::GreaterThan(threshold) => format!("{{ greater_than = {} }}", quoted(threshold.as_str())),
-        PositiveWhen::Equals(texts) => {
+    let positive = match label.as_ref().and_then(|label| label.positive_when.as_ref()) {
+        Some(PositiveWhen::GreaterThan(threshold)) => format!("{{ greater_than = {} }}", quoted(threshold.as_str())),
+        Some(PositiveWhen::Equals(texts)) => {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
             format!("{{ equals = [{}] }}", texts.join(", "))
         }
+        None => String::new(),
     };
+    let label = label.as_ref().map_or("", |label| &label.column);
     let mut text = format!(
         r#"# What the columns of {data} mean, guessed by `fedledger plan init` from its {rows} rows. Read every line: it decides
 # what is trained on. This file stays here; all sites of a plan must describe the same features in the same order.
@@ -162,8 +165,8 @@ positive_when = {positive}
         missing = padded(&format!("missing = \"{missing}\"")),
         normalize = padded(&format!("normalize = \"{normalize}\"")),
         incomplete = table.rows.saturating_sub(table.complete_rows),
-        label = padded(&format!("column = {}", quoted(&label.column))),
-        of_label = described(&label.column),
+        label = padded(&format!("column = {}", quoted(label))),
+        of_label = described(label),
     );
     for feature in &suggestion.schema.features {
         text += &feature_text(feature, &described(feature.column()));
@@ -245,14 +248,12 @@ mod tests {
                     PlanDraft { data: Path::new("a\nb.csv"), name: "heart".to_owned(), model, features: 9, rows };
                 let text = draft.text();
                 let plan = toml::from_str::<Plan>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+                let training = plan.training.as_ref().unwrap();
                 if rows < 1 << 30 {
                     assert_eq!(plan.check(), Ok(()), "{text}");
                     assert!(plan.aggregation.example_scale >= rows);
-                    assert!(
-                        u64::from(plan.training.batch_size) * plan.training.steps >= rows,
-                        "a pass through the rows"
-                    );
-                    assert!(plan.architecture.widest_layer().unwrap().units <= plan.training.batch_size.into());
+                    assert!(u64::from(training.batch_size) * training.steps >= rows, "a pass through the rows");
+                    assert!(plan.architecture.widest_layer().unwrap().units <= training.batch_size.into());
                 }
             }
         }

@@ -14,6 +14,7 @@ use crate::table::Groups;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// On all rows.
+    #[serde(flatten)]
     pub all: Scores,
     /// On the rows of each group that has any, by its name.
     pub groups: BTreeMap<String, Scores>,

@@ -276,6 +276,14 @@ pub(crate) fn row_of_other_class(data: &Dataset, classes: u32) -> Option<usize> 
     data.labels().iter().position(|&label| f64::from(label) >= f64::from(classes))
 }
 
+/// Has the C library keep memory that is given back, up to 64 MiB, in place of returning it to the system and asking for it,
+/// page by page, in every step. glibc takes the size of the largest block that was freed, up to 32 MiB, for what a program
+/// goes on using (mallopt(3), M_MMAP_THRESHOLD); this block is never touched, so it costs nothing. Elsewhere nothing changes.
+fn keep_freed_memory() {
+    const LARGEST_BLOCK: usize = (32 << 20) - (64 << 10);
+    drop(std::hint::black_box(vec![0_u8; LARGEST_BLOCK]));
+}
+
 /// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
 /// called in, and one is the fastest for models of this size.
 pub(crate) fn on_one_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E>
@@ -283,6 +291,7 @@ where
     T: Send,
     E: From<rayon::ThreadPoolBuildError> + Send,
 {
+    keep_freed_memory();
     let name = |_| "training".to_owned();
     rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build()?.install(work)
 }

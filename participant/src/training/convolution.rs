@@ -58,16 +58,19 @@ impl Geometry {
     }
 
     /// Values under one row of a filter.
+    #[inline(always)]
     const fn run(&self) -> usize {
         self.kernel * self.channels
     }
 
     /// Values under a filter.
+    #[inline(always)]
     const fn patch(&self) -> usize {
         self.kernel * self.run()
     }
 
     /// Where the run under row `line` of the filters begins for the place `x` in row `y` of the output.
+    #[inline(always)]
     const fn start(&self, y: usize, x: usize, line: usize) -> usize {
         ((y * self.stride + line) * self.width + x * self.stride) * self.channels
     }
@@ -103,11 +106,15 @@ impl Geometry {
 
     /// From `[filters, channels, kernel, kernel]` to `[filters, kernel, kernel, channels]`.
     fn by_patch(&self, weight: &[f32]) -> Vec<f32> {
-        let area = self.kernel * self.kernel;
-        let filters = weight.chunks_exact(self.patch().max(1));
-        filters
-            .flat_map(|filter| (0..area).flat_map(move |place| filter.iter().skip(place).step_by(area.max(1)).copied()))
-            .collect()
+        let (area, patch) = (self.kernel * self.kernel, self.patch().max(1));
+        let mut ordered = vec![0.0; weight.len()];
+        for (filter, ordered) in weight.chunks_exact(patch).zip(ordered.chunks_exact_mut(patch)) {
+            for (channel, values) in filter.chunks_exact(area.max(1)).enumerate() {
+                let places = ordered.iter_mut().skip(channel).step_by(self.channels.max(1));
+                places.zip(values).for_each(|(place, value)| *place = *value);
+            }
+        }
+        ordered
     }
 
     /// Adds gradients of `[kernel, kernel, channels, filters]` to those of `[filters, channels, kernel, kernel]`.

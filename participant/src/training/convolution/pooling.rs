@@ -30,9 +30,8 @@ pub(super) fn pool(values: &[f32], width: usize, filters: usize, pooled: &mut [f
     }
 }
 
-/// Gives each gradient to the place that won; all others get 0. `gradient` is overwritten.
+/// Gives each gradient to the place that won, and 0 to the three others. Places that were left out are left as they are.
 pub(super) fn unpool(pooled: &[f32], winners: &[u8], width: usize, filters: usize, gradient: &mut [f32]) {
-    gradient.fill(0.0);
     let row = width * filters;
     let pooled_row = ((width / 2) * filters).max(1);
     let sources = pooled.chunks_exact(pooled_row).zip(winners.chunks_exact(pooled_row));
@@ -69,8 +68,12 @@ mod tests {
         assert_eq!((pooled, winners), ([2.0, 0.0], [1, NONE]), "of equal ones the first, of none above zero no one");
         let mut gradient = [7.0; 18];
         unpool(&[5.0, 6.0], &winners, 3, 2, &mut gradient);
-        let mut expected = [0.0; 18];
-        expected[2] = 5.0;
+        #[rustfmt::skip]
+        let expected = [
+            0.0, 0.0, 5.0, 0.0, 7.0, 7.0,
+            0.0, 0.0, 0.0, 0.0, 7.0, 7.0,
+            7.0, 7.0, 7.0, 7.0, 7.0, 7.0,
+        ];
         assert_eq!(gradient, expected);
     }
 }

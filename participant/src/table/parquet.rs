@@ -42,7 +42,7 @@ impl ParquetRows {
         }
         let used: Vec<TypePtr> =
             columns.iter().filter(|column| wanted.contains(column.name())).map(Arc::clone).collect();
-        used.iter().try_for_each(|column| check(column))?;
+        used.iter().try_for_each(check)?;
         let header = used.iter().map(|column| column.name().to_owned()).collect();
         let projection = Type::group_type_builder(metadata.schema_descr().name()).with_fields(used).build()?;
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection))?;

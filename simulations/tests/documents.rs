@@ -4,7 +4,11 @@
 
 use std::{fs, path::Path};
 
-use fedledger_federation::{architecture::Architecture, plan::Plan};
+use fedledger_federation::{
+    architecture::Architecture,
+    data_description::{DataDescription, SkipReason},
+    plan::Plan,
+};
 use fedledger_participant::table::Schema;
 use fedledger_proto::kit::{
     CliDefaults, ConsortiumDescription, MemberDescription, ParticipantConfig, ReplicaConfig, SitePolicy, provision,
@@ -63,9 +67,35 @@ fn the_policy_shows_the_defaults() {
     assert_eq!(policy, SitePolicy::default());
 }
 
+/// The part of a plan about its data.
+#[derive(serde::Deserialize)]
+struct DataPart {
+    data: DataDescription,
+}
+
+#[test]
+fn the_data_of_plans_can_be_described_so() {
+    let part = |index| -> DataPart { toml::from_str(&example("docs/files.md", "Data in plans", index)).unwrap() };
+    let (table, images) = (part(0).data, part(1).data);
+    assert_eq!((table.check(), images.check()), (Ok(()), Ok(())));
+    assert_eq!((table.features(), table.classes()), (4, 2));
+    assert_eq!((images.features(), images.classes()), (784, 2));
+}
+
+#[test]
+fn every_reason_for_skipping_a_row_is_explained() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/files.md")).unwrap();
+    for reason in SkipReason::ALL {
+        assert!(document.contains(&format!("| `{}` |", reason.name())), "{}", reason.name());
+    }
+}
+
 #[test]
 fn the_schema_is_valid() {
-    assert!(Schema::from_toml(&example("docs/files.md", "schema.toml", 0)).is_ok());
+    let table = Schema::from_toml(&example("docs/files.md", "schema.toml", 0)).unwrap();
+    assert!(table.description().is_some());
+    let images = Schema::from_toml(&example("docs/files.md", "schema.toml", 1)).unwrap();
+    assert!(images.images.is_some() && images.description().is_none());
 }
 
 #[test]

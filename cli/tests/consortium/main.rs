@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
+mod data;
 mod failover;
 mod faults;
 mod flow;

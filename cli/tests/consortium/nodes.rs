@@ -120,6 +120,15 @@ impl Consortium {
         self.path(&format!("{}.log", name.replace('/', "-")))
     }
 
+    /// Asks a node to stop, and waits until it has done so cleanly.
+    #[track_caller]
+    pub fn stop_node(&mut self, name: &str) {
+        self.signal(name, "TERM");
+        let position = self.nodes.iter().position(|node| node.name == name).unwrap();
+        let status = self.nodes.remove(position).child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{name} ended with {status}");
+    }
+
     /// Starts a node, given as `SITE/replica` or `SITE/participant`.
     pub fn start_again(&mut self, name: &str) {
         let command = if name.ends_with("/replica") { "coordinator" } else { "participant" };

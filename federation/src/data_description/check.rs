@@ -91,7 +91,7 @@ impl TableDescription {
     ///
     /// [`DataDescriptionError`] names the first rule that is broken.
     pub fn check(&self) -> Result<(), DataDescriptionError> {
-        self.texts().try_for_each(length)?;
+        self.texts().try_for_each(|text| length(text))?;
         self.label.check()?;
         self.check_features()?;
         self.check_normalize()?;
@@ -212,7 +212,7 @@ fn listed(
     }
 }
 
-fn length(text: &String) -> Result<(), DataDescriptionError> {
+fn length(text: &str) -> Result<(), DataDescriptionError> {
     if text.len() <= FIELD_BYTES_MAX {
         return Ok(());
     }

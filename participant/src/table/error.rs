@@ -195,6 +195,22 @@ pub enum TableError {
     /// Not a Parquet file, or a damaged one.
     #[error("the Parquet file cannot be read: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// Pages of a Parquet file that are compressed in another way.
+    #[error("column {name:?} is compressed with {found}: save it with Snappy, or uncompressed")]
+    Compression {
+        /// The column.
+        name: String,
+        /// How it is compressed.
+        found: String,
+    },
+    /// A row group of a Parquet file that is too large.
+    #[error("column {name:?} has more than {limit} bytes in a row group: write smaller row groups")]
+    RowGroupTooLarge {
+        /// The column.
+        name: String,
+        /// Most bytes allowed.
+        limit: i64,
+    },
     /// A column of a Parquet file that is neither numbers nor text.
     #[error("column {name:?} holds {found}: only plain numbers, truth values and UTF-8 text can be used")]
     ColumnType {

@@ -1,14 +1,18 @@
 //! Rows of Apache Parquet files.
 //!
 //! Only the columns that are used are read, page by page. Numbers are turned into the shortest text that reads as the same
-//! number, so that a table gives the same data set in either format. Pages may be uncompressed or compressed with Snappy
-//! or gzip.
+//! number, so that a table gives the same data set in either format. Pages may be uncompressed or compressed with Snappy,
+//! which tells in advance how large they become: at most 2 GiB, by the format of their headers.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs::File, sync::Arc};
 
 use parquet::{
-    basic::{ConvertedType, Type as Physical},
-    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    basic::{Compression, ConvertedType, Type as Physical},
+    file::{
+        metadata::{ColumnChunkMetaData, RowGroupMetaData},
+        reader::FileReader,
+        serialized_reader::SerializedFileReader,
+    },
     record::{Field, reader::RowIter},
     schema::types::{Type, TypePtr},
 };
@@ -20,6 +24,9 @@ use super::{
     parse::ROWS_MAX,
     record::{Fields, Records},
 };
+
+/// Most bytes of a column in a row group.
+const COLUMN_BYTES_MAX: i64 = 1 << 30;
 
 /// The rows of a file, as text.
 pub(super) struct ParquetRows {
@@ -42,7 +49,13 @@ impl ParquetRows {
         }
         let used: Vec<TypePtr> =
             columns.iter().filter(|column| wanted.contains(column.name())).map(Arc::clone).collect();
-        used.iter().try_for_each(|column| check(column))?;
+        used.iter().try_for_each(check)?;
+        for chunk in reader.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
+            let column = chunk.column_path().parts().first();
+            if column.is_some_and(|column| wanted.contains(column.as_str())) {
+                check_chunk(chunk)?;
+            }
+        }
         let header = used.iter().map(|column| column.name().to_owned()).collect();
         let projection = Type::group_type_builder(metadata.schema_descr().name()).with_fields(used).build()?;
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection))?;
@@ -109,6 +122,19 @@ fn check(column: &TypePtr) -> Result<(), TableError> {
     if is_plain { Ok(()) } else { refused(format!("{physical} ({converted})")) }
 }
 
+/// Whether a column of a row group can be read in bounded memory.
+fn check_chunk(chunk: &ColumnChunkMetaData) -> Result<(), TableError> {
+    let name = || chunk.column_path().string();
+    match chunk.compression() {
+        Compression::UNCOMPRESSED | Compression::SNAPPY => {}
+        found => return Err(TableError::Compression { name: name(), found: found.to_string() }),
+    }
+    if chunk.uncompressed_size() > COLUMN_BYTES_MAX {
+        return Err(TableError::RowGroupTooLarge { name: name(), limit: COLUMN_BYTES_MAX });
+    }
+    Ok(())
+}
+
 /// Appends a field as text. Writing to a text cannot fail.
 fn push(fields: &mut Fields, field: &Field) {
     match field {
@@ -131,5 +157,29 @@ fn push(fields: &mut Fields, field: &Field) {
             };
             written.ok();
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::{basic::GzipLevel, schema::types::SchemaDescriptor};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_in_bounded_memory_is_refused() {
+        let age = Type::primitive_type_builder("age", Physical::DOUBLE).build().unwrap();
+        let root = Type::group_type_builder("records").with_fields(vec![Arc::new(age)]).build().unwrap();
+        let column = SchemaDescriptor::new(Arc::new(root)).column(0);
+        let chunk = |compression, bytes| {
+            let builder = ColumnChunkMetaData::builder(Arc::clone(&column));
+            let chunk = builder.set_compression(compression).set_total_uncompressed_size(bytes).build().unwrap();
+            check_chunk(&chunk)
+        };
+        assert!(chunk(Compression::SNAPPY, COLUMN_BYTES_MAX).is_ok() && chunk(Compression::UNCOMPRESSED, 1).is_ok());
+        let too_large = chunk(Compression::SNAPPY, COLUMN_BYTES_MAX + 1);
+        assert!(matches!(too_large, Err(TableError::RowGroupTooLarge { name, .. }) if name == "age"));
+        let packed = chunk(Compression::GZIP(GzipLevel::default()), 1).unwrap_err().to_string();
+        assert!(packed.contains("GZIP") && packed.contains("save it with Snappy"), "{packed}");
     }
 }

@@ -48,6 +48,8 @@ fn a_table_is_described_by_its_features_and_its_label() {
     assert_eq!((description.features(), description.classes(), description.bad_rows_max()), (4, 2, 0));
     let DataDescription::Table(table) = &description else { panic!("a table") };
     assert_eq!(table.feature_names(), ["age", "pain=none", "pain=some", "pain=much"]);
+    let shown = toml::to_string(&description).unwrap();
+    assert_eq!(toml_of(&shown).unwrap(), description, "as `fedledger plan show` shows it: {shown}");
     let bytes = fedledger_ledger::codec::encode(&description);
     assert_eq!(fedledger_ledger::codec::decode::<DataDescription>(&bytes, 4096), Ok(description));
 }

@@ -77,9 +77,9 @@ impl<'a> Array<'a> {
     ) -> Result<Bytes<'a>, ImageError> {
         let ImageDescription { height, width, channels, .. } = *description;
         let [height, width, channels] = [height, width, channels].map(u64::from);
-        let fits = match self.shape.as_slice() {
-            &[images, rows, columns] => (images, rows, columns, 1) == (count, height, width, channels),
-            &[images, rows, columns, values] => (images, rows, columns, values) == (count, height, width, channels),
+        let fits = match *self.shape.as_slice() {
+            [images, rows, columns] => (images, rows, columns, 1) == (count, height, width, channels),
+            [images, rows, columns, values] => (images, rows, columns, values) == (count, height, width, channels),
             _ => false,
         };
         if !fits {

@@ -37,6 +37,7 @@ mod dialer;
 mod driver;
 mod identity;
 mod inbound;
+mod lanes;
 mod limits;
 mod lookup;
 mod open;

@@ -14,6 +14,7 @@ use fedledger_federation::{
     conductor::Report,
     plan::Plan,
     recipe::{Recipe, RecipeError, RoundSum, Update, WRONG_DIGEST, check_and_add},
+    records::Phase,
 };
 use fedledger_ledger::Digest;
 
@@ -38,7 +39,7 @@ impl Inner {
         let member = update.member.clone();
         // Before the update is here: one that comes after its round is only checked.
         let sum = self.sums.begin(&key, &plan, cohort);
-        let verdict = self.checked(plan, cohort, update, sum).await;
+        let verdict = self.checked(&key, plan, cohort, update, sum).await;
         self.report(match verdict {
             Ok(verdict) => Report::Checked { key, member, verdict },
             Err(reason) => {
@@ -52,14 +53,19 @@ impl Inner {
 
     async fn checked(
         &self,
+        key: &RoundKey,
         plan: Plan,
         cohort: usize,
         update: Update,
         sum: Option<Arc<RoundSum>>,
     ) -> Result<Result<(), String>, String> {
         let (member, digest) = (update.member.clone(), update.file.digest);
-        if !self.fetch(&plan.id(), &update.file, Some(&member)).await {
-            return Err(format!("no live node has file {digest}"));
+        tokio::select! {
+            fetched = self.fetch(&key.plan, &update.file, Some(&member)) => if !fetched {
+                return Err(format!("no live node has file {digest}"));
+            },
+            // Nobody waits for it any more, and whoever has the file could take for ever.
+            () = self.view.until_over(key) => return Err("the attempt is over".to_owned()),
         }
         let path = self.blobs.path(&digest);
         let checked = tokio::task::spawn_blocking(move || {
@@ -98,10 +104,10 @@ impl Inner {
     }
 
     async fn computed(&self, recipe: Recipe) -> Result<OutputFiles, Failure> {
-        for file in recipe.files() {
-            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
-            if !self.fetch(&recipe.key.plan, &file, member.as_ref()).await {
-                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
+        tokio::select! {
+            fetched = self.fetch_all(&recipe) => fetched?,
+            () = self.until_abandoned(recipe.key) => {
+                return Err(Failure::passing("the attempt was given up".to_owned()));
             }
         }
         let permit = self.computations.acquire().await;
@@ -125,6 +131,29 @@ impl Inner {
                 Err(Failure::of(&error))
             }
             Err(error) => Err(Failure::passing(error.to_string())),
+        }
+    }
+
+    /// Has all files here that a version is made of.
+    async fn fetch_all(&self, recipe: &Recipe) -> Result<(), Failure> {
+        for file in recipe.files() {
+            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
+            if !self.fetch(&recipe.key.plan, &file, member.as_ref()).await {
+                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until an attempt is given up. The version of one that is completed is computed all the same, to be attested.
+    async fn until_abandoned(&self, key: RoundKey) {
+        self.view.until_over(&key).await;
+        let asked = self.handle.query(move |replica| {
+            let round = replica.log().machine().rounds().get(&key);
+            round.is_some_and(|round| matches!(round.phase, Phase::Abandoned { .. }))
+        });
+        if asked.await != Some(true) {
+            std::future::pending().await
         }
     }
 }

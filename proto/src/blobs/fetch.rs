@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io};
 use fedledger_ledger::PublicKey;
 
 use super::BlobStore;
-use crate::endpoint::{BlobError, Endpoint, WantedBlob};
+use crate::endpoint::{BlobError, Endpoint, Turn, WantedBlob};
 
 /// A file that is looked for at one peer after the other. What was verified stays, so that each goes on where the last one
 /// ended; who was found to have another file under this name is not asked again.
@@ -64,13 +64,22 @@ impl Fetch {
     ///
     /// [`FetchError`].
     pub async fn from(&mut self, peer: PublicKey) -> Result<(), FetchError> {
+        self.from_in_turn(peer, Turn::default()).await
+    }
+
+    /// Like [`Self::from`], as one of several transfers, or with less patience for a peer that has this one wait.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`].
+    pub async fn from_in_turn(&mut self, peer: PublicKey, turn: Turn) -> Result<(), FetchError> {
         if self.blamed.contains(&peer) {
             return Err(FetchError::Blamed);
         }
         let (store, wanted) = (self.store.clone(), WantedBlob { doubted: self.doubted.contains(&peer), ..self.wanted });
         let partial = blocking(move || store.begin(&wanted.digest, wanted.size_max)).await?;
         let partial = partial.ok_or(FetchError::UnderWay)?;
-        match self.endpoint.get_blob(peer, wanted, partial).await {
+        match self.endpoint.get_blob_in_turn(peer, wanted, partial, turn).await {
             Ok(partial) => {
                 let store = self.store.clone();
                 Ok(blocking(move || store.finish(partial)).await?)

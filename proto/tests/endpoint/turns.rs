@@ -1,11 +1,17 @@
 //! Many transfers at once: what they hold in memory does not grow with their number.
 
-use std::sync::mpsc;
+use std::{
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 
 use fedledger_ledger::Digest;
 use fedledger_proto::{
     blobs::{MemoryBlob, MemorySink},
-    endpoint::Endpoint,
+    endpoint::{BlobError, CallError, Endpoint, Slot, Slots, Turn, WantedBlob},
     wire::{
         Answer, BlobPut, BlobRequest, CHUNK_BYTES, Protocol, PutDecision,
         frame::{read_message, write_message},
@@ -15,7 +21,7 @@ use libp2p::Stream;
 use tokio::task::JoinSet;
 
 use crate::{
-    blobs::{Disk, bytes, next_put},
+    blobs::{Disk, bytes, next_get, next_put},
     node::{EACH_TRANSPORT, Node, connected, dialer, key, listener, within},
     raw_peer::RawPeer,
 };
@@ -126,6 +132,46 @@ async fn small_files_do_not_wait_for_large_ones() {
             transfers.spawn(async move { drop(put.receive(MemorySink::default()).await) });
             assert_eq!(decision(&mut stream).await, expected, "{size}");
         }
+        drop(disks);
+        transfers.abort_all();
+    }
+}
+
+/// As a node does that would keep others from what they want: its answers never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_says_to_wait_is_left_in_time_and_holds_no_slot_meanwhile() {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    for transports in EACH_TRANSPORT {
+        let mut server = listener(1, &[2, 3, 4], transports);
+        let clients = [2, 3, 4].map(|seed| dialer(seed, &server.endpoint, transports));
+        for client in &clients {
+            connected(&client.endpoint, &server.endpoint).await;
+        }
+        let endpoints = clients.each_ref().map(|client| client.endpoint.clone());
+        let mut transfers = JoinSet::new();
+        let disks = fill_slots(&mut server, &endpoints[..2], &mut transfers, SIZES[0]).await;
+
+        let slots = Slots::new(1);
+        let blob = MemoryBlob::new(bytes(SIZES[0], 9));
+        let wanted = WantedBlob { digest: blob.digest(), size_max: SIZES[0] as u64, doubted: false };
+        let turn = Turn { slot: slots.acquire().await, patience: PATIENCE };
+        let endpoint = endpoints[2].clone();
+        let is_left = AtomicBool::new(false);
+        let getting = async {
+            let got = endpoint.get_blob_in_turn(key(1), wanted, MemorySink::default(), turn).await.map(drop);
+            is_left.store(true, Ordering::Relaxed);
+            got
+        };
+        let serving = async {
+            // It says to wait until its peer is gone.
+            assert!(next_get(&mut server).await.send(blob).await.is_err());
+        };
+        let others = async {
+            let _next: Slot = slots.acquire().await;
+            assert!(!is_left.load(Ordering::Relaxed), "others had to wait as well");
+        };
+        let (got, (), ()) = within(async { tokio::join!(getting, serving, others) }).await;
+        assert!(matches!(got, Err(BlobError::Call(CallError::TimedOut))), "{got:?}");
         drop(disks);
         transfers.abort_all();
     }

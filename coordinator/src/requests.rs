@@ -205,6 +205,11 @@ impl Inner {
             let reason = format!("no round in progress waits for an update of {size} bytes from this node");
             return Err(Refusal::new(RefusalCode::NotPermitted, reason));
         }
+        // Whoever sends a file keeps it from being fetched meanwhile.
+        if view.is_of_another(&peer, digest) {
+            let reason = "this update is another member's contribution: it is fetched from there";
+            return Err(Refusal::new(RefusalCode::NotPermitted, reason));
+        }
         if !self.uploads.admit(peer, *digest, &waiting, |attempt| view.is_collecting(attempt)) {
             let reason = "too many updates for one round: wait for the next one";
             return Err(Refusal::new(RefusalCode::Unavailable, reason));

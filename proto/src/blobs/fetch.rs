@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io};
 
 use fedledger_ledger::PublicKey;
 
-use super::BlobStore;
+use super::{BlobStore, partials::Reservation};
 use crate::endpoint::{BlobError, Endpoint, Turn, WantedBlob};
 
 /// A file that is looked for at one peer after the other. What was verified stays, so that each goes on where the last one
@@ -22,6 +22,8 @@ pub struct Fetch {
     differs: bool,
     /// Whether a beginning may have been put aside.
     exchanged: bool,
+    /// Held once a peer that was sending the file had to be interrupted: nobody else may send it before this has ended.
+    reserved: Option<Reservation>,
 }
 
 /// Why a peer did not give the file.
@@ -45,7 +47,7 @@ impl Fetch {
     /// Looks for a file, of at most so many bytes.
     pub fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
         let (blamed, doubted) = (BTreeSet::new(), BTreeSet::new());
-        Self { endpoint, store, wanted, blamed, doubted, differs: false, exchanged: false }
+        Self { endpoint, store, wanted, blamed, doubted, differs: false, exchanged: false, reserved: None }
     }
 
     /// Whether the file is there.
@@ -53,9 +55,12 @@ impl Fetch {
         self.store.has(&self.wanted.digest)
     }
 
-    /// Waits until no other transfer of the file is under way, so that all who want it share one.
-    pub async fn until_idle(&self) {
-        self.store.until_idle(&self.wanted.digest).await;
+    /// Waits until no other transfer of the file is under way, so that all who want it share one. One that a peer began is
+    /// not waited for for ever, and once it had to be interrupted, no peer may begin another while this search goes on.
+    pub async fn until_idle(&mut self) {
+        if let Some(reserved) = self.store.until_idle(&self.wanted.digest).await {
+            self.reserved = Some(reserved);
+        }
     }
 
     /// Tries one peer. The file is in the store when this succeeds.

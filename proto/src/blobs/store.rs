@@ -19,7 +19,7 @@ use super::{
     Marks, Partial, StoredBlob,
     damage::Verified,
     marks,
-    partials::{OFFER_PATIENCE, Partials, TAKE_OVER_TIMEOUT},
+    partials::{OFFER_PATIENCE, Partials, Reservation, TAKE_OVER_TIMEOUT},
 };
 use crate::wire::CHUNK_BYTES;
 
@@ -193,7 +193,7 @@ impl BlobStore {
 
     /// The beginning of a file that a peer offers. An earlier offer of the same peer is ended first: its connection may be
     /// gone without anybody having noticed. Nothing that was verified is lost. `None` if the file is there meanwhile, or is
-    /// being received from elsewhere.
+    /// being received from elsewhere, or looked for.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl BlobStore {
             loop {
                 ended.mark_unchanged();
                 match self.partials.under_way(digest) {
-                    _ if self.has(digest) => return Ok(None),
+                    _ if self.has(digest) || self.partials.is_reserved(digest) => return Ok(None),
                     None => {
                         let (store, digest) = (self.clone(), *digest);
                         if let Some(partial) = blocking(move || store.begin_for(Some(peer), &digest, size)).await? {
@@ -224,18 +224,20 @@ impl BlobStore {
     }
 
     /// Waits until no transfer of a file is under way. One that a peer began, and that does not end within some seconds, is
-    /// told to: this node may find a faster one.
-    pub async fn until_idle(&self, digest: &Digest) {
-        self.until_idle_within(digest, OFFER_PATIENCE).await;
+    /// told to: this node may find a faster one. From then on no peer may begin another, as long as what this gives is kept.
+    pub async fn until_idle(&self, digest: &Digest) -> Option<Reservation> {
+        self.until_idle_within(digest, OFFER_PATIENCE).await
     }
 
-    pub(super) async fn until_idle_within(&self, digest: &Digest, patience: Duration) {
+    pub(super) async fn until_idle_within(&self, digest: &Digest, patience: Duration) -> Option<Reservation> {
         let mut ended = self.partials.ended();
+        let mut reserved = None;
         loop {
             ended.mark_unchanged();
-            let Some(beginner) = self.partials.under_way(digest) else { return };
+            let Some(beginner) = self.partials.under_way(digest) else { return reserved };
             let changed = async { while ended.changed().await.is_ok() && self.partials.under_way(digest).is_some() {} };
             if timeout(patience, changed).await.is_err() && beginner.is_some() {
+                reserved.get_or_insert_with(|| Partials::reserve(&self.partials, digest));
                 self.partials.interrupt(digest);
             }
         }

@@ -31,7 +31,7 @@ use crate::{
 
 mod uploads;
 
-use uploads::Uploads;
+pub use uploads::Uploads;
 
 /// Answers requests; cheap to clone.
 #[derive(Clone)]
@@ -45,16 +45,21 @@ struct Inner {
     checkpoints: Checkpoints,
     blobs: BlobStore,
     view: SharedView,
-    uploads: Uploads,
+    uploads: Arc<Uploads>,
     tasks: Tasks,
 }
 
 impl Requests {
     /// Answers from these parts.
     pub fn new(handle: Handle, checkpoints: Checkpoints, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
-        let uploads = Uploads::default();
+        let uploads = Arc::new(Uploads::default());
         let inner = Inner { handle, checkpoints, blobs, view, uploads, tasks: tasks.clone() };
         Self { inner: Arc::new(inner), tasks }
+    }
+
+    /// What participants have offered.
+    pub fn uploads(&self) -> Arc<Uploads> {
+        Arc::clone(&self.inner.uploads)
     }
 
     /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
@@ -220,6 +225,8 @@ impl Inner {
     async fn blob_put(&self, peer: PublicKey, is_replica: bool, responder: BlobPutResponder) -> Result<(), String> {
         let (digest, size) = (responder.digest(), responder.size());
         if self.blobs.has(&digest) {
+            // It may lie here of no use to anybody; now it is not to be deleted, whatever the answer would be without it.
+            self.may_store(peer, is_replica, &digest, size).ok();
             return text(responder.have().await);
         }
         if let Err(refusal) = self.may_store(peer, is_replica, &digest, size) {

@@ -21,6 +21,7 @@ mod partials;
 mod progress;
 mod store;
 mod stored;
+mod sweep;
 
 #[cfg(test)]
 mod tests;

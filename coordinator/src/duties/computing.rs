@@ -19,7 +19,7 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 
 use super::Inner;
-use crate::blobs::BlobStore;
+use crate::{blobs::BlobStore, shared::SharedView};
 
 /// Largest running sums of all rounds in progress together, in bytes: one round of the largest model.
 pub(super) const SUMS_SIZE_BYTES_MAX: u64 = 2 << 30;
@@ -112,10 +112,10 @@ impl Inner {
         }
         let permit = self.computations.acquire().await;
         let _permit = permit.map_err(|_| Failure::passing("the replica is stopping".to_owned()))?;
-        let (key, blobs, threads) = (recipe.key, self.blobs.clone(), self.threads);
+        let (key, view, blobs, threads) = (recipe.key, self.view.clone(), self.blobs.clone(), self.threads);
         let sum = self.sums.get(&key);
         let computed = tokio::task::spawn_blocking(move || {
-            let outputs = compute_into(&recipe, &blobs, sum, threads);
+            let outputs = compute_into(&recipe, &view, &blobs, sum, threads);
             outputs.map_err(Box::new)
         });
         match computed.await {
@@ -161,6 +161,7 @@ impl Inner {
 /// Makes the version's files and keeps them under their digests.
 fn compute_into(
     recipe: &Recipe,
+    view: &SharedView,
     blobs: &BlobStore,
     sum: Option<Arc<RoundSum>>,
     threads: usize,
@@ -173,6 +174,9 @@ fn compute_into(
     let outputs = recipe.compute_into(open, destination, sum.as_deref().and_then(RoundSum::get), threads)?;
     // The files are closed before they are made durable and named.
     drop((weights, state));
+    // The ledger does not name them before the version is proposed.
+    let files = outputs.optimizer_state.iter().chain([&outputs.weights]);
+    view.expect_computed(&recipe.key, files.map(|file| file.digest));
     // A file of that name may be damaged, and these bytes have just been hashed.
     blobs.keep(incoming_weights, &outputs.weights.digest).map_err(RecipeError::Output)?;
     if let Some(file) = &outputs.optimizer_state {

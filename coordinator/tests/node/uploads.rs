@@ -14,7 +14,7 @@ use std::{
 use fedledger_federation::{
     Command, VersionId,
     architecture::Architecture,
-    command::{ApprovePlan, Contribute, JoinRound, RoundKey, StartPlan},
+    command::{ApprovePlan, Contribute, JoinRound, RoundKey, StartPlan, StopPlan},
     plan::{Aggregation, Optimizer, Participation, Plan, Requirements, Rule, Training, UpdateDtype},
 };
 use fedledger_ledger::{
@@ -247,5 +247,31 @@ async fn what_a_member_has_contributed_is_taken_from_no_other() {
     let stored = other.put_blob(replica, own.digest(), own).await;
     assert!(matches!(stored, Ok(PutOutcome::Stored)), "{stored:?}");
     other.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_no_round_waits_for_any_more_is_refused_and_deleted() {
+    let mut cluster = Cluster::start(3).await;
+    let plan = plan();
+    let [uploaded, late] = [1, 2].map(|seed| update_of(&plan, seed));
+    let stop = StopPlan { plan: plan.id(), drain: false, reason: "enough".to_owned() };
+    open_round(&cluster, plan, 1).await;
+    let (endpoint, replica) = cluster.participant().await;
+    let digest = uploaded.digest();
+    let stored = endpoint.put_blob(replica, digest, uploaded.clone()).await;
+    assert!(matches!(stored, Ok(PutOutcome::Stored)), "{stored:?}");
+    accept(&cluster, 1, Command::StopPlan(stop)).await;
+    let gone = async {
+        while cluster.node(1).blobs().has(&digest) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, gone).await.unwrap();
+    for blob in [uploaded, late] {
+        let refused = endpoint.put_blob(replica, blob.digest(), blob).await;
+        assert!(is_not_permitted(&refused.unwrap_err()));
+    }
+    endpoint.shutdown().await;
     cluster.stop().await;
 }

@@ -1,7 +1,7 @@
 //! Files that are on their way in: who may write each, how far each has come, and how much of them is kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -203,6 +203,13 @@ impl Partials {
             }
         }
         Ok(())
+    }
+
+    /// Files of which a beginning is here that no transfer writes.
+    pub fn left(&self) -> io::Result<BTreeSet<Digest>> {
+        let all = self.listed(EXTENSION)?.into_iter().chain(self.listed(EXTENSION_ASIDE)?).map(|(digest, _)| digest);
+        let known = self.known();
+        Ok(all.filter(|digest| !matches!(known.get(digest), Some(Known::Claimed(_)))).collect())
     }
 
     fn listed(&self, extension: &str) -> io::Result<Vec<(Digest, PathBuf)>> {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -32,10 +32,12 @@ const MARKS_EXTENSION: &str = "marks";
 /// A folder of files named by their SHA-256; clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
-    folder: Arc<PathBuf>,
+    pub(super) folder: Arc<PathBuf>,
     /// Counts the files that were added, so that whoever waits for one looks again.
     added: watch::Sender<u64>,
-    partials: Arc<Partials>,
+    pub(super) partials: Arc<Partials>,
+    /// Held while a file gets its name or loses it.
+    pub(super) naming: Arc<std::sync::Mutex<()>>,
     /// Held while a file is read as a whole, so that many who ask for it at once read it once.
     pub(super) verified: Arc<Mutex<Verified>>,
 }
@@ -59,7 +61,13 @@ impl BlobStore {
         fs::create_dir_all(&incoming)?;
         let added = watch::Sender::new(0);
         let partials = Arc::new(Partials::open(incoming)?);
-        Ok(Self { folder: Arc::new(folder.to_owned()), added, partials, verified: Arc::default() })
+        Ok(Self {
+            folder: Arc::new(folder.to_owned()),
+            added,
+            partials,
+            naming: Arc::default(),
+            verified: Arc::default(),
+        })
     }
 
     /// Where the file of this digest is or would be.
@@ -271,7 +279,9 @@ impl BlobStore {
             fs::create_dir_all(parent)?;
             fs::File::open(&*self.folder)?.sync_all()?;
         }
+        let named = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         moved(&path)?;
+        drop(named);
         fs::File::open(parent)?.sync_all()
     }
 

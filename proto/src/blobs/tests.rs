@@ -154,6 +154,32 @@ async fn a_peer_that_was_interrupted_cannot_begin_again_before_this_node_has_loo
     assert!(store.take_over(peer, &digest, 4).await.unwrap().is_some(), "the search is over");
 }
 
+#[test]
+fn files_are_listed_and_go_unless_somebody_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let large = bytes(2 * CHUNK_BYTES);
+    let mut partial = store.begin(&Digest::of(&large), large.len() as u64).unwrap().unwrap();
+    receive(&mut partial, &large);
+    store.finish(partial).unwrap();
+    let small = store.put(b"small").unwrap();
+    let mut partial = store.begin(&Digest::of(b"begun"), large.len() as u64).unwrap().unwrap();
+    receive(&mut partial, &large[..CHUNK_BYTES]);
+    assert!(store.beginnings().unwrap().is_empty(), "it is being written");
+    drop(partial);
+    assert_eq!(store.beginnings().unwrap(), [Digest::of(b"begun")].into());
+
+    let listed: std::collections::BTreeMap<_, _> = store.files().unwrap().into_iter().collect();
+    assert_eq!(listed, [(Digest::of(&large), large.len() as u64), (small, 5)].into());
+    assert!(!store.discard_unless(&small, || true).unwrap() && store.has(&small));
+    assert!(store.discard_unless(&small, || false).unwrap() && !store.has(&small));
+    assert!(!store.discard_unless(&small, || false).unwrap(), "it is gone");
+    assert!(store.discard_unless(&Digest::of(&large), || false).unwrap());
+    assert!(store.files().unwrap().is_empty());
+    store.keep_beginnings(|_| false).unwrap();
+    assert!(store.beginnings().unwrap().is_empty() && beginnings_in(folder.path()) == 0);
+}
+
 /// The beginnings in a folder.
 fn beginnings_in(folder: &Path) -> usize {
     fs::read_dir(folder.join(INCOMING_FOLDER)).unwrap().count()

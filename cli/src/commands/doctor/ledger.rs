@@ -10,11 +10,7 @@ use fedledger_federation::{
     history::{History, Keep},
     member::Members,
 };
-use fedledger_participant::node::{
-    self,
-    core::Site,
-    policy,
-};
+use fedledger_participant::node::{self, core::Site, policy};
 use fedledger_proto::{
     api::{ApiClient, ApiError},
     kit::{CliDefaults, IDENTITY_FILE, Identity, KitError, Selection},

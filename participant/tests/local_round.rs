@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is unexpected in a test fails it")]
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use fedledger_federation::{
     architecture::Architecture,
@@ -45,7 +45,8 @@ fn plan(update_dtype: UpdateDtype) -> Plan {
         description: String::new(),
         branch: "main".to_owned(),
         architecture: Architecture::logistic_regression(2),
-        training: Training { optimizer: Optimizer::sgd("0.5".parse().unwrap()), steps: 40, batch_size: 8 },
+        training: Some(Training { optimizer: Optimizer::sgd("0.5".parse().unwrap()), steps: 40, batch_size: 8 }),
+        external_training: None,
         data: None,
         aggregation: Aggregation {
             rule: Rule::FedAvg { server_learning_rate: "1".parse().unwrap() },
@@ -85,6 +86,7 @@ fn site(table: &Table) -> Site {
         environment: environment::digest(),
         software: environment::SOFTWARE.to_owned(),
         memory_max: None,
+        trainers: BTreeMap::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use fedledger_federation::{limits::NAME_LENGTH_MAX, plan::Plan};
 use fedledger_ledger::Digest;
 use fedledger_participant::table::{
-    self, DataManifest, Schema, SuggestError, Suggestion, Wishes, inspect_file, suggest,
+    DataManifest, Schema, SiteData, SuggestError, Suggestion, Wishes, inspect_file, suggest,
 };
 use serde::Serialize;
 

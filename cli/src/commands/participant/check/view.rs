@@ -87,7 +87,7 @@ impl Check<'_> {
 fn values(found: &Evaluation) -> [(&'static str, Option<i64>); 3] {
     [
         ("accuracy", Some(found.all.accuracy_millionths)),
-        ("auc", found.all.auc.map(|area| area.value_millionths)),
+        ("auc", found.all.auc_millionths),
         ("loss", Some(found.all.loss_millionths)),
     ]
 }

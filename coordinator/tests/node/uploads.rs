@@ -233,6 +233,8 @@ async fn what_a_member_has_contributed_is_taken_from_no_other() {
         data_manifest: Digest::of(b"data"),
         environment: Digest::of(b"environment"),
         software: "software".to_owned(),
+        skipped_rows: BTreeMap::new(),
+        trainer: None,
     };
     accept_from_participant(&cluster, 1, Command::JoinRound(JoinRound { key })).await;
     accept_from_participant(&cluster, 1, Command::Contribute(command)).await;

@@ -243,7 +243,9 @@ pub enum PlanError {
     #[error("the plan says how to train in {0} ways: write either [training] or [external_training]")]
     Trainers(u8),
     /// The built-in trainer does not know the model.
-    #[error("a custom architecture is unknown to the built-in trainer: write [external_training] instead of [training]")]
+    #[error(
+        "a custom architecture is unknown to the built-in trainer: write [external_training] instead of [training]"
+    )]
     CustomArchitecture,
     /// The external trainer's configuration is too long.
     #[error("external_training.configuration has {0} bytes: use at most {CONFIGURATION_SIZE_BYTES_MAX}")]

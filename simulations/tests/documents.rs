@@ -62,6 +62,21 @@ fn networks_for_images_are_those_that_nobody_has_to_describe() {
 }
 
 #[test]
+fn the_training_can_be_left_to_a_program() {
+    let mut plan: toml::Table = toml::from_str(&example("docs/files.md", "Plans", 0)).unwrap();
+    let external: toml::Table = toml::from_str(&example("docs/files.md", "Plans", 3)).unwrap();
+    plan.remove("training");
+    plan.extend(external);
+    let plan: Plan = plan.try_into().unwrap();
+    assert_eq!(plan.check(), Ok(()));
+    assert_eq!(plan.architecture.parameter_count(), 1 + 64 + 64);
+    let trainers = example("docs/trainers.md", "What it may use", 0);
+    let participant = example("docs/files.md", "node.toml", 1) + &trainers;
+    let participant: ParticipantConfig = toml::from_str(&participant).unwrap();
+    assert_eq!(participant.trainers.keys().collect::<Vec<_>>(), ["imaging", "perceptron"]);
+}
+
+#[test]
 fn the_policy_shows_the_defaults() {
     let policy: SitePolicy = toml::from_str(&example("docs/files.md", "policy.toml", 0)).unwrap();
     assert_eq!(policy, SitePolicy::default());

@@ -31,6 +31,7 @@ mod tampering;
 mod thousand;
 mod tile_source;
 mod tiles;
+mod trainers;
 mod verify;
 mod withdrawal;
 mod world;

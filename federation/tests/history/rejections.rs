@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fedledger_federation::{
     Command, VersionId,
-    architecture::{Architecture, CustomTensor},
+    architecture::Architecture,
     cohort,
     command::{
         AbandonRound, ApprovePlan, AttestVersion, CancelPlan, CloseRound, CommitVersion, Contribute, DeclineRound,
@@ -13,7 +13,7 @@ use fedledger_federation::{
     },
     governance::{Action, Propose, RecordEvidence, Vote},
     limits::{METRICS_MAX, TEXT_LENGTH_MAX},
-    plan::{ExternalTraining, Plan, PlanError, Rule},
+    plan::{Plan, Rule},
 };
 use fedledger_ledger::Digest;
 
@@ -304,56 +304,6 @@ fn joining_and_declining_are_for_the_selected_and_while_the_round_collects() {
     consortium.accept(REPLICA, abandon(key));
     assert_eq!(consortium.refused(BASEL, join(key)), "round_closed");
     assert_eq!(consortium.refused(BASEL, decline(key)), "round_closed");
-}
-
-#[test]
-fn a_contribution_names_the_program_where_the_plan_leaves_the_training_to_one() {
-    for pinned in [false, true] {
-        let program = Digest::of(b"train.py");
-        let external = ExternalTraining {
-            trainer: "numpy".to_owned(),
-            program: pinned.then_some(program),
-            configuration: "{}".to_owned(),
-            time_max_ms: None,
-        };
-        let external = Plan { training: None, external_training: Some(external), ..plan("heart") };
-        let (mut consortium, id) = Consortium::ready_for(3, external);
-        let key = consortium.open_round(&id);
-        consortium.accept(BASEL, join(key));
-        let by = |trainer, consortium: &mut Consortium| {
-            Command::Contribute(Contribute { trainer, ..consortium.contribution(&key, "basel") })
-        };
-        let others = Some(Digest::of(b"other.py"));
-        let [unnamed, other, right] = [None, others, Some(program)].map(|trainer| by(trainer, &mut consortium));
-        assert_eq!(consortium.refused(BASEL, unnamed), "wrong_trainer");
-        if pinned {
-            assert_eq!(consortium.refused(BASEL, other), "wrong_trainer");
-            consortium.accept(BASEL, right);
-        } else {
-            consortium.accept(BASEL, other);
-        }
-    }
-}
-
-#[test]
-fn a_plan_says_in_one_way_how_to_train() {
-    let external = ExternalTraining {
-        trainer: "numpy".to_owned(),
-        program: None,
-        configuration: "{}".to_owned(),
-        time_max_ms: None,
-    };
-    let tensor =
-        CustomTensor { name: "w".to_owned(), shape: vec![2], bound: None, constant: Some("1".parse().unwrap()) };
-    let custom = Architecture::Custom { tensors: vec![tensor] };
-    let both = Plan { external_training: Some(external.clone()), ..plan("heart") };
-    assert_eq!(both.check(), Err(PlanError::Trainers(2)));
-    assert_eq!(Plan { training: None, ..plan("heart") }.check(), Err(PlanError::Trainers(0)));
-    let unknown = Plan { architecture: custom.clone(), ..plan("heart") };
-    assert_eq!(unknown.check(), Err(PlanError::CustomArchitecture));
-    let right = Plan { architecture: custom, training: None, ..both };
-    assert_eq!(right.check(), Ok(()));
-    assert!(right.update_size_bytes() > 0);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! The result is a function of settings, records and base weights alone. Batch order is a position in a stream that plan
 //! seed and member determine, everything runs on one thread, and a run that was interrupted continues from a local
-//! checkpoint to the same bytes. Bytes may differ between processor types, because matrix kernels are chosen by processor
-//! features; nothing in the protocol relies on repeating somebody else's training.
+//! checkpoint to the same bytes. Products and convolutions have the same order of sums on every processor; exponentials are
+//! the C library's, so last digits may differ between systems, and on other devices everything may. Nothing in the protocol
+//! relies on repeating somebody else's training.
 
 mod batches;
 mod checkpoint;

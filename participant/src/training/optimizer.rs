@@ -192,3 +192,38 @@ impl WithSimd for Step<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fedledger_federation::architecture::Architecture;
+
+    use super::*;
+
+    #[test]
+    fn three_steps_are_those_of_pytorch() {
+        // Bias 0.5 and weight (1, -2) after these gradients, by `torch.optim` of PyTorch 1.13 in double precision.
+        let gradients = [[0.1, 0.3, -0.2], [-0.4, 0.05, 0.6], [0.2, 0.0, 1.0]];
+        let momentum = Optimizer::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+        let cases = [
+            (momentum, [0.526_095_4, 0.903_713_8, -2.148_605_6]),
+            (Optimizer::adam(0.1), [0.466_967_7, 0.761_115_8, -2.023_828_4]),
+            (Optimizer::adamw(0.1, 0.01), [0.465_613_2, 0.758_397_1, -2.017_984_8]),
+        ];
+        for (optimizer, expected) in cases {
+            let bias = Parameter::new(vec![0.5], &[1]).unwrap();
+            let weight = Parameter::new(vec![1.0, -2.0], &[1, 2]).unwrap();
+            let network = Network::of_parameters(&Architecture::logistic_regression(2), vec![bias, weight]).unwrap();
+            let mut state = OptimizerState::new(&optimizer, &network);
+            for [bias, weight @ ..] in gradients {
+                network.parameters()[0].gradient().sums(1)[0] += bias;
+                network.parameters()[1].gradient().sums(2).copy_from_slice(&weight);
+                state.step(&network).unwrap();
+            }
+            let found =
+                network.parameters().iter().flat_map(|parameter| parameter.with_values(<[f32]>::to_vec).unwrap());
+            for (found, expected) in found.zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{optimizer:?}: {found} is not {expected}");
+            }
+        }
+    }
+}

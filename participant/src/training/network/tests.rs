@@ -1,3 +1,5 @@
+mod pytorch;
+
 use candle_core::{DType, Device, Var};
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     VersionId,
-    command::{FileRef, RoundKey},
+    command::{FileRef, Metrics, RoundKey},
     plan::Plan,
     tensors::{Tensor, TensorLayout},
 };
@@ -76,8 +76,7 @@ impl Leaving {
                 largest,
             }
         });
-        // Which version it is for is not known before a round is opened.
-        let version = VersionId::of_manifest(Digest::default());
+        let version = unknown_version();
         Self {
             consent_examples: declares.then_some(site.train_examples),
             update: trained.file,
@@ -86,6 +85,16 @@ impl Leaving {
             evaluation: evaluation.map(|found| without(&report(version, Some(found)), &["version"])),
         }
     }
+}
+
+/// Which version a command is for is not known before a round is opened.
+const fn unknown_version() -> VersionId {
+    VersionId::of_manifest(Digest::from_bytes([0; 32]))
+}
+
+/// What a site reports of an evaluation.
+pub(super) fn metrics(evaluation: &Evaluation) -> Metrics {
+    report(unknown_version(), Some(evaluation)).metrics
 }
 
 /// The fields of a command except some.

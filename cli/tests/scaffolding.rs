@@ -185,7 +185,7 @@ fn a_round_is_tried_and_all_that_would_leave_is_shown() {
     assert_eq!((&check["schema"], &check["node"]), (&"fedledger.participant_check/1".into(), &"va/participant".into()));
     assert_eq!((&check["name"], &check["examples"], &check["steps"]), (&"heart".into(), &76.into(), &18.into()));
     assert!(check["loss_last"].as_f64() < check["loss_first"].as_f64() && check["loss_first"].as_f64() > Some(0.0));
-    let accuracy = |when: &str| check[when]["accuracy_millionths"].as_i64().unwrap();
+    let accuracy = |when: &str| check[when]["accuracy"].as_i64().unwrap();
     assert!(accuracy("after") > accuracy("before"), "{check}");
     if cfg!(target_os = "linux") {
         let memory = |name: &str| check[name].as_u64().unwrap();

@@ -10,7 +10,7 @@ use std::{io, path::PathBuf, time::Instant};
 
 use fedledger_federation::{
     architecture::ArchitectureError,
-    command::RoundKey,
+    command::{Metrics, RoundKey},
     plan::Plan,
     tensors::{self, LayoutError, ReadError, Tensor, TensorLayout},
 };
@@ -56,10 +56,10 @@ pub struct LocalRound {
     pub loss_first: f64,
     /// The same of the last pass.
     pub loss_last: f64,
-    /// How good the base weights are on the site's test records; none if there are no such records.
-    pub before: Option<Evaluation>,
+    /// Metrics of the base weights on the site's test records, in millionths; none if there are no such records.
+    pub before: Option<Metrics>,
     /// The same of the weights that this site would have trained alone.
-    pub after: Option<Evaluation>,
+    pub after: Option<Metrics>,
     /// Time of the training, in milliseconds.
     pub duration_ms: u64,
     /// Memory that it was expected to take.
@@ -157,8 +157,8 @@ pub fn run(
         steps: summary.steps,
         loss_first: summary.first_loss,
         loss_last: summary.last_loss,
-        before,
-        after,
+        before: before.as_ref().map(leaving::metrics),
+        after: after.as_ref().map(leaving::metrics),
         duration_ms,
         memory_estimate: policy::memory_of(&data, &settings),
         memory_before_bytes,

@@ -56,7 +56,7 @@ fn a_training_takes_no_more_than_was_estimated_and_not_much_less() {
         let settings = TrainingSettings {
             architecture: architecture.clone(),
             optimizer,
-            steps: 3,
+            steps: 1,
             batch_size: 256,
             seed: 1,
             round: 1,

@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     VersionId,
-    command::{FileRef, RoundKey},
+    command::{FileRef, Metrics, RoundKey},
     plan::Plan,
     tensors::{Tensor, TensorLayout},
 };
@@ -73,8 +73,7 @@ impl Leaving {
                 largest,
             }
         });
-        // Which version it is for is not known before a round is opened.
-        let version = VersionId::of_manifest(Digest::default());
+        let version = unknown_version();
         Self {
             consent_examples: declares.then_some(data.train_examples),
             update: trained.file,
@@ -84,6 +83,16 @@ impl Leaving {
                 .map(|found| without(&report(version, Some(found), site.policy.suppress_below), &["version"])),
         }
     }
+}
+
+/// Which version a command is for is not known before a round is opened.
+const fn unknown_version() -> VersionId {
+    VersionId::of_manifest(Digest::from_bytes([0; 32]))
+}
+
+/// What a site would report of an evaluation if it left nothing out.
+pub(super) fn metrics(evaluation: &Evaluation) -> Metrics {
+    report(unknown_version(), Some(evaluation), 0).metrics
 }
 
 /// The fields of a command except some.

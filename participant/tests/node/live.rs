@@ -90,6 +90,12 @@ async fn a_plan_is_carried_out_from_consent_to_evaluation() {
     assert_eq!(count(|event| matches!(event, NodeEvent::Joined { .. })), 3);
     assert_eq!(count(|event| matches!(event, NodeEvent::Trained { .. })), 3);
     assert_eq!(count(|event| matches!(event, NodeEvent::Contributed { .. })), 3);
+    let memory = |event: &NodeEvent| match event {
+        NodeEvent::TrainingMemory { peak_bytes, estimated_bytes, .. } => *peak_bytes > 0 && *estimated_bytes > 0,
+        _ => false,
+    };
+    // Only Linux tells a process how much memory it has had.
+    assert_eq!(count(memory), if cfg!(target_os = "linux") { 3 } else { 0 });
     assert!(count(|event| matches!(event, NodeEvent::Evaluated { .. })) >= 3);
     assert_eq!(count(|event| matches!(event, NodeEvent::Rejected { .. } | NodeEvent::Distrusted { .. })), 0);
 }

@@ -1,10 +1,6 @@
 //! The result of a check, for people.
 
-use fedledger_participant::{
-    evaluation::{Evaluation, MILLIONTHS},
-    local_round::LeavingTensor,
-    memory::Megabytes,
-};
+use fedledger_participant::{evaluation::MILLIONTHS, local_round::LeavingTensor, memory::Megabytes};
 use serde_json::Value;
 
 use super::Check;
@@ -62,8 +58,8 @@ impl Check<'_> {
             return "no metrics: the schema keeps no records for testing\n".to_owned();
         };
         let mut table = Table::new(&["metric", "before", "after"]);
-        for ((name, before), (_, after)) in values(before).into_iter().zip(values(after)) {
-            table.row(vec![name.to_owned(), decimal(before), decimal(after)]);
+        for (name, value) in before {
+            table.row(vec![name.clone(), decimal(Some(value)), decimal(after.get(name))]);
         }
         format!("{}(on {} records that are not trained on)\n", output.table(&table), self.test_examples)
     }
@@ -83,17 +79,8 @@ impl Check<'_> {
     }
 }
 
-/// The metrics of an evaluation, in millionths.
-fn values(found: &Evaluation) -> [(&'static str, Option<i64>); 3] {
-    [
-        ("accuracy", Some(found.all.accuracy_millionths)),
-        ("auc", found.all.auc_millionths),
-        ("loss", Some(found.all.loss_millionths)),
-    ]
-}
-
-fn decimal(millionths: Option<i64>) -> String {
-    millionths.map_or_else(|| "-".to_owned(), |value| format!("{:.6}", value as f64 / MILLIONTHS as f64))
+fn decimal(millionths: Option<&i64>) -> String {
+    millionths.map_or_else(|| "-".to_owned(), |value| format!("{:.6}", *value as f64 / MILLIONTHS as f64))
 }
 
 fn tensors(output: &Output, tensors: &[LeavingTensor]) -> String {

@@ -39,6 +39,7 @@ mod rotation;
 mod secrets;
 mod seen;
 mod site;
+mod sizes;
 mod tls;
 mod trainers;
 mod transfers;
@@ -71,8 +72,9 @@ pub use request::{Fingerprint, MEMBER_REQUEST_SCHEMA, MemberRequest, RequestErro
 pub use rotation::{KeyPurpose, ROTATION_REQUEST_SCHEMA, RotatedKey, RotationRequest};
 pub use seen::SeenHeads;
 pub use site::{InstalledSite, Site, SiteError, change_passphrase};
+pub use sizes::{ByteSize, ParseByteSizeError};
 pub use tls::{TlsIdentity, authority_of_node};
-pub use trainers::{ByteSize, ParseByteSizeError, TrainerConfig};
+pub use trainers::TrainerConfig;
 pub use transfers::{ByteRate, ParseByteRateError, TransferConfig};
 pub use write::{WriteError, write_kits, write_new};
 

@@ -1,11 +1,11 @@
 //! `[trainers]` of a participant's `node.toml`: programs of the site that may train models.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use fedledger_federation::member::is_name;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
+use serde::{Deserialize, Serialize};
 
-use super::transfers::{bytes_text, parse_bytes};
+use super::ByteSize;
 
 /// Most arguments of a trainer, and most other files that belong to it.
 const LIST_LENGTH_MAX: usize = 64;
@@ -99,6 +99,9 @@ impl TrainerConfig {
         if !plain(&self.program) || !self.files.iter().all(plain) || !self.data.iter().all(plain) {
             return Some(("trainers.program, files and data", "paths without line breaks and backslashes"));
         }
+        if ![self.memory_max, self.file_max].iter().all(|size| (SIZE_MIN..=SIZE_MAX).contains(&size.0)) {
+            return Some(("trainers.memory_max and trainers.file_max", "16 MiB to 1048576 GiB"));
+        }
         if !(1..=TIME_MAX_S_MAX).contains(&self.time_max_s) {
             return Some(("trainers.time_max_s", "1 to 2592000 seconds"));
         }
@@ -113,77 +116,6 @@ impl TrainerConfig {
     }
 }
 
-/// A number of bytes, written as `"4 GB"`, `"512 MiB"` or a plain number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ByteSize(u64);
-
-/// Text or a number that is no [`ByteSize`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: write bytes such as \"4 GB\" or \"512 MiB\", at least 16 MiB")]
-pub struct ParseByteSizeError(String);
-
-impl ByteSize {
-    /// As a number.
-    pub const fn bytes(self) -> u64 {
-        self.0
-    }
-
-    fn new(bytes: u64) -> Option<Self> {
-        (SIZE_MIN..=SIZE_MAX).contains(&bytes).then_some(Self(bytes))
-    }
-}
-
-impl FromStr for ByteSize {
-    type Err = ParseByteSizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_bytes(text).and_then(Self::new).ok_or_else(|| ParseByteSizeError(text.to_owned()))
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bytes_text(self.0))
-    }
-}
-
-impl Serialize for ByteSize {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SizeVisitor)
-    }
-}
-
-struct SizeVisitor;
-
-impl Visitor<'_> for SizeVisitor {
-    type Value = ByteSize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes, such as \"4 GB\"")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ByteSize, E> {
-        text.parse().map_err(E::custom)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
-        ByteSize::new(bytes).ok_or_else(|| E::custom(ParseByteSizeError(bytes.to_string())))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-        u64::try_from(bytes)
-            .ok()
-            .and_then(ByteSize::new)
-            .ok_or_else(|| E::custom(ParseByteSizeError(bytes.to_string())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,23 +127,11 @@ mod tests {
     #[test]
     fn a_program_is_enough() {
         let short = trainer("program = \"train.py\"");
-        assert_eq!((short.memory_max.bytes(), short.time_max_s, short.cpus), (4_000_000_000, 86_400, 1));
+        assert_eq!((short.memory_max.0, short.time_max_s, short.cpus), (4_000_000_000, 86_400, 1));
         assert_eq!((short.mistake(), short.evaluates, short.data.is_none()), (None, false, true));
         let text = toml::to_string(&short).unwrap();
         assert_eq!(trainer(&text), short, "{text}");
         assert!(toml::from_str::<TrainerConfig>("program = \"train.py\"\nshell = true").is_err());
-    }
-
-    #[test]
-    fn sizes_are_written_as_people_write_them() {
-        for (text, bytes) in [("4 GB", 4_000_000_000), ("512MiB", 512 << 20), ("16777216", 16 << 20)] {
-            assert_eq!(text.parse::<ByteSize>().unwrap().bytes(), bytes);
-        }
-        assert_eq!(trainer("program = \"a\"\nmemory_max = 20000000").memory_max.to_string(), "20 MB");
-        for text in ["", "much", "15 MiB", "-1", "1.5 GB", "99999999 GB"] {
-            assert!(text.parse::<ByteSize>().is_err(), "{text:?} was accepted");
-        }
-        assert!(toml::from_str::<TrainerConfig>("program = \"a\"\nmemory_max = -1").is_err());
     }
 
     #[test]
@@ -220,6 +140,8 @@ mod tests {
             ("time_max_s = 0", "trainers.time_max_s"),
             ("time_max_s = 2592001", "trainers.time_max_s"),
             ("cpus = 0", "trainers.cpus"),
+            ("memory_max = \"15 MiB\"", "trainers.memory_max and trainers.file_max"),
+            ("file_max = \"2000000 GB\"", "trainers.memory_max and trainers.file_max"),
             ("environment = { \"A=B\" = \"1\" }", "trainers.environment"),
             ("files = [\"a\\nb\"]", "trainers.program, files and data"),
             ("arguments = [\"a\\u0000\"]", "trainers.arguments"),

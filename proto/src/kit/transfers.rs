@@ -4,22 +4,12 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
+use super::sizes;
 use crate::endpoint::BandwidthLimits;
 
 /// Slowest rate that can be set, in bytes per second: what many transfers share must leave each of them some progress
 /// within the time after which a silent peer is given up.
 const RATE_MIN: u64 = 100_000;
-
-/// Units of rates and sizes, the largest first.
-const UNITS: [(&str, u64); 7] = [
-    ("GiB", 1 << 30),
-    ("GB", 1_000_000_000),
-    ("MiB", 1 << 20),
-    ("MB", 1_000_000),
-    ("KiB", 1 << 10),
-    ("kB", 1_000),
-    ("B", 1),
-];
 
 /// Caps on the transfers of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,28 +62,13 @@ impl FromStr for ByteRate {
     type Err = ParseByteRateError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_bytes(text).and_then(Self::new).ok_or_else(|| ParseByteRateError(text.to_owned()))
+        sizes::parse(text).and_then(Self::new).ok_or_else(|| ParseByteRateError(text.to_owned()))
     }
-}
-
-/// Bytes as people write them: a whole number and a unit, or none.
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
-    let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = text.strip_prefix(number).unwrap_or_default();
-    let factor =
-        if unit.is_empty() { Some(1) } else { UNITS.iter().find(|(name, _)| *name == unit).map(|unit| unit.1) };
-    factor.zip(number.trim_end().parse::<u64>().ok()).and_then(|(factor, count)| count.checked_mul(factor))
-}
-
-/// Bytes in the largest unit that leaves a whole number.
-pub(super) fn bytes_text(bytes: u64) -> String {
-    let (name, factor) = UNITS.into_iter().find(|(_, factor)| bytes.is_multiple_of(*factor)).unwrap_or(("B", 1));
-    format!("{} {name}", bytes / factor)
 }
 
 impl fmt::Display for ByteRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bytes_text(self.0.get()))
+        sizes::format(self.0.get(), f)
     }
 }
 

@@ -95,8 +95,8 @@ impl Program {
             data: config.data.as_ref().map_or_else(|| absolute(table), located),
             schema: absolute(schema),
             limits: Limits {
-                memory: config.memory_max.bytes(),
-                file: config.file_max.bytes(),
+                memory: config.memory_max.0,
+                file: config.file_max.0,
                 time: Duration::from_secs(config.time_max_s),
                 threads: config.cpus,
                 grace: GRACE,

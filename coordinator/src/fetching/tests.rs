@@ -276,7 +276,8 @@ async fn a_peer_that_holds_its_files_back_keeps_no_other_file_waiting() {
     })
     .await
     .unwrap();
-    assert!(timeout(LONG, fetching.fetch(&PLAN, &file, |_| vec![honest.key()])).await.unwrap());
+    // Long before any of the others is given up.
+    assert!(timeout(STAY_FIRST / 2, fetching.fetch(&PLAN, &file, |_| vec![honest.key()])).await.unwrap());
     assert!(fetches.try_join_next().is_none(), "they are still held back");
     fetches.abort_all();
     drop(releases);

@@ -10,16 +10,17 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
     blobs::{BlobStore, Fetch},
-    endpoint::{Endpoint, WantedBlob},
+    endpoint::{Endpoint, Slots, Turn, WantedBlob},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use crate::shared::SharedView;
 
 #[cfg(test)]
 mod tests;
 
-/// Peers that are asked at the same time for files of one plan.
+/// Files of one plan that come from fast peers at the same time. A peer that is slow, or says to wait, keeps none of the
+/// others waiting.
 const FETCHES_PER_PLAN_MAX: usize = 8;
 
 /// How long after a fruitless search of all peers they are asked again, unless the file arrives by itself.
@@ -35,6 +36,20 @@ const PATIENCE_FIRST: Duration = Duration::from_millis(500);
 /// Searches after which the patience does not grow any more.
 const PATIENCE_EXPONENT_MAX: usize = 4;
 
+/// How long a peer may take to begin to send a file, at the first search; twice as long at each of the next ones. It may have
+/// others to serve first, or may want to hold this one up.
+const TURN_PATIENCE_FIRST: Duration = Duration::from_secs(5);
+
+/// Searches after which that patience does not grow any more: five minutes.
+const TURN_EXPONENT_MAX: usize = 6;
+
+/// How fast a file must come for its peer not to be left for the next one, in bytes per second, at the first search; half as
+/// fast at each of the next ones. What has come by then stays, so that nothing is lost if the others do not have the file.
+const RATE_FIRST: u64 = 1024 * 1024;
+
+/// How long a peer is not left whatever the size of the file, at the first search.
+const STAY_FIRST: Duration = Duration::from_secs(30);
+
 /// How long a peer may take to show that it is still there while a file comes from it: calls wait behind the file on slow
 /// connections.
 const PRESENCE_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,26 +60,26 @@ pub struct Fetching {
     endpoint: Endpoint,
     blobs: BlobStore,
     /// By plan, as long as somebody fetches for it: however slow the transfers of one plan are, no other waits for them.
-    permits: Mutex<BTreeMap<Digest, Weak<Semaphore>>>,
+    slots: Mutex<BTreeMap<Digest, Weak<Slots>>>,
 }
 
 impl Fetching {
     /// Fetches with these means.
     pub fn new(endpoint: Endpoint, blobs: BlobStore) -> Self {
-        Self { endpoint, blobs, permits: Mutex::default() }
+        Self { endpoint, blobs, slots: Mutex::default() }
     }
 
     /// Has the file, which is of this plan, here when this returns true. `sources` gives the peers to be asked, in their
     /// order at this turn.
     pub async fn fetch(&self, plan: &Digest, file: &FileRef, sources: impl Fn(usize) -> Vec<PublicKey>) -> bool {
-        let permits = self.permits_of(plan);
+        let slots = self.slots_of(plan);
         let wanted = WantedBlob { digest: file.digest, size_max: file.size, doubted: false };
         let mut fetch = Fetch::new(self.endpoint.clone(), self.blobs.clone(), wanted);
         let mut added = self.blobs.added();
         for turn in 0..FETCH_ATTEMPTS {
             added.mark_unchanged();
             fetch.until_idle().await;
-            if fetch.is_done() || self.search(&mut fetch, &permits, sources(turn), patience(turn)).await {
+            if fetch.is_done() || self.search(&mut fetch, &slots, sources(turn), &Patience::of(turn, file.size)).await {
                 return true;
             }
             // A participant may be storing it here right now.
@@ -73,35 +88,31 @@ impl Fetching {
         fetch.is_done()
     }
 
-    fn permits_of(&self, plan: &Digest) -> Arc<Semaphore> {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = permits.get(plan).and_then(Weak::upgrade) {
+    fn slots_of(&self, plan: &Digest) -> Arc<Slots> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = slots.get(plan).and_then(Weak::upgrade) {
             return shared;
         }
-        permits.retain(|_, unused| unused.strong_count() > 0);
-        let new = Arc::new(Semaphore::new(FETCHES_PER_PLAN_MAX));
-        permits.insert(*plan, Arc::downgrade(&new));
+        slots.retain(|_, unused| unused.strong_count() > 0);
+        let new = Arc::new(Slots::new(FETCHES_PER_PLAN_MAX));
+        slots.insert(*plan, Arc::downgrade(&new));
         new
     }
 
-    /// Asks each peer in turn. A permit is held for one peer at a time, so that a file which nobody has never keeps others
+    /// Asks each peer in turn. A slot is held for one peer at a time, so that a file which nobody has never keeps others
     /// waiting for long.
-    async fn search(
-        &self,
-        fetch: &mut Fetch,
-        permits: &Semaphore,
-        sources: Vec<PublicKey>,
-        patience: Duration,
-    ) -> bool {
+    async fn search(&self, fetch: &mut Fetch, slots: &Slots, sources: Vec<PublicKey>, patience: &Patience) -> bool {
         for peer in sources {
-            if !self.endpoint.is_there(peer, patience).await {
+            if !self.endpoint.is_there(peer, patience.presence).await {
                 tracing::debug!(%peer, "it does not answer and is not asked for files");
                 continue;
             }
-            let Ok(_permit) = permits.acquire().await else { return false };
-            match self.endpoint.while_there(peer, PRESENCE_PATIENCE, fetch.from(peer)).await {
-                Some(Ok(())) => return true,
-                Some(Err(reason)) => tracing::trace!(%peer, %reason, "not fetched"),
+            let turn = Turn { slot: slots.acquire().await, patience: patience.turn };
+            let fetching = timeout(patience.stay, fetch.from_in_turn(peer, turn));
+            match self.endpoint.while_there(peer, PRESENCE_PATIENCE, fetching).await {
+                Some(Ok(Ok(()))) => return true,
+                Some(Ok(Err(reason))) => tracing::trace!(%peer, %reason, "not fetched"),
+                Some(Err(_)) => tracing::debug!(%peer, "it is slow: another one is asked for the rest of the file"),
                 None => tracing::debug!(%peer, "it fell silent while a file was fetched"),
             }
         }
@@ -112,9 +123,25 @@ impl Fetching {
     }
 }
 
-/// How long a peer may take to show that it is there, after so many searches in vain.
-fn patience(turn: usize) -> Duration {
-    PATIENCE_FIRST * (1 << turn.min(PATIENCE_EXPONENT_MAX))
+/// How long a peer may take at one search: the longer, the more searches were in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience {
+    /// To show that it is there.
+    presence: Duration,
+    /// To begin to send.
+    turn: Duration,
+    /// Altogether.
+    stay: Duration,
+}
+
+impl Patience {
+    /// After so many searches in vain for a file of this size, in bytes.
+    fn of(turn: usize, size: u64) -> Self {
+        let turn_patience = TURN_PATIENCE_FIRST * (1 << turn.min(TURN_EXPONENT_MAX));
+        let due = STAY_FIRST.saturating_add(Duration::from_secs(size / RATE_FIRST));
+        let stay = turn_patience.saturating_add(due.saturating_mul(1 << turn.min(TURN_EXPONENT_MAX)));
+        Self { presence: PATIENCE_FIRST * (1 << turn.min(PATIENCE_EXPONENT_MAX)), turn: turn_patience, stay }
+    }
 }
 
 /// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the other

@@ -31,6 +31,7 @@ mod recording;
 pub mod replica;
 mod requests;
 mod shared;
+mod sweeping;
 mod tasks;
 
 pub use node::{NodeError, ReplicaNode};

@@ -39,6 +39,7 @@ use crate::{
     replica::{self, EVENTS_WAITING_MAX, Event, Finalized, Forward, Handle, Parts},
     requests::Requests,
     shared::SharedView,
+    sweeping::Sweeper,
     tasks::Tasks,
 };
 
@@ -293,6 +294,8 @@ impl Assembly {
         });
         let Incoming { requests, raft, heads } = incoming;
         let answering = Requests::new(handle.clone(), checkpoints.clone(), blobs.clone(), view.clone(), tasks.clone());
+        let swept = (blobs.clone(), view.clone(), answering.uploads());
+        tasks.spawn(Sweeper::new(handle.clone(), swept, tasks.clone()).run());
         tasks.spawn(answering.serve(requests));
         gossip::start(&tasks, &peers, ReplicaId(kit.number), &endpoint, &notes_seen, &checkpoints);
         tasks.spawn(gossip::listen(heads, peers.clone(), checkpoints.clone()));

@@ -31,7 +31,7 @@ use crate::{
 
 mod uploads;
 
-use uploads::Uploads;
+pub use uploads::Uploads;
 
 /// Answers requests; cheap to clone.
 #[derive(Clone)]
@@ -45,16 +45,21 @@ struct Inner {
     checkpoints: Checkpoints,
     blobs: BlobStore,
     view: SharedView,
-    uploads: Uploads,
+    uploads: Arc<Uploads>,
     tasks: Tasks,
 }
 
 impl Requests {
     /// Answers from these parts.
     pub fn new(handle: Handle, checkpoints: Checkpoints, blobs: BlobStore, view: SharedView, tasks: Tasks) -> Self {
-        let uploads = Uploads::default();
+        let uploads = Arc::new(Uploads::default());
         let inner = Inner { handle, checkpoints, blobs, view, uploads, tasks: tasks.clone() };
         Self { inner: Arc::new(inner), tasks }
+    }
+
+    /// What participants have offered.
+    pub fn uploads(&self) -> Arc<Uploads> {
+        Arc::clone(&self.inner.uploads)
     }
 
     /// Serves until the endpoint has shut down. The endpoint bounds how many requests are served at the same time.
@@ -205,6 +210,11 @@ impl Inner {
             let reason = format!("no round in progress waits for an update of {size} bytes from this node");
             return Err(Refusal::new(RefusalCode::NotPermitted, reason));
         }
+        // Whoever sends a file keeps it from being fetched meanwhile.
+        if view.is_of_another(&peer, digest) {
+            let reason = "this update is another member's contribution: it is fetched from there";
+            return Err(Refusal::new(RefusalCode::NotPermitted, reason));
+        }
         if !self.uploads.admit(peer, *digest, &waiting, |attempt| view.is_collecting(attempt)) {
             let reason = "too many updates for one round: wait for the next one";
             return Err(Refusal::new(RefusalCode::Unavailable, reason));
@@ -215,6 +225,8 @@ impl Inner {
     async fn blob_put(&self, peer: PublicKey, is_replica: bool, responder: BlobPutResponder) -> Result<(), String> {
         let (digest, size) = (responder.digest(), responder.size());
         if self.blobs.has(&digest) {
+            // It may lie here of no use to anybody; now it is not to be deleted, whatever the answer would be without it.
+            self.may_store(peer, is_replica, &digest, size).ok();
             return text(responder.have().await);
         }
         if let Err(refusal) = self.may_store(peer, is_replica, &digest, size) {

@@ -21,6 +21,7 @@ mod partials;
 mod progress;
 mod store;
 mod stored;
+mod sweep;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ pub use fetch::{Fetch, FetchError};
 pub use marks::Marks;
 pub use memory::{MemoryBlob, MemorySink};
 pub use partial::Partial;
-pub use partials::{PARTIAL_AGE_MAX, PARTIAL_BYTES_MAX, PARTIALS_PER_PEER_MAX};
+pub use partials::{PARTIAL_AGE_MAX, PARTIAL_BYTES_MAX, PARTIALS_PER_PEER_MAX, Reservation};
 pub use progress::Progress;
 pub use store::{BlobStore, INCOMING_FOLDER, IncomingBlob, path_in};
 pub use stored::StoredBlob;

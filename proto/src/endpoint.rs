@@ -37,6 +37,7 @@ mod dialer;
 mod driver;
 mod identity;
 mod inbound;
+mod lanes;
 mod limits;
 mod lookup;
 mod open;
@@ -51,13 +52,14 @@ mod transport;
 
 pub use address::{Address, Leg, NodeAddress, ParseAddressError, ParseNodeAddressError, Via, WebSocketListen};
 pub use bandwidth::{BandwidthLimits, Traffic};
-pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome, WantedBlob};
+pub use blob::{BlobError, BlobGetResponder, BlobPutResponder, BlobReceipt, PutOutcome, Turn, WAIT_MAX, WantedBlob};
 pub use call::{CallError, FrameStream};
 pub use config::{EndpointConfig, EndpointError, PeerAddress, Transports, WebSocketCertificate, WebSocketConfig};
 pub use inbound::{EventSender, EventsResponder, InboundRequest, Incoming, PeerFrame, RequestKind, Responder};
 pub use probe::{ProbeError, Prober};
 pub use proxy::{ParseProxyError, Proxy, ProxyVariableError};
 pub use pushed::{FrameSendError, FrameSender};
+pub use slots::{Slot, Slots};
 
 use crate::{
     blobs::{BlobSink, BlobSource},
@@ -243,7 +245,22 @@ impl Endpoint {
     ///
     /// [`BlobError`].
     pub async fn get_blob<S: BlobSink>(&self, peer: PublicKey, wanted: WantedBlob, sink: S) -> Result<S, BlobError> {
-        blob::get(&self.shared.opener, &self.shared.bandwidth, peer, wanted, sink).await
+        self.get_blob_in_turn(peer, wanted, sink, Turn::default()).await
+    }
+
+    /// Like [`Self::get_blob`], as one of several transfers, or with less patience for a peer that has this one wait.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`].
+    pub async fn get_blob_in_turn<S: BlobSink>(
+        &self,
+        peer: PublicKey,
+        wanted: WantedBlob,
+        sink: S,
+        turn: Turn,
+    ) -> Result<S, BlobError> {
+        blob::get(&self.shared.opener, &self.shared.bandwidth, (peer, turn), wanted, sink).await
     }
 
     /// Stores a blob at a peer, which has verified it and made it durable when this returns. Only what the peer does not
@@ -258,7 +275,22 @@ impl Endpoint {
         digest: Digest,
         source: S,
     ) -> Result<PutOutcome, BlobError> {
-        blob::put(&self.shared.opener, &self.shared.bandwidth, peer, digest, source).await
+        self.put_blob_in_turn(peer, digest, source, Turn::default()).await
+    }
+
+    /// Like [`Self::put_blob`], as one of several transfers, or with less patience for a peer that has this one wait.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError`].
+    pub async fn put_blob_in_turn<S: BlobSource>(
+        &self,
+        peer: PublicKey,
+        digest: Digest,
+        source: S,
+        turn: Turn,
+    ) -> Result<PutOutcome, BlobError> {
+        blob::put(&self.shared.opener, &self.shared.bandwidth, (peer, turn), digest, source).await
     }
 
     /// A queue of Raft frames to one peer. Keep one per peer: the peer reads only the newest stream.

@@ -14,11 +14,12 @@ use fedledger_federation::{
     conductor::Report,
     plan::Plan,
     recipe::{Recipe, RecipeError, RoundSum, Update, WRONG_DIGEST, check_and_add},
+    records::Phase,
 };
 use fedledger_ledger::Digest;
 
 use super::Inner;
-use crate::blobs::BlobStore;
+use crate::{blobs::BlobStore, shared::SharedView};
 
 /// Largest running sums of all rounds in progress together, in bytes: one round of the largest model.
 pub(super) const SUMS_SIZE_BYTES_MAX: u64 = 2 << 30;
@@ -38,7 +39,7 @@ impl Inner {
         let member = update.member.clone();
         // Before the update is here: one that comes after its round is only checked.
         let sum = self.sums.begin(&key, &plan, cohort);
-        let verdict = self.checked(plan, cohort, update, sum).await;
+        let verdict = self.checked(&key, plan, cohort, update, sum).await;
         self.report(match verdict {
             Ok(verdict) => Report::Checked { key, member, verdict },
             Err(reason) => {
@@ -52,14 +53,19 @@ impl Inner {
 
     async fn checked(
         &self,
+        key: &RoundKey,
         plan: Plan,
         cohort: usize,
         update: Update,
         sum: Option<Arc<RoundSum>>,
     ) -> Result<Result<(), String>, String> {
         let (member, digest) = (update.member.clone(), update.file.digest);
-        if !self.fetch(&plan.id(), &update.file, Some(&member)).await {
-            return Err(format!("no live node has file {digest}"));
+        tokio::select! {
+            fetched = self.fetch(&key.plan, &update.file, Some(&member)) => if !fetched {
+                return Err(format!("no live node has file {digest}"));
+            },
+            // Nobody waits for it any more, and whoever has the file could take for ever.
+            () = self.view.until_over(key) => return Err("the attempt is over".to_owned()),
         }
         let path = self.blobs.path(&digest);
         let checked = tokio::task::spawn_blocking(move || {
@@ -98,18 +104,18 @@ impl Inner {
     }
 
     async fn computed(&self, recipe: Recipe) -> Result<OutputFiles, Failure> {
-        for file in recipe.files() {
-            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
-            if !self.fetch(&recipe.key.plan, &file, member.as_ref()).await {
-                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
+        tokio::select! {
+            fetched = self.fetch_all(&recipe) => fetched?,
+            () = self.until_abandoned(recipe.key) => {
+                return Err(Failure::passing("the attempt was given up".to_owned()));
             }
         }
         let permit = self.computations.acquire().await;
         let _permit = permit.map_err(|_| Failure::passing("the replica is stopping".to_owned()))?;
-        let (key, blobs, threads) = (recipe.key, self.blobs.clone(), self.threads);
+        let (key, view, blobs, threads) = (recipe.key, self.view.clone(), self.blobs.clone(), self.threads);
         let sum = self.sums.get(&key);
         let computed = tokio::task::spawn_blocking(move || {
-            let outputs = compute_into(&recipe, &blobs, sum, threads);
+            let outputs = compute_into(&recipe, &view, &blobs, sum, threads);
             outputs.map_err(Box::new)
         });
         match computed.await {
@@ -127,11 +133,35 @@ impl Inner {
             Err(error) => Err(Failure::passing(error.to_string())),
         }
     }
+
+    /// Has all files here that a version is made of.
+    async fn fetch_all(&self, recipe: &Recipe) -> Result<(), Failure> {
+        for file in recipe.files() {
+            let member = recipe.updates.iter().find(|update| update.file == file).map(|update| update.member.clone());
+            if !self.fetch(&recipe.key.plan, &file, member.as_ref()).await {
+                return Err(Failure::passing(format!("no live node has file {}", file.digest)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until an attempt is given up. The version of one that is completed is computed all the same, to be attested.
+    async fn until_abandoned(&self, key: RoundKey) {
+        self.view.until_over(&key).await;
+        let asked = self.handle.query(move |replica| {
+            let round = replica.log().machine().rounds().get(&key);
+            round.is_some_and(|round| matches!(round.phase, Phase::Abandoned { .. }))
+        });
+        if asked.await != Some(true) {
+            std::future::pending().await
+        }
+    }
 }
 
 /// Makes the version's files and keeps them under their digests.
 fn compute_into(
     recipe: &Recipe,
+    view: &SharedView,
     blobs: &BlobStore,
     sum: Option<Arc<RoundSum>>,
     threads: usize,
@@ -144,6 +174,9 @@ fn compute_into(
     let outputs = recipe.compute_into(open, destination, sum.as_deref().and_then(RoundSum::get), threads)?;
     // The files are closed before they are made durable and named.
     drop((weights, state));
+    // The ledger does not name them before the version is proposed.
+    let files = outputs.optimizer_state.iter().chain([&outputs.weights]);
+    view.expect_computed(&recipe.key, files.map(|file| file.digest));
     // A file of that name may be damaged, and these bytes have just been hashed.
     blobs.keep(incoming_weights, &outputs.weights.digest).map_err(RecipeError::Output)?;
     if let Some(file) = &outputs.optimizer_state {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,12 +11,13 @@ use std::{
 
 use fedledger_ledger::{Digest, SecretKey};
 use fedledger_proto::{
-    blobs::MemoryBlob,
+    blobs::{BlobSource, Marks, MemoryBlob},
     endpoint::{
         BlobGetResponder, EndpointConfig, InboundRequest, PeerAddress, RequestKind, Transports, WebSocketConfig,
     },
     wire::{CHUNK_BYTES, CheckpointResponse},
 };
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -127,8 +129,8 @@ async fn a_plan_whose_transfers_are_slow_keeps_no_other_waiting() {
     let (there, file) = blob(3 * CHUNK_BYTES, 3);
     let (server, _) = peer(1, vec![there]);
     let fetching = fetching(folder.path(), &[&server]).await;
-    let permits = fetching.permits_of(&PLAN);
-    let _taken = permits.acquire_many(FETCHES_PER_PLAN_MAX as u32).await.unwrap();
+    let slots = fetching.slots_of(&PLAN);
+    let _taken = futures::future::join_all((0..FETCHES_PER_PLAN_MAX).map(|_| slots.acquire())).await;
     let other = Digest::of(b"another plan");
     assert!(timeout(LONG, fetching.fetch(&other, &file, |_| vec![server.key()])).await.unwrap());
 }
@@ -213,4 +215,84 @@ async fn a_peer_whose_copy_was_damaged_is_told_so() {
     });
     let fetching = fetching(folder.path(), &[&server]).await;
     assert!(timeout(LONG, fetching.fetch(&PLAN, &file, |_| vec![server.key()])).await.unwrap());
+}
+
+/// A file of which nothing can be read before the test says so.
+struct Stuck(MemoryBlob, std::sync::mpsc::Receiver<()>);
+
+impl BlobSource for Stuck {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn marks(&self) -> &Marks {
+        self.0.marks()
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.1.recv().map_err(io::Error::other)?;
+        self.0.read_at(offset, buffer)
+    }
+}
+
+/// A peer that has every one of these files, and says to wait for all of them. It does so until what it gives is dropped.
+fn holding_up(number: u8, files: Vec<MemoryBlob>) -> (Endpoint, Vec<std::sync::mpsc::Sender<()>>) {
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = EndpointConfig { listen, ..config(number, [key(9).public()].into()) };
+    let (endpoint, mut incoming) = Endpoint::start(config).unwrap();
+    let (releases, mut stuck): (Vec<_>, Vec<_>) = files.iter().map(|_| std::sync::mpsc::channel()).unzip();
+    tokio::spawn(async move {
+        while let Some(request) = incoming.requests.recv().await {
+            let Some(get) = file_asked_for(request).await else { continue };
+            let blob = files.iter().find(|file| file.digest() == get.digest()).cloned().unwrap();
+            let Some(stuck) = stuck.pop() else { continue };
+            tokio::spawn(async move { drop(get.send(Stuck(blob, stuck)).await) });
+        }
+    });
+    (endpoint, releases)
+}
+
+/// As one that would stop a plan: everything that is asked of it begins, but never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_holds_its_files_back_keeps_no_other_file_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let held_back: Vec<_> = (10..10 + 2 * FETCHES_PER_PLAN_MAX as u8).map(|seed| blob(3 * CHUNK_BYTES, seed)).collect();
+    let (hostile, releases) = holding_up(1, held_back.iter().map(|(blob, _)| blob.clone()).collect());
+    let (there, file) = blob(3 * CHUNK_BYTES, 3);
+    let (honest, _) = peer(2, vec![there]);
+    let fetching = fetching(folder.path(), &[&hostile, &honest]).await;
+    let mut fetches = JoinSet::new();
+    for (_, held_back) in held_back {
+        let (fetching, source) = (Arc::clone(&fetching), hostile.key());
+        fetches.spawn(async move { fetching.fetch(&PLAN, &held_back, |_| vec![source]).await });
+    }
+    // All slots were taken once, or there would be nothing to see.
+    let slots = fetching.slots_of(&PLAN);
+    let has_free = || slots.acquire().now_or_never().is_some();
+    timeout(LONG, async {
+        while has_free() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    // Long before any of the others is given up.
+    assert!(timeout(STAY_FIRST / 2, fetching.fetch(&PLAN, &file, |_| vec![honest.key()])).await.unwrap());
+    assert!(fetches.try_join_next().is_none(), "they are still held back");
+    fetches.abort_all();
+    drop(releases);
+}
+
+#[test]
+fn the_more_searches_were_in_vain_the_longer_a_peer_may_take() {
+    const GIB: u64 = 1 << 30;
+    let first = Patience::of(0, GIB);
+    assert_eq!((first.presence, first.turn), (PATIENCE_FIRST, TURN_PATIENCE_FIRST));
+    assert_eq!(first.stay, TURN_PATIENCE_FIRST + STAY_FIRST + Duration::from_secs(1024));
+    assert!(Patience::of(0, 0).stay >= STAY_FIRST);
+    let patience: Vec<_> = (0..FETCH_ATTEMPTS).map(|turn| Patience::of(turn, GIB)).collect();
+    assert!(patience.is_sorted_by_key(|patience| (patience.presence, patience.turn, patience.stay)));
+    // A gigabyte comes over a line of 16 KiB/s at one go, and what has come stays before.
+    assert!(patience.last().unwrap().stay >= Duration::from_secs(GIB / (16 * 1024)));
+    assert!(Patience::of(usize::MAX, u64::MAX).stay > Duration::ZERO);
 }

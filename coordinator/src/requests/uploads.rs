@@ -41,6 +41,14 @@ impl Uploads {
         let Some(attempt) = waiting.iter().find(has_room) else { return false };
         attempts.entry(*attempt).or_default().entry(participant).or_default().insert(file)
     }
+
+    /// Whether a file was offered for an attempt that is `open`.
+    pub fn cover(&self, file: &Digest, open: impl Fn(&RoundKey) -> bool) -> bool {
+        let attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offered =
+            attempts.iter().filter(|(attempt, _)| open(attempt)).flat_map(|(_, offered)| offered.values());
+        offered.any(|files| files.contains(file))
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +77,8 @@ mod tests {
         assert!(!admit(first, UPLOADS_PER_ATTEMPT_MAX));
         assert!(admit(second, UPLOADS_PER_ATTEMPT_MAX));
         assert!(!uploads.admit(first, file(0), &[], |_| true), "nobody waits for it");
+        assert!(uploads.cover(&file(0), |_| true) && !uploads.cover(&file(UPLOADS_PER_ATTEMPT_MAX + 1), |_| true));
+        assert!(!uploads.cover(&file(0), |_| false), "it is over");
     }
 
     #[test]

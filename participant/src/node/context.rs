@@ -11,7 +11,7 @@ use fedledger_federation::command::FileRef;
 use fedledger_ledger::{Digest, PublicKey, SecretKey};
 use fedledger_proto::{
     blobs::Fetch,
-    endpoint::{Endpoint, WantedBlob},
+    endpoint::{Endpoint, Slot, Turn, WAIT_MAX, WantedBlob},
 };
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,10 @@ use crate::table::Table;
 
 /// How long a replica may take to answer before another one is asked, the first time.
 const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+
+/// How long a replica may have a transfer wait for others before another replica is asked, the first time: it may be busy, or
+/// may want to keep this site out.
+const TURN_PATIENCE_FIRST: Duration = Duration::from_secs(10);
 
 /// What the node's tasks share.
 #[derive(Debug)]
@@ -117,6 +121,13 @@ impl Context {
         peers::doubled(PATIENCE_FIRST, failures).min(self.replica_timeout)
     }
 
+    /// A transfer's part after so many failures in a row: it waits long for its turn only where there is no other replica.
+    pub fn turn(&self, failures: u32) -> Turn {
+        let others = self.available(0).len() > 1;
+        let patience = if others { peers::doubled(TURN_PATIENCE_FIRST, failures).min(WAIT_MAX) } else { WAIT_MAX };
+        Turn { slot: Slot::default(), patience }
+    }
+
     /// The signed head that a replica gives, unverified.
     pub async fn head_of(&self, replica: &Replica) -> Option<String> {
         self.heads.of(&self.endpoint, replica).await
@@ -146,7 +157,8 @@ impl Context {
                 tracing::debug!(replica = replica.name, "it does not answer and is not asked for files");
                 continue;
             }
-            match self.endpoint.while_there(replica.key, self.replica_timeout, fetch.from(replica.key)).await {
+            let fetching = fetch.from_in_turn(replica.key, self.turn(failures));
+            match self.endpoint.while_there(replica.key, self.replica_timeout, fetching).await {
                 Some(Ok(())) => return true,
                 Some(Err(error)) => tracing::debug!(replica = replica.name, %error, "fetching failed"),
                 None => tracing::debug!(replica = replica.name, "it fell silent while a file was fetched"),

@@ -96,7 +96,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     loop {
         for replica in context.available(failures as usize) {
             fail_point!("uploading", |_| std::process::abort());
-            let sending = put(&context, &replica.key, file, context.patience(failures));
+            let sending = put(&context, &replica.key, file, failures);
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
                 result = sending => result,
@@ -193,12 +193,12 @@ fn weights_file(context: &Context, file: FileRef, architecture: &Architecture) -
     Ok(WeightsFile::new(&context.files.blob_path(&file.digest), file, architecture.layout()?))
 }
 
-/// Gives a file to a replica. Files may take long, so whether it is there at all is asked before.
-async fn put(context: &Context, peer: &PublicKey, file: FileRef, patience: Duration) -> Result<(), BlobError> {
-    context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, patience).await?;
+/// Gives a file to a replica, after so many failures. Files may take long, so whether it is there at all is asked before.
+async fn put(context: &Context, peer: &PublicKey, file: FileRef, failures: u32) -> Result<(), BlobError> {
+    context.endpoint.call(*peer, &CheckpointRequest::Latest { known: None }, context.patience(failures)).await?;
     let source = context.files.blobs().source(&file.digest).await.map_err(BlobError::Local)?;
     let source = source.ok_or_else(|| BlobError::Local(io::ErrorKind::NotFound.into()))?;
-    let putting = context.endpoint.put_blob(*peer, file.digest, source);
+    let putting = context.endpoint.put_blob_in_turn(*peer, file.digest, source, context.turn(failures));
     let put = context.endpoint.while_there(*peer, context.replica_timeout, putting).await;
     put.ok_or(BlobError::Call(CallError::TimedOut))??;
     Ok(())

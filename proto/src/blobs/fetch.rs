@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, io};
 
 use fedledger_ledger::PublicKey;
 
-use super::BlobStore;
-use crate::endpoint::{BlobError, Endpoint, WantedBlob};
+use super::{BlobStore, partials::Reservation};
+use crate::endpoint::{BlobError, Endpoint, Turn, WantedBlob};
 
 /// A file that is looked for at one peer after the other. What was verified stays, so that each goes on where the last one
 /// ended; who was found to have another file under this name is not asked again.
@@ -22,6 +22,8 @@ pub struct Fetch {
     differs: bool,
     /// Whether a beginning may have been put aside.
     exchanged: bool,
+    /// Held once a peer that was sending the file had to be interrupted: nobody else may send it before this has ended.
+    reserved: Option<Reservation>,
 }
 
 /// Why a peer did not give the file.
@@ -45,7 +47,7 @@ impl Fetch {
     /// Looks for a file, of at most so many bytes.
     pub fn new(endpoint: Endpoint, store: BlobStore, wanted: WantedBlob) -> Self {
         let (blamed, doubted) = (BTreeSet::new(), BTreeSet::new());
-        Self { endpoint, store, wanted, blamed, doubted, differs: false, exchanged: false }
+        Self { endpoint, store, wanted, blamed, doubted, differs: false, exchanged: false, reserved: None }
     }
 
     /// Whether the file is there.
@@ -53,9 +55,12 @@ impl Fetch {
         self.store.has(&self.wanted.digest)
     }
 
-    /// Waits until no other transfer of the file is under way, so that all who want it share one.
-    pub async fn until_idle(&self) {
-        self.store.until_idle(&self.wanted.digest).await;
+    /// Waits until no other transfer of the file is under way, so that all who want it share one. One that a peer began is
+    /// not waited for for ever, and once it had to be interrupted, no peer may begin another while this search goes on.
+    pub async fn until_idle(&mut self) {
+        if let Some(reserved) = self.store.until_idle(&self.wanted.digest).await {
+            self.reserved = Some(reserved);
+        }
     }
 
     /// Tries one peer. The file is in the store when this succeeds.
@@ -64,13 +69,22 @@ impl Fetch {
     ///
     /// [`FetchError`].
     pub async fn from(&mut self, peer: PublicKey) -> Result<(), FetchError> {
+        self.from_in_turn(peer, Turn::default()).await
+    }
+
+    /// Like [`Self::from`], as one of several transfers, or with less patience for a peer that has this one wait.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`].
+    pub async fn from_in_turn(&mut self, peer: PublicKey, turn: Turn) -> Result<(), FetchError> {
         if self.blamed.contains(&peer) {
             return Err(FetchError::Blamed);
         }
         let (store, wanted) = (self.store.clone(), WantedBlob { doubted: self.doubted.contains(&peer), ..self.wanted });
         let partial = blocking(move || store.begin(&wanted.digest, wanted.size_max)).await?;
         let partial = partial.ok_or(FetchError::UnderWay)?;
-        match self.endpoint.get_blob(peer, wanted, partial).await {
+        match self.endpoint.get_blob_in_turn(peer, wanted, partial, turn).await {
             Ok(partial) => {
                 let store = self.store.clone();
                 Ok(blocking(move || store.finish(partial)).await?)

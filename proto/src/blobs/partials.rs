@@ -1,7 +1,7 @@
 //! Files that are on their way in: who may write each, how far each has come, and how much of them is kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -42,6 +42,8 @@ const EXTENSION_ASIDE: &str = "aside";
 pub(super) struct Partials {
     folder: PathBuf,
     known: Mutex<BTreeMap<Digest, Known>>,
+    /// Files that no peer may begin to send, and how many searches of this node say so.
+    reserved: Mutex<BTreeMap<Digest, usize>>,
     /// Counts the transfers that ended.
     ended: watch::Sender<u64>,
 }
@@ -90,6 +92,27 @@ pub(super) struct Claim {
     pub left: Option<Progress>,
 }
 
+/// As long as this is kept, only this node may begin to receive a file: a peer that was interrupted could otherwise begin
+/// again before anybody else does, time after time.
+#[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
+pub struct Reservation {
+    partials: Arc<Partials>,
+    digest: Digest,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = self.partials.reservations();
+        if let Some(searches) = reserved.get_mut(&self.digest) {
+            *searches = searches.saturating_sub(1);
+            if *searches == 0 {
+                reserved.remove(&self.digest);
+            }
+        }
+    }
+}
+
 impl Partials {
     /// Sweeps away what is neither a beginning nor within the bounds.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
@@ -99,7 +122,8 @@ impl Partials {
                 if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
             }
         }
-        let partials = Self { folder, known: Mutex::default(), ended: watch::Sender::new(0) };
+        let partials =
+            Self { folder, known: Mutex::default(), reserved: Mutex::default(), ended: watch::Sender::new(0) };
         partials.prune(&mut partials.known(), None)?;
         Ok(partials)
     }
@@ -112,9 +136,13 @@ impl Partials {
         self.folder.join(format!("{digest}.{EXTENSION}"))
     }
 
-    /// The right to write a file, for a transfer that a peer began, or this node; `None` while somebody else has it.
+    /// The right to write a file, for a transfer that a peer began, or this node; `None` while somebody else has it, or, for
+    /// a peer, while it is reserved.
     pub fn claim(partials: &Arc<Self>, digest: &Digest, peer: Option<PublicKey>) -> Option<Claim> {
         let mut known = partials.known();
+        if peer.is_some() && partials.is_reserved(digest) {
+            return None;
+        }
         let left = match known.remove(digest) {
             Some(claimed @ Known::Claimed(_)) => {
                 known.insert(*digest, claimed);
@@ -145,6 +173,21 @@ impl Partials {
         }
     }
 
+    /// From now on only this node may begin to receive a file, until the reservation is dropped.
+    pub fn reserve(partials: &Arc<Self>, digest: &Digest) -> Reservation {
+        *partials.reservations().entry(*digest).or_default() += 1;
+        Reservation { partials: Arc::clone(partials), digest: *digest }
+    }
+
+    /// Whether no peer may begin to send a file.
+    pub fn is_reserved(&self, digest: &Digest) -> bool {
+        self.reservations().contains_key(digest)
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, BTreeMap<Digest, usize>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes whenever a transfer has ended.
     pub fn ended(&self) -> watch::Receiver<u64> {
         self.ended.subscribe()
@@ -160,6 +203,13 @@ impl Partials {
             }
         }
         Ok(())
+    }
+
+    /// Files of which a beginning is here that no transfer writes.
+    pub fn left(&self) -> io::Result<BTreeSet<Digest>> {
+        let all = self.listed(EXTENSION)?.into_iter().chain(self.listed(EXTENSION_ASIDE)?).map(|(digest, _)| digest);
+        let known = self.known();
+        Ok(all.filter(|digest| !matches!(known.get(digest), Some(Known::Claimed(_)))).collect())
     }
 
     fn listed(&self, extension: &str) -> io::Result<Vec<(Digest, PathBuf)>> {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use super::{
     Marks, Partial, StoredBlob,
     damage::Verified,
     marks,
-    partials::{OFFER_PATIENCE, Partials, TAKE_OVER_TIMEOUT},
+    partials::{OFFER_PATIENCE, Partials, Reservation, TAKE_OVER_TIMEOUT},
 };
 use crate::wire::CHUNK_BYTES;
 
@@ -32,10 +32,12 @@ const MARKS_EXTENSION: &str = "marks";
 /// A folder of files named by their SHA-256; clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
-    folder: Arc<PathBuf>,
+    pub(super) folder: Arc<PathBuf>,
     /// Counts the files that were added, so that whoever waits for one looks again.
     added: watch::Sender<u64>,
-    partials: Arc<Partials>,
+    pub(super) partials: Arc<Partials>,
+    /// Held while a file gets its name or loses it.
+    pub(super) naming: Arc<std::sync::Mutex<()>>,
     /// Held while a file is read as a whole, so that many who ask for it at once read it once.
     pub(super) verified: Arc<Mutex<Verified>>,
 }
@@ -59,7 +61,13 @@ impl BlobStore {
         fs::create_dir_all(&incoming)?;
         let added = watch::Sender::new(0);
         let partials = Arc::new(Partials::open(incoming)?);
-        Ok(Self { folder: Arc::new(folder.to_owned()), added, partials, verified: Arc::default() })
+        Ok(Self {
+            folder: Arc::new(folder.to_owned()),
+            added,
+            partials,
+            naming: Arc::default(),
+            verified: Arc::default(),
+        })
     }
 
     /// Where the file of this digest is or would be.
@@ -193,7 +201,7 @@ impl BlobStore {
 
     /// The beginning of a file that a peer offers. An earlier offer of the same peer is ended first: its connection may be
     /// gone without anybody having noticed. Nothing that was verified is lost. `None` if the file is there meanwhile, or is
-    /// being received from elsewhere.
+    /// being received from elsewhere, or looked for.
     ///
     /// # Errors
     ///
@@ -204,7 +212,7 @@ impl BlobStore {
             loop {
                 ended.mark_unchanged();
                 match self.partials.under_way(digest) {
-                    _ if self.has(digest) => return Ok(None),
+                    _ if self.has(digest) || self.partials.is_reserved(digest) => return Ok(None),
                     None => {
                         let (store, digest) = (self.clone(), *digest);
                         if let Some(partial) = blocking(move || store.begin_for(Some(peer), &digest, size)).await? {
@@ -224,18 +232,20 @@ impl BlobStore {
     }
 
     /// Waits until no transfer of a file is under way. One that a peer began, and that does not end within some seconds, is
-    /// told to: this node may find a faster one.
-    pub async fn until_idle(&self, digest: &Digest) {
-        self.until_idle_within(digest, OFFER_PATIENCE).await;
+    /// told to: this node may find a faster one. From then on no peer may begin another, as long as what this gives is kept.
+    pub async fn until_idle(&self, digest: &Digest) -> Option<Reservation> {
+        self.until_idle_within(digest, OFFER_PATIENCE).await
     }
 
-    pub(super) async fn until_idle_within(&self, digest: &Digest, patience: Duration) {
+    pub(super) async fn until_idle_within(&self, digest: &Digest, patience: Duration) -> Option<Reservation> {
         let mut ended = self.partials.ended();
+        let mut reserved = None;
         loop {
             ended.mark_unchanged();
-            let Some(beginner) = self.partials.under_way(digest) else { return };
+            let Some(beginner) = self.partials.under_way(digest) else { return reserved };
             let changed = async { while ended.changed().await.is_ok() && self.partials.under_way(digest).is_some() {} };
             if timeout(patience, changed).await.is_err() && beginner.is_some() {
+                reserved.get_or_insert_with(|| Partials::reserve(&self.partials, digest));
                 self.partials.interrupt(digest);
             }
         }
@@ -269,7 +279,9 @@ impl BlobStore {
             fs::create_dir_all(parent)?;
             fs::File::open(&*self.folder)?.sync_all()?;
         }
+        let named = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         moved(&path)?;
+        drop(named);
         fs::File::open(parent)?.sync_all()
     }
 

@@ -118,17 +118,66 @@ async fn a_file_that_a_peer_sends_too_slowly_is_looked_for_elsewhere() {
     let digest = Digest::of(b"slow");
     let offered = store.take_over(PublicKey::from_bytes([1; 32]), &digest, 4).await.unwrap().unwrap();
     let interrupted = offered.interrupted();
-    tokio::join!(store.until_idle_within(&digest, PATIENCE), async {
+    let (reserved, ()) = tokio::join!(store.until_idle_within(&digest, PATIENCE), async {
         interrupted.cancelled().await;
         drop(offered);
     });
+    assert!(reserved.is_some());
+    drop(reserved);
     // What this node fetches itself is waited for however long it takes.
     let fetched = store.begin(&digest, 4).unwrap().unwrap();
     let interrupted = fetched.interrupted();
     let waiting = tokio::time::timeout(10 * PATIENCE, store.until_idle_within(&digest, PATIENCE));
     assert!(waiting.await.is_err() && !interrupted.is_cancelled());
     drop(fetched);
-    store.until_idle(&digest).await;
+    assert!(store.until_idle(&digest).await.is_none(), "nobody had to be interrupted");
+}
+
+#[tokio::test]
+async fn a_peer_that_was_interrupted_cannot_begin_again_before_this_node_has_looked_elsewhere() {
+    const PATIENCE: Duration = Duration::from_millis(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let digest = Digest::of(b"slow");
+    let [peer, other] = [1, 2].map(|number| PublicKey::from_bytes([number; 32]));
+    let offered = store.take_over(peer, &digest, 4).await.unwrap().unwrap();
+    let interrupted = offered.interrupted();
+    let (reserved, again) = tokio::join!(store.until_idle_within(&digest, PATIENCE), async {
+        interrupted.cancelled().await;
+        drop(offered);
+        // Sooner than anybody else, and over another connection.
+        store.take_over(peer, &digest, 4).await.unwrap()
+    });
+    assert!(again.is_none() && store.take_over(other, &digest, 4).await.unwrap().is_none());
+    drop(store.begin(&digest, 4).unwrap().unwrap());
+    drop(reserved);
+    assert!(store.take_over(peer, &digest, 4).await.unwrap().is_some(), "the search is over");
+}
+
+#[test]
+fn files_are_listed_and_go_unless_somebody_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let large = bytes(2 * CHUNK_BYTES);
+    let mut partial = store.begin(&Digest::of(&large), large.len() as u64).unwrap().unwrap();
+    receive(&mut partial, &large);
+    store.finish(partial).unwrap();
+    let small = store.put(b"small").unwrap();
+    let mut partial = store.begin(&Digest::of(b"begun"), large.len() as u64).unwrap().unwrap();
+    receive(&mut partial, &large[..CHUNK_BYTES]);
+    assert!(store.beginnings().unwrap().is_empty(), "it is being written");
+    drop(partial);
+    assert_eq!(store.beginnings().unwrap(), [Digest::of(b"begun")].into());
+
+    let listed: std::collections::BTreeMap<_, _> = store.files().unwrap().into_iter().collect();
+    assert_eq!(listed, [(Digest::of(&large), large.len() as u64), (small, 5)].into());
+    assert!(!store.discard_unless(&small, || true).unwrap() && store.has(&small));
+    assert!(store.discard_unless(&small, || false).unwrap() && !store.has(&small));
+    assert!(!store.discard_unless(&small, || false).unwrap(), "it is gone");
+    assert!(store.discard_unless(&Digest::of(&large), || false).unwrap());
+    assert!(store.files().unwrap().is_empty());
+    store.keep_beginnings(|_| false).unwrap();
+    assert!(store.beginnings().unwrap().is_empty() && beginnings_in(folder.path()) == 0);
 }
 
 /// The beginnings in a folder.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use super::slots::Slots;
+use super::lanes::Lanes;
 
 /// How long a direction may be idle and then make up for it.
 const BURST: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ pub(super) struct Bandwidth {
     pub upload: Direction,
     pub download: Direction,
     /// Transfers that peers ask for.
-    pub served: Slots,
+    pub served: Lanes,
     resumed: AtomicU64,
 }
 

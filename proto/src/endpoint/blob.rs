@@ -15,6 +15,7 @@ use super::{
     bandwidth::Bandwidth,
     call::{ask, read_answer},
     inbound::{RequestKind, Served},
+    limits::Permit,
     open::Opener,
     slots::Slot,
 };
@@ -33,14 +34,14 @@ mod transfer;
 pub use responder::{BlobGetResponder, BlobPutResponder, BlobReceipt};
 use transfer::Transfer;
 
-/// How long the peer may take to say whether it has or wants a blob.
-const DECISION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the peer may take to say whether it has or wants a blob, or that other transfers still come first.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a peer is told that other transfers still come first: it would give up otherwise.
 const WAIT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a peer may say so before it is left: after an hour.
-const WAITS_MAX: usize = 1800;
+/// How long a peer may say so, in all, before it is left, if there is no other to go to: many large files may come first.
+pub const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// How long the peer may take to make a blob durable that it has received.
 const STORE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -157,6 +158,24 @@ pub struct WantedBlob {
     pub doubted: bool,
 }
 
+/// Which part a transfer has among others.
+#[derive(Debug)]
+pub struct Turn {
+    /// Its slot among those that this node begins at a time. It is given up as soon as the peer is slow, or has the transfer
+    /// wait.
+    pub slot: Slot,
+    /// How long the peer may take to begin, waiting for its other transfers included. Whoever can ask another peer should not
+    /// wait long for this one.
+    pub patience: Duration,
+}
+
+impl Default for Turn {
+    /// Beside all others, and with much patience.
+    fn default() -> Self {
+        Self { slot: Slot::default(), patience: WAIT_MAX }
+    }
+}
+
 /// How a blob came to be at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -166,19 +185,20 @@ pub enum PutOutcome {
     AlreadyThere,
 }
 
-/// See [`Endpoint::get_blob`](super::Endpoint::get_blob).
+/// See [`Endpoint::get_blob_in_turn`](super::Endpoint::get_blob_in_turn).
 pub(super) async fn get<S: BlobSink>(
     opener: &Opener,
     bandwidth: &Bandwidth,
-    peer: PublicKey,
+    (peer, turn): (PublicKey, Turn),
     wanted: WantedBlob,
     mut sink: S,
 ) -> Result<S, BlobError> {
     let WantedBlob { digest, size_max, doubted } = wanted;
-    let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
     let held = sink.progress().prefix();
     let request = BlobRequest::Get(BlobGet { digest, size_max, held, doubted });
-    match decision(&mut stream, &request, |header| *header == BlobHeader::Wait).await? {
+    let Begun { mut stream, decision, slot, _permit } =
+        begin(opener, (peer, turn), &request, |header| *header == BlobHeader::Wait).await?;
+    match decision {
         BlobHeader::Wait => Err(BlobError::Call(CallError::TimedOut)),
         BlobHeader::NotFound => Err(BlobError::NotFound(digest)),
         BlobHeader::Differs => Err(BlobError::Differs(digest)),
@@ -186,7 +206,7 @@ pub(super) async fn get<S: BlobSink>(
             if held.is_some_and(|held| held.size > size) {
                 return Err(CallError::Protocol("found a file smaller than its beginning").into());
             }
-            transfer::receive(Transfer { bandwidth, digest, size }, &mut stream, sink, Slot::default()).await
+            transfer::receive(Transfer { bandwidth, digest, size }, &mut stream, sink, slot).await
         }
         BlobHeader::Found { size } | BlobHeader::TooLarge { size } => {
             Err(BlobError::TooLarge { digest, size, limit: size_max })
@@ -194,41 +214,69 @@ pub(super) async fn get<S: BlobSink>(
     }
 }
 
-/// See [`Endpoint::put_blob`](super::Endpoint::put_blob).
+/// See [`Endpoint::put_blob_in_turn`](super::Endpoint::put_blob_in_turn).
 pub(super) async fn put<S: BlobSource>(
     opener: &Opener,
     bandwidth: &Bandwidth,
-    peer: PublicKey,
+    (peer, turn): (PublicKey, Turn),
     digest: Digest,
     source: S,
 ) -> Result<PutOutcome, BlobError> {
     let size = source.size();
-    let (mut stream, _permit) = opener.open(peer, Protocol::Blob).await?;
     let request = BlobRequest::Put(BlobPut { digest, size });
-    match decision(&mut stream, &request, |decision| *decision == PutDecision::Wait).await? {
+    let Begun { stream, decision, slot, _permit } =
+        begin(opener, (peer, turn), &request, |decision| *decision == PutDecision::Wait).await?;
+    match decision {
         PutDecision::Wait => Err(BlobError::Call(CallError::TimedOut)),
         PutDecision::Have => Ok(PutOutcome::AlreadyThere),
         PutDecision::Send { held } => {
             // What the peer holds may be the beginning of something else; then it gets everything.
             let offset = held.filter(|held| source.marks().begin_with(held)).map_or(0, |held| held.size);
-            let body = Body { transfer: Transfer { bandwidth, digest, size }, source, offset };
+            let body = Body { transfer: Transfer { bandwidth, digest, size }, source, offset, slot };
             send_body(stream, body).await.map(|()| PutOutcome::Stored)
         }
     }
 }
 
-/// What the peer says in the end, or the last time that it says to wait.
+/// A transfer that the peer has decided on.
+struct Begun<T> {
+    stream: Stream,
+    decision: T,
+    slot: Slot,
+    _permit: Permit,
+}
+
+/// Asks the peer, and waits until it is this transfer's turn there: without its slot here if that takes long, and not for
+/// longer than it has patience. A peer that says to wait must not keep any other transfer from beginning.
+async fn begin<T>(
+    opener: &Opener,
+    (peer, turn): (PublicKey, Turn),
+    request: &BlobRequest,
+    is_wait: fn(&T) -> bool,
+) -> Result<Begun<T>, CallError>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    let Turn { mut slot, patience } = turn;
+    let asked = slot.hold_while(async {
+        let (mut stream, permit) = opener.open(peer, Protocol::Blob).await?;
+        let decision = decision(&mut stream, request, is_wait).await?;
+        Ok::<_, CallError>((stream, permit, decision))
+    });
+    let (stream, permit, decision) = timeout(patience, asked).await.map_err(|_| CallError::TimedOut)??;
+    slot.complete_chunk();
+    Ok(Begun { stream, decision, slot, _permit: permit })
+}
+
+/// What the peer says in the end.
 async fn decision<T>(stream: &mut Stream, request: &BlobRequest, is_wait: fn(&T) -> bool) -> Result<T, CallError>
 where
     T: serde::Serialize + serde::de::DeserializeOwned,
 {
-    let asked = timeout(DECISION_TIMEOUT, ask(stream, Protocol::Blob, request));
+    let asked = timeout(ANSWER_TIMEOUT, ask(stream, Protocol::Blob, request));
     let mut decision = asked.await.map_err(|_| CallError::TimedOut)??;
-    for _ in 0..WAITS_MAX {
-        if !is_wait(&decision) {
-            break;
-        }
-        let answered = timeout(DECISION_TIMEOUT, read_answer(&mut *stream, Protocol::Blob));
+    while is_wait(&decision) {
+        let answered = timeout(ANSWER_TIMEOUT, read_answer(&mut *stream, Protocol::Blob));
         decision = answered.await.map_err(|_| CallError::TimedOut)??;
     }
     Ok(decision)
@@ -239,17 +287,18 @@ struct Body<'a, S> {
     transfer: Transfer<'a>,
     source: S,
     offset: u64,
+    slot: Slot,
 }
 
 /// Sends the body while listening for the peer's verdict, which may come early if it is a refusal.
 async fn send_body<S: BlobSource>(stream: Stream, body: Body<'_, S>) -> Result<(), BlobError> {
-    let Body { transfer, source, offset } = body;
+    let Body { transfer, source, offset, slot } = body;
     let size = transfer.size;
     let (mut answers, mut writer) = stream.split();
     let sending = pin!(async {
         let limit = Protocol::Blob.request_size_bytes_max();
         frame::write_message(&mut writer, &BlobStart { offset }, limit).await?;
-        transfer::send(transfer, &mut writer, source, offset, Slot::default()).await.map(drop)
+        transfer::send(transfer, &mut writer, source, offset, slot).await.map(drop)
     });
     let verdict = pin!(read_answer::<BlobStored, _>(&mut answers, Protocol::Blob));
     let stored = match futures::future::select(sending, verdict).await {

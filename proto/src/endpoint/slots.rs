@@ -1,9 +1,9 @@
-//! How many files a node serves at a time.
+//! How many transfers go on at a time.
 //!
 //! A transfer that is under way holds in memory what has arrived and is not yet written, or what is on its way and not yet
 //! acknowledged: up to a stream's window. So that this does not grow with the number of peers, only some transfers go on at
-//! a time, and the others are told to wait. Whoever is too slow to fill a window holds nothing back worth mentioning and
-//! goes on beside them, so that no number of slow peers keeps the fast ones waiting.
+//! a time, and the others wait. Whoever is too slow to fill a window holds nothing back worth mentioning and goes on beside
+//! them, so that no number of slow peers keeps the fast ones waiting.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -12,15 +12,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Transfers of fast peers that go on at a time: enough to keep a disk, a network and two processors busy.
-pub(super) const SLOTS: usize = 4;
-
 /// How long a peer may keep this side waiting for one chunk and still count as fast.
 const FAST_CHUNK: Duration = Duration::from_secs(1);
 
-/// The right to be one of them, given back when dropped.
+/// The right to be one of the transfers that go on at a time, given back when dropped. Without a permit, as by default, it
+/// is that of a transfer beside them.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub struct Slot {
     permit: Option<OwnedSemaphorePermit>,
     /// For the chunk that is on its way.
     waited: Duration,
@@ -28,7 +26,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Waits for the peer, without the slot once that takes too long.
-    pub async fn hold_while<T>(&mut self, waiting: impl Future<Output = T>) -> T {
+    pub(super) async fn hold_while<T>(&mut self, waiting: impl Future<Output = T>) -> T {
         let mut waiting = pin!(waiting);
         if self.permit.is_some() {
             let begun = Instant::now();
@@ -42,29 +40,28 @@ impl Slot {
     }
 
     /// The next chunk may take as long again.
-    pub const fn complete_chunk(&mut self) {
+    pub(super) const fn complete_chunk(&mut self) {
         self.waited = Duration::ZERO;
     }
 
     /// Keeps it until this has happened, or not for long.
-    pub async fn until(self, done: impl Future<Output = ()>) {
+    pub(super) async fn until(self, done: impl Future<Output = ()>) {
         if self.permit.is_some() {
             drop(timeout(FAST_CHUNK, done).await);
         }
     }
 }
 
-/// All of them.
+/// Some transfers that go on at a time.
 #[derive(Debug)]
-pub(super) struct Slots(Arc<Semaphore>);
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SLOTS)))
-    }
-}
+pub struct Slots(Arc<Semaphore>);
 
 impl Slots {
+    /// So many of them.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
+
     /// A slot, as soon as one is free. Whoever asks first is served first.
     pub async fn acquire(&self) -> Slot {
         // Nobody closes the semaphore.
@@ -81,13 +78,15 @@ mod tests {
 
     use super::*;
 
+    const SLOTS: usize = 4;
+
     fn is_full(slots: &Slots) -> bool {
         slots.acquire().now_or_never().is_none()
     }
 
     #[tokio::test]
     async fn slow_peers_keep_nobody_waiting() {
-        let slots = Slots::default();
+        let slots = Slots::new(SLOTS);
         let mut held = join_all((0..SLOTS).map(|_| slots.acquire())).await;
         held[0].waited = FAST_CHUNK;
         held[0].complete_chunk();
@@ -110,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_on_its_way_is_waited_for_but_not_for_ever() {
-        let slots = Slots::default();
+        let slots = Slots::new(SLOTS);
         let held = join_all((0..SLOTS).map(|_| slots.acquire())).await;
         assert!(is_full(&slots));
         join_all(held.into_iter().map(|slot| slot.until(pending()))).await;

@@ -5,7 +5,9 @@ use std::{io, sync::mpsc};
 use fedledger_ledger::Digest;
 use fedledger_proto::{
     blobs::{BlobSink, BlobSource, Marks, MemoryBlob, MemorySink, Progress},
-    endpoint::{BlobError, BlobPutResponder, CallError, Endpoint, PutOutcome, RequestKind, WantedBlob},
+    endpoint::{
+        BlobError, BlobGetResponder, BlobPutResponder, CallError, Endpoint, PutOutcome, RequestKind, WantedBlob,
+    },
     wire::{CHUNK_BYTES, Refusal, RefusalCode, SubmitRequest, SubmitResponse},
 };
 use tokio::task::JoinSet;
@@ -68,6 +70,14 @@ pub fn marks_of(bytes: &[u8]) -> Marks {
 /// A blob that ends before it should.
 fn cut(blob: &[u8], at: usize) -> Odd {
     Odd { bytes: blob[..at].to_vec(), size: blob.len() as u64, marks: marks_of(blob) }
+}
+
+pub async fn next_get(node: &mut Node) -> BlobGetResponder {
+    let request = within(node.incoming.requests.recv()).await.unwrap();
+    match request.kind {
+        RequestKind::BlobGet(get) => get,
+        other => panic!("{other:?}"),
+    }
 }
 
 pub async fn next_put(node: &mut Node) -> BlobPutResponder {

@@ -190,7 +190,7 @@ where
     if rest <= CHUNK_BYTES as u64 {
         return Ok(Slot::default());
     }
-    let mut acquired = pin!(bandwidth.served.acquire());
+    let mut acquired = pin!(bandwidth.served.acquire(rest));
     loop {
         match timeout(WAIT_INTERVAL, &mut acquired).await {
             Ok(slot) => return Ok(slot),

@@ -13,12 +13,12 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 use fedledger_participant::node::{
     NodeEvent,
-    core::{Input, Output, Site, SiteTrainer, TrainingMethod},
+    core::{DataSummary, Input, Output, Site, SiteTrainer, TrainingMethod},
 };
 use tempfile::TempDir;
 
 use crate::{
-    fixture::{Ledger, Purpose, Running, core, key, plan, site, trained},
+    fixture::{Ledger, Purpose, Running, core, data, key, plan, site, trained},
     live::{directory, lone_plan, start},
     replica::Replica,
 };
@@ -113,7 +113,8 @@ fn a_trainer_that_can_evaluates_what_nobody_else_understands() {
     let mut ledger = Ledger::new();
     ledger.start_plan(external(plan(), None), &["alpha", "beta"]);
     let initial = *ledger.state().head("main").unwrap().0;
-    let alpha = Site { test_examples: 0, ..equipped(Digest::of(b"train.py"), true) };
+    let alpha =
+        Site { own_data: Ok(DataSummary { test_examples: 0, ..data() }), ..equipped(Digest::of(b"train.py"), true) };
     let running = Running::start(core(alpha), &ledger);
     let evaluated = running.outputs.iter().any(|output| match output {
         Output::Evaluate(task) => task.version == initial && task.external.is_some(),

@@ -6,12 +6,12 @@ use fedledger_federation::{
 use fedledger_ledger::Digest;
 use fedledger_participant::node::{
     Intent, NodeEvent,
-    core::{Output, Site},
+    core::{DataSummary, Output, Site},
     policy::{Surprise, consented, surprises},
 };
 use fedledger_proto::kit::Surprises;
 
-use crate::fixture::{Ledger, Purpose, Running, core, key, plan, site};
+use crate::fixture::{Ledger, Purpose, Running, core, data, key, plan, site};
 
 /// A site that asks about surprises, and otherwise consents by itself.
 fn asking() -> Site {
@@ -65,7 +65,7 @@ fn new_shapes_wait_for_a_person_and_then_are_known() {
     let again = ledger.propose(named("again", plan().architecture));
     let other = ledger.propose(named("other", Architecture::logistic_regression(3)));
     let mut wider = asking();
-    wider.features = 3;
+    wider.own_data = Ok(DataSummary { features: 3, ..data() });
     assert_eq!(decided(asking(), &ledger).0, [again], "the shapes are known now, after every restart");
     assert_eq!(decided(wider, &ledger).1.iter().map(|(plan, _)| *plan).collect::<Vec<_>>().len(), 2);
     let withheld = decided(asking(), &ledger).1;

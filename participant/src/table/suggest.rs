@@ -240,7 +240,7 @@ mod tests {
             schema.description().unwrap().feature_names(),
             ["age", "sex=m", "pain=mild", "pain=none", "pain=severe"]
         );
-        assert_eq!(schema.label.unwrap().positive_when, Some(PositiveWhen::Equals(vec!["1".to_owned()])));
+        assert_eq!(schema.label.as_ref().unwrap().positive_when, Some(PositiveWhen::Equals(vec!["1".to_owned()])));
         assert_eq!(schema.missing, Missing::DropRow, "few rows have gaps");
         let table = read(csv.as_bytes(), &schema, None).unwrap();
         assert_eq!((table.manifest.train_rows, table.manifest.test_rows, table.manifest.dropped_rows), (35, 9, 1));

@@ -175,7 +175,7 @@ mod tests {
 
     fn settings(configuration: &str) -> ExternalSettings {
         ExternalSettings {
-            architecture: Architecture::LogisticRegression { features: 2 },
+            architecture: Architecture::logistic_regression(2),
             training: ExternalTraining {
                 trainer: "test".to_owned(),
                 program: None,

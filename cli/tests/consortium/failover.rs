@@ -9,6 +9,9 @@ use super::nodes::{Consortium, SITES};
 /// Three rounds with a server optimiser, whose state is part of every version. All four hospitals must contribute.
 const PLAN: &str = include_str!("adam.toml");
 
+/// Rounds of the plan.
+const ROUNDS: usize = 3;
+
 /// Steps of training that take long enough for local checkpoints.
 const LONG_TRAINING: &str = "steps = 50000";
 
@@ -88,6 +91,16 @@ fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, Stri
         nothing_is_trained_again(&consortium, &killed);
     }
 
+    // Whichever replica answers, it may have come back just now.
+    let has_all = |rows: &Value, is_one: &dyn Fn(&Value) -> bool| {
+        rows.as_array().is_some_and(|rows| rows.iter().filter(|row| is_one(row)).count() == ROUNDS)
+    };
+    let completed = |row: &Value| row["phase"] == "completed";
+    let made = |row: &Value| row["number"].as_u64().is_some_and(|number| number > 0);
+    consortium.wait(&["round", "list"], |rows| has_all(rows, &completed));
+    for ledger in [&[][..], &["--ledger", "va/replica"]] {
+        consortium.wait(&[&["log"], ledger].concat(), |rows| has_all(rows, &made));
+    }
     for row in consortium.json(&["round", "list"]).as_array().unwrap() {
         assert_eq!((&row["attempt"], &row["phase"]), (&1.into(), &"completed".into()), "{row}");
         assert_eq!(row["contributed"].as_array().unwrap().len(), SITES.len(), "{row}");

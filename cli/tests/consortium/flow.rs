@@ -70,7 +70,8 @@ fn a_plan_is_cancelled(consortium: &Consortium) {
 
 fn a_plan_is_paused_and_ends_early(consortium: &Consortium) {
     let weighing = "[participation]\nminimum_example_share = \"0.9\"";
-    let text = variant("weighing", &[("[participation]", weighing)]);
+    // Long enough that the plan is paused in its first round.
+    let text = variant("weighing", &[("[participation]", weighing), ("steps = 20", "steps = 200000")]);
     let early = "[early_stopping]\nmetric = \"accuracy\"\ngoal = \"max\"\ntarget = \"0.01\"\n";
     let plan = propose(consortium, "weighing", &format!("{text}{early}"));
     assert!(consortium.fails(&["plan", "approve", &plan], 4).contains("examples_undeclared"));

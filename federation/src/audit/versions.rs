@@ -73,7 +73,7 @@ pub enum VersionState {
     Candidate,
     /// A majority of replicas computed other files.
     Rejected,
-    /// Its plan was stopped before a majority had attested it.
+    /// Taken back before a majority had attested it: its plan was stopped, or no majority could compute it.
     Withdrawn,
     /// A majority of replicas computed the same files.
     Attested,

@@ -40,7 +40,7 @@ pub fn recompute<S: Source + ?Sized>(
     match record.status {
         VersionStatus::Rejected => return Ok(Recomputation::Skipped("the replicas rejected it".to_owned())),
         VersionStatus::Withdrawn => {
-            return Ok(Recomputation::Skipped("its plan was stopped before the replicas attested it".to_owned()));
+            return Ok(Recomputation::Skipped("it was withdrawn before a majority of replicas attested it".to_owned()));
         }
         VersionStatus::Candidate | VersionStatus::Attested { .. } => {}
     }

@@ -12,7 +12,7 @@ use fedledger_federation::{
     recipe::RunningSums,
 };
 use fedledger_ledger::{
-    Digest, SecretKey,
+    Digest, PublicKey, SecretKey,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::endpoint::Endpoint;

@@ -85,7 +85,8 @@ impl Context {
 
     /// Remembers what replicas may fetch.
     pub fn serve(&self, kept: &Kept) {
-        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = kept.updates.union(&kept.weights).copied().collect();
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) =
+            kept.updates.union(&kept.weights).copied().collect();
     }
 
     /// Tells people and programs what happens.

@@ -396,7 +396,10 @@ mod tests {
         let after = |ms| start + Duration::from_millis(ms);
         let quick = Saving::begin(start, None);
         assert!(!quick.is_due(after(499), 99, false) && quick.is_due(after(500), 99, false));
-        assert!(!quick.is_due(after(249), 99, true) && quick.is_due(after(250), 99, true), "sooner at the end of a pass");
+        assert!(
+            !quick.is_due(after(249), 99, true) && quick.is_due(after(250), 99, true),
+            "sooner at the end of a pass"
+        );
         let slow = quick.saved(after(500), after(2500), 99);
         assert!(!slow.is_due(after(2500 + 39_999), 999, false) && slow.is_due(after(2500 + 40_000), 999, false));
         let quick_again = slow.saved(after(50_000), after(50_010), 1000);
@@ -409,6 +412,9 @@ mod tests {
         let saving = Saving::begin(start, NonZeroU64::new(100));
         assert!(!saving.is_due(start, 99, false) && saving.is_due(start, 100, false));
         let saved = saving.saved(start, start + Duration::from_secs(10), 100);
-        assert!(!saved.is_due(start, 199, false) && saved.is_due(start, 200, false), "however long it takes to save one");
+        assert!(
+            !saved.is_due(start, 199, false) && saved.is_due(start, 200, false),
+            "however long it takes to save one"
+        );
     }
 }

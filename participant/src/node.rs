@@ -256,7 +256,8 @@ struct Opened {
 
 fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
     let files = NodeFiles::open(directory)?;
-    let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?);
+    let memory_max = kit.config.settings.memory_max.map(|size| size.0);
+    let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?.within(memory_max));
     let own = data.read_own()?;
     let own = own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string());
     let trainers = external::programs(&kit);

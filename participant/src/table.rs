@@ -22,6 +22,7 @@ mod schema;
 mod skipped;
 mod split;
 mod suggest;
+mod told;
 
 use std::io::Read;
 
@@ -72,7 +73,7 @@ pub struct Table {
 pub fn read(source: impl Read, schema: &Schema, test_rows: Option<&[u64]>) -> Result<Table, TableError> {
     schema.validate()?;
     let description = schema.description().ok_or(TableError::Undescribed)?;
-    Reading { schema, description: &description, test_rows, goes_on: &|| true }.csv(source)
+    Reading { schema, description: &description, test_rows, memory_max: None, goes_on: &|| true }.csv(source)
 }
 
 /// How records become a table.
@@ -80,6 +81,8 @@ struct Reading<'a> {
     schema: &'a Schema,
     description: &'a TableDescription,
     test_rows: Option<&'a [u64]>,
+    /// Memory that the values may take while they are read, in bytes.
+    memory_max: Option<u64>,
     /// Whether reading is to go on.
     goes_on: &'a dyn Fn() -> bool,
 }
@@ -95,7 +98,7 @@ impl Reading<'_> {
     }
 
     fn parse(&self, records: &mut dyn Records) -> Result<Parsed, TableError> {
-        parse::parse(records, self.schema, self.description, self.goes_on)
+        parse::parse(records, self.schema, self.description, self.memory_max, self.goes_on)
     }
 
     /// Splits and scales what was read from a file of this digest.

@@ -7,8 +7,9 @@
 //!   means over them, the groups that are left out could be computed together from those that are not. So as many others are
 //!   left out, smallest first, until they are at least two and have together as many rows as are asked for (complementary
 //!   suppression, as statistical offices do it).
-//! - AUC and F1 follow from counts by class. They are left out where there are fewer rows than that of a class; and the groups
-//!   that are reported without them are complemented in the same way, by class.
+//! - AUC and F1 follow from counts by class, and so do accuracy and calibration error where a model takes every row for one
+//!   class, as untrained ones do. They are left out where there are fewer rows than that of a class; and the groups that are
+//!   reported without them are complemented in the same way, by class.
 //! - Where all rows together are fewer, there is nothing to report.
 
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ pub fn report_of_program(version: VersionId, examples: u64, metrics: &Metrics, s
 }
 
 impl Scores {
-    /// By the names under which they stand on the ledger; what follows from counts by class only `by_class`.
+    /// By the names under which they stand on the ledger; what may follow from counts by class only `by_class`.
     pub fn metrics(&self, by_class: bool) -> Metrics {
         let interval = self.auc_interval;
         let of_classes = [
@@ -60,14 +61,11 @@ impl Scores {
             (AUC_LOW, interval.map(|interval| interval.low_millionths)),
             (AUC_HIGH, interval.map(|interval| interval.high_millionths)),
             (F1, self.f1_millionths),
-        ];
-        let of_rows = [
-            (ACCURACY, self.accuracy_millionths),
-            (LOSS, self.loss_millionths),
-            (CALIBRATION_ERROR, self.calibration_error_millionths),
+            (ACCURACY, Some(self.accuracy_millionths)),
+            (CALIBRATION_ERROR, Some(self.calibration_error_millionths)),
         ];
         let of_classes = of_classes.into_iter().filter(|_| by_class).filter_map(|(name, value)| Some((name, value?)));
-        of_classes.chain(of_rows).map(|(name, value)| (name.to_owned(), value)).collect()
+        of_classes.chain([(LOSS, self.loss_millionths)]).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -51,7 +51,7 @@ impl DataStore {
     ///
     /// # Errors
     ///
-    /// Why they cannot be read, in words.
+    /// Why they cannot be read, in words that others may know.
     pub async fn obtain(
         &self,
         description: Option<&DataDescription>,
@@ -76,9 +76,9 @@ impl DataStore {
                 self.keep(id, &table);
                 Ok(table)
             }
-            Ok(Err(error)) => Err(described(&error)),
+            Ok(Err(error)) => Err(self.refused(&described(&error), error.told())),
             // What a damaged file makes of a library that reads it is no reason to stop the node.
-            Err(_) => Err(format!("{} is damaged", self.source.path().display())),
+            Err(error) => Err(self.refused(&error, "their file is damaged".to_owned())),
         })
     }
 
@@ -86,7 +86,7 @@ impl DataStore {
     ///
     /// # Errors
     ///
-    /// Why they cannot be read, or that they are others now, in words.
+    /// Why they cannot be read, or that they are others now, in words that others may know.
     pub async fn obtain_unchanged(
         &self,
         data: &DataRef,
@@ -96,10 +96,16 @@ impl DataStore {
             if table.manifest.digest() == data.manifest {
                 return Ok(table);
             }
-            let path = self.source.path().display();
-            Err(format!("{path} has changed since this node read it: start the node again"))
+            let told = "they have changed since the node read them, and it was not started again".to_owned();
+            Err(self.refused(&"start the node again", told))
         };
         Some(self.obtain(data.description.as_ref(), stop).await?.and_then(unchanged))
+    }
+
+    /// Says at length here what is wrong, and returns what others are told of it.
+    fn refused(&self, why: &dyn std::fmt::Display, told: String) -> String {
+        tracing::warn!(records = %self.source.path().display(), %why, told, "the site's records cannot be used");
+        told
     }
 
     fn find(&self, id: Option<Digest>) -> Option<Arc<Table>> {
@@ -197,10 +203,10 @@ mod tests {
             read(&store, Some(other)).await.unwrap();
         }
         let error = store.obtain_unchanged(&data, &CancellationToken::new()).await.unwrap().unwrap_err();
-        assert!(error.contains("data.csv has changed since this node read it"), "{error}");
+        assert!(error.contains("have changed since the node read them"), "{error}");
         fs::remove_file(folder.path().join("data.csv")).unwrap();
         assert!(read(&store, Some(&a)).await.is_ok(), "what is in memory is not read");
         let error = read(&store, Some(&b)).await.unwrap_err();
-        assert!(error.contains("data.csv cannot be read"), "{error}");
+        assert_eq!(error, "their file cannot be read");
     }
 }

@@ -5,7 +5,7 @@
 
 mod surprise;
 
-use fedledger_federation::{VersionId, architecture::Architecture, plan::Plan};
+use fedledger_federation::{VersionId, plan::Plan};
 use fedledger_ledger::Digest;
 pub use fedledger_proto::kit::SitePolicy;
 
@@ -15,7 +15,7 @@ use crate::{
     training::{SettingsError, TrainingSettings},
 };
 
-pub use surprise::{Surprise, consented, same_shapes, surprises};
+pub use surprise::{Surprise, consented, records_of_update, same_shapes, surprises};
 
 /// Why a site does not consent to a plan, or does not take part in a round.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,6 +61,14 @@ pub enum Objection {
     /// The site has fewer examples than its policy wants.
     #[error("this site has fewer training examples than the {0} that its policy wants")]
     TooFewExamples(u64),
+    /// The plan's updates may be made of fewer examples than the site's policy wants.
+    #[error("updates of the plan may be made of {found} training examples only, this site's policy wants {needed}")]
+    TooFewInUpdate {
+        /// Fewest examples behind an update.
+        found: u64,
+        /// The policy's minimum.
+        needed: u64,
+    },
     /// The site has more examples than the plan can weigh.
     #[error("this site has more training examples than the {0} that the plan can weigh")]
     TooManyExamples(u64),
@@ -133,14 +141,14 @@ pub enum Objection {
     UnknownBase,
 }
 
-/// Why the node does not consent by itself to a plan that `operator` proposed, where the site has consented to the models
+/// Why the node does not consent by itself to a plan that `operator` proposed, where the site has consented to the plans
 /// `known`; none if it does. `data` is what is known of the records that the plan is about.
 pub fn objection_to_consent<'a>(
     site: &Site,
     data: KnownData<'_>,
     plan: &Plan,
     operator: &str,
-    known: impl IntoIterator<Item = &'a Architecture>,
+    known: impl IntoIterator<Item = &'a Plan>,
 ) -> Option<Objection> {
     // What the policy forbids is the better answer where both hold.
     objection_to_round(site, data, plan, 1, operator).or_else(|| {
@@ -201,9 +209,26 @@ fn objection_of_memory(site: &Site, data: &DataSummary, settings: &TrainingSetti
     (estimate.total_bytes > allowed).then_some(Objection::Memory { estimate, allowed })
 }
 
-/// Whether the policy allows a plan that `operator` proposed, whatever the records are.
-pub(super) fn allows(site: &Site, plan: &Plan, operator: &str) -> bool {
-    objection_of_policy(site, plan, operator).is_none()
+/// Why the node will not consent by itself to a plan that `operator` proposed, whatever the records are; none if that depends
+/// on them. `known` are the plans that the site has consented to.
+pub(super) fn objection_before_reading<'a>(
+    site: &Site,
+    plan: &Plan,
+    operator: &str,
+    known: impl IntoIterator<Item = &'a Plan>,
+) -> Option<Objection> {
+    objection_of_policy(site, plan, operator).or_else(|| {
+        // As many as an update can be made of: how many there are is not known.
+        let examples = plan.training.as_ref().map_or(u64::MAX, |training| {
+            training.steps.saturating_mul(u64::from(training.batch_size))
+        });
+        let surprises = surprises(&site.policy, examples, plan, known);
+        match (site.policy.auto_approve, surprises.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(Objection::Surprising(surprises)),
+            (false, _) => Some(Objection::NeedsPerson(surprises)),
+        }
+    })
 }
 
 /// What the policy says against a plan that `operator` proposed, whatever the records are.
@@ -240,6 +265,10 @@ pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objec
 fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Objection> {
     if data.train_examples < site.policy.examples_min {
         return Some(Objection::TooFewExamples(site.policy.examples_min));
+    }
+    let found = plan.training.as_ref().map(|training| surprise::records_of_update(training, data.train_examples));
+    if let Some(found) = found.filter(|found| *found < site.policy.examples_min) {
+        return Some(Objection::TooFewInUpdate { found, needed: site.policy.examples_min });
     }
     if let Some(objection) = objection_to_form(data, plan) {
         return Some(objection);

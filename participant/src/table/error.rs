@@ -222,6 +222,12 @@ pub enum TableError {
     /// More than [`ROWS_MAX`] rows or [`CELLS_MAX`] values.
     #[error("the table has more than {ROWS_MAX} rows or {CELLS_MAX} values: use fewer")]
     TooManyRows,
+    /// The values take more memory than the site allows.
+    #[error("the values take more than {allowed} bytes while they are read, which is memory_max of this site: use fewer")]
+    MemoryMax {
+        /// Most that is allowed, in bytes.
+        allowed: u64,
+    },
     /// Every training row lacks this value, so that there is no mean to put in its place.
     #[error("feature {name:?} is missing in every training row: leave it out of the schema")]
     NoMean {

@@ -69,6 +69,8 @@ pub(super) struct Reading<'a> {
     pub(super) files: &'a ImageFiles,
     pub(super) split: &'a Split,
     pub(super) test_rows: Option<&'a [u64]>,
+    /// Memory that the images may take while they are read, in bytes.
+    pub(super) memory_max: Option<u64>,
     /// Whether reading is to go on.
     pub(super) goes_on: &'a dyn Fn() -> bool,
 }
@@ -157,6 +159,11 @@ impl Reading<'_> {
     ) -> Result<(), ImageError> {
         let name = self.name(arrays, part, Of::Images).to_owned();
         let array = arrays.array(&name)?.ok_or_else(|| ImageError::MissingArray { name: name.clone() })?;
+        // The bytes grow by doubling.
+        let memory = (labels.len() as u64).saturating_mul(self.description.value_count()).saturating_mul(2);
+        if let Some(allowed) = self.memory_max.filter(|allowed| memory > *allowed) {
+            return Err(TableError::MemoryMax { allowed }.into());
+        }
         let channels = self.description.channels as usize;
         let size = usize::try_from(self.description.value_count()).unwrap_or(usize::MAX);
         let mut bytes = array.images(&name, labels.len() as u64, self.description)?;

@@ -93,6 +93,7 @@ pub struct SiteData {
     path: PathBuf,
     schema_folder: PathBuf,
     schema: Schema,
+    memory_max: Option<u64>,
 }
 
 /// Row numbers and the digest of the file that lists them.
@@ -109,13 +110,20 @@ impl SiteData {
         let schema =
             Schema::from_toml(&text).map_err(|source| OpenError::Schema { path: schema_path.to_owned(), source })?;
         let schema_folder = schema_path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { path: path.to_owned(), schema_folder, schema })
+        Ok(Self { path: path.to_owned(), schema_folder, schema, memory_max: None })
     }
 
     /// The records at `path` with a schema that need not be on disk yet; files that it names are looked for in
     /// `schema_folder`.
     pub fn with_schema(path: &Path, schema: Schema, schema_folder: &Path) -> Self {
-        Self { path: path.to_owned(), schema_folder: schema_folder.to_owned(), schema }
+        Self { path: path.to_owned(), schema_folder: schema_folder.to_owned(), schema, memory_max: None }
+    }
+
+    /// The same, but reading may take so much memory only, in bytes: plans choose what is read, before anybody has consented to
+    /// them.
+    #[must_use]
+    pub fn within(self, memory_max: Option<u64>) -> Self {
+        Self { memory_max, ..self }
     }
 
     /// The schema.
@@ -170,7 +178,8 @@ impl SiteData {
     ) -> Result<Table, OpenError> {
         let read = || -> Result<Table, TableError> {
             self.schema.check_description(description)?;
-            let reading = Reading { schema: &self.schema, description, test_rows, goes_on };
+            let memory_max = self.memory_max;
+            let reading = Reading { schema: &self.schema, description, test_rows, memory_max, goes_on };
             match self.schema.format_of(&self.path) {
                 Format::Csv => reading.csv(File::open(&self.path)?),
                 Format::Parquet => {
@@ -202,7 +211,9 @@ impl SiteData {
         goes_on: &dyn Fn() -> bool,
     ) -> Result<Table, OpenError> {
         let files = self.schema.images.clone().unwrap_or_default();
-        let reading = images::Reading { description, files: &files, split: &self.schema.split, test_rows, goes_on };
+        let memory_max = self.memory_max;
+        let split = &self.schema.split;
+        let reading = images::Reading { description, files: &files, split, test_rows, memory_max, goes_on };
         let read = || -> Result<Images, ImageError> {
             let mut arrays: Box<dyn Arrays> = match self.schema.format_of(&self.path) {
                 Format::Npz => Box::new(images::Npz::open(File::open(&self.path)?)?),

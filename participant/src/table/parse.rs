@@ -40,9 +40,10 @@ pub(super) fn parse(
     records: &mut dyn Records,
     schema: &Schema,
     description: &TableDescription,
+    memory_max: Option<u64>,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<Parsed, TableError> {
-    let reader = RowReader::new(schema, description, records.header())?;
+    let reader = RowReader::new(schema, description, memory_max, records.header())?;
     let mut skipped = Skipped::up_to(description.bad_rows_max);
     let (mut parsed, mut fields) = (Parsed::default(), Fields::default());
     for number in 0u64.. {
@@ -62,6 +63,12 @@ pub(super) fn parse(
     Ok(parsed)
 }
 
+/// What so many values take while they are read, in bytes: the rows in the order of the file grow by doubling, and are copied
+/// into those to train and those to test on.
+const fn memory_of(values: usize) -> u64 {
+    (values as u64).saturating_mul(3 * size_of::<f32>() as u64)
+}
+
 /// The description, resolved to column indices.
 struct RowReader<'a> {
     schema: &'a Schema,
@@ -71,6 +78,7 @@ struct RowReader<'a> {
     label: (usize, LabelKind<'a>),
     group: Option<(usize, BTreeMap<&'a str, u16>)>,
     features: Vec<Input<'a>>,
+    memory_max: Option<u64>,
 }
 
 /// What the label's texts mean.
@@ -111,7 +119,12 @@ impl Scale {
 }
 
 impl<'a> RowReader<'a> {
-    fn new(schema: &'a Schema, description: &'a TableDescription, header: &[String]) -> Result<Self, TableError> {
+    fn new(
+        schema: &'a Schema,
+        description: &'a TableDescription,
+        memory_max: Option<u64>,
+        header: &[String],
+    ) -> Result<Self, TableError> {
         let columns = Columns::new(schema, header)?;
         let filter = match &schema.row_filter {
             Some(filter) => Some((columns.own(&filter.column)?, filter.equals.as_str())),
@@ -129,7 +142,7 @@ impl<'a> RowReader<'a> {
         };
         let features = description.features.iter().map(input).collect::<Result<Vec<_>, _>>()?;
         let missing = &description.missing;
-        Ok(Self { schema, missing, header: header.to_vec(), filter, label, group, features })
+        Ok(Self { schema, missing, header: header.to_vec(), filter, label, group, features, memory_max })
     }
 
     /// Appends one row to `parsed`, or leaves it out as the description says.
@@ -149,7 +162,10 @@ impl<'a> RowReader<'a> {
         if parsed.labels.len() > ROWS_MAX || parsed.features.len() > CELLS_MAX {
             return Err(TableError::TooManyRows);
         }
-        Ok(())
+        match self.memory_max {
+            Some(allowed) if memory_of(parsed.features.len()) > allowed => Err(TableError::MemoryMax { allowed }),
+            _ => Ok(()),
+        }
     }
 
     /// Appends the values of a row; returns its label and group, or none if the row is incomplete and dropped.

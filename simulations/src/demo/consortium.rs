@@ -381,8 +381,14 @@ fn describe(ports: &Ports) -> ConsortiumDescription {
                 ..ReplicaDescription::default()
             }),
             participant: Some(ParticipantDescription {
-                // Nobody is asked: the demo's hospitals know its plan.
-                policy: Some(SitePolicy { auto_approve: true, surprises: Surprises::Allow, ..SitePolicy::default() }),
+                // Nobody is asked, since the demo's hospitals know its plan; and its records are public, so that everything
+                // may be told of them.
+                policy: Some(SitePolicy {
+                    auto_approve: true,
+                    surprises: Surprises::Allow,
+                    suppress_below: 0,
+                    ..SitePolicy::default()
+                }),
                 ..ParticipantDescription::default()
             }),
         })

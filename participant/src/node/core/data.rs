@@ -89,15 +89,18 @@ impl Core {
         }
     }
 
-    /// Asks for what is not known of records that plans need: those that this site has consented to or that its policy
-    /// allows, and those whose versions it is to evaluate.
+    /// Asks for what is not known of records that plans need: those that this site has consented to, those that it may consent to
+    /// by itself, and those whose versions it is to evaluate. For all others nothing is read, whoever proposes them.
     pub(super) fn decide_data(&mut self) {
         let (state, site) = (self.federation(), &self.site);
         let evaluated: BTreeSet<Digest> =
             self.evaluations.iter().filter_map(|version| Some(state.versions().get(version)?.manifest.plan)).collect();
         let needed = state.plans().iter().filter(|(id, record)| {
             let consented = || record.consents.contains_key(&site.member);
-            let allowed = || policy::allows(site, &record.plan, self.operator(id));
+            let allowed = || {
+                let known = policy::consented(state, &site.member);
+                policy::objection_before_reading(site, &record.plan, self.operator(id), known).is_none()
+            };
             evaluated.contains(id) || (!record.status.is_over() && (consented() || allowed()))
         });
         let described = needed.filter_map(|(_, record)| record.plan.data.clone());

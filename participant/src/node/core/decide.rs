@@ -130,7 +130,7 @@ impl Core {
             .filter(|(id, _)| self.is_open(&Intent::Approve(**id)))
             .filter_map(|(id, record)| {
                 let (plan, operator) = (&record.plan, self.operator(id));
-                // What the policy forbids is said at once; for everything else the records must be known.
+                // What is forbidden or needs a person is said at once; for everything else the records must be known.
                 let forbidden = policy::objection_of_policy(&self.site, plan, operator);
                 let (objection, data) = match self.data_of(plan) {
                     data if forbidden.is_some() => (forbidden, data),
@@ -138,7 +138,10 @@ impl Core {
                         let known = policy::consented(self.federation(), &self.site.member);
                         (policy::objection_to_consent(&self.site, data, plan, operator, known), Some(data))
                     }
-                    None => return None,
+                    None => {
+                        let known = policy::consented(self.federation(), &self.site.member);
+                        (Some(policy::objection_before_reading(&self.site, plan, operator, known)?), None)
+                    }
                 };
                 // How many there are is said only where the plan asks for it.
                 let asked = plan.participation.minimum_example_share.is_some();
@@ -435,13 +438,15 @@ pub(crate) fn contribution(
     update: &TrainedUpdate,
 ) -> Contribute {
     let FileRef { digest, size } = update.file;
+    // Losses of few examples tell of each of them.
+    let is_told = update.examples >= site.policy.suppress_below;
     Contribute {
         key,
         base,
         update: digest,
         size,
         examples: update.examples,
-        metrics: update.metrics.clone(),
+        metrics: if is_told { update.metrics.clone() } else { Metrics::new() },
         data_manifest: data.manifest,
         environment: site.environment,
         software: site.software.clone(),

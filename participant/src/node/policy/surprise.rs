@@ -6,7 +6,12 @@
 
 use std::mem::discriminant;
 
-use fedledger_federation::{Federation, architecture::Architecture, member::MemberId, plan::Plan};
+use fedledger_federation::{
+    Federation,
+    architecture::Architecture,
+    member::MemberId,
+    plan::{Plan, Training},
+};
 use fedledger_proto::kit::{SitePolicy, Surprises};
 use serde::Serialize;
 
@@ -27,6 +32,18 @@ pub enum Surprise {
         /// Records of a batch.
         batch: u64,
     },
+    /// An update may be made of few records, so that it tells much about each of them.
+    #[error("an update may be made of {records} records only: this site tells nothing of fewer than {below}")]
+    FewRecords {
+        /// Fewest records behind an update.
+        records: u64,
+        /// Below how many the site is asked.
+        below: u64,
+    },
+    /// No plan that this site consents to describes its records so. What is skipped is counted, so descriptions can be made to
+    /// count.
+    #[error("this site has not consented to records that are described like this before")]
+    Records,
     /// The model is large.
     #[error("the model has {found} parameters, this site's policy allows {allowed} without asking")]
     Parameters {
@@ -37,28 +54,52 @@ pub enum Surprise {
     },
 }
 
-/// The models of all plans that a member consents to.
-pub fn consented<'a>(state: &'a Federation, member: &'a MemberId) -> impl Iterator<Item = &'a Architecture> {
+/// All plans that a member consents to.
+pub fn consented<'a>(state: &'a Federation, member: &'a MemberId) -> impl Iterator<Item = &'a Plan> {
     let plans = state.plans().iter().filter(move |(_, record)| record.consents.contains_key(member));
-    plans.map(|(_, record)| &record.plan.architecture)
+    plans.map(|(_, record)| &record.plan)
+}
+
+/// Fewest records that an update of a plan is made of, where there are so many `examples`: rounds go through the rows one
+/// after the other, and what is left for the last batch of a pass may be few.
+pub fn records_of_update(training: &Training, examples: u64) -> u64 {
+    let batch = u64::from(training.batch_size).clamp(1, examples.max(1));
+    let last = match examples % batch {
+        0 => batch,
+        rest => rest,
+    };
+    training.steps.saturating_sub(1).saturating_mul(batch).saturating_add(last).min(examples)
 }
 
 /// What a site's people must look at before it takes part in a plan, where it has so many training `examples` and has
-/// consented to the models `known`.
+/// consented to the plans `known`.
 pub fn surprises<'a>(
     policy: &SitePolicy,
     examples: u64,
     plan: &Plan,
-    known: impl IntoIterator<Item = &'a Architecture>,
+    known: impl IntoIterator<Item = &'a Plan>,
 ) -> Vec<Surprise> {
     let model = &plan.architecture;
     let mut found = Vec::new();
     if policy.surprises == Surprises::Ask {
-        if !known.into_iter().any(|known| same_shapes(known, model)) {
+        let (mut knows_shapes, mut knows_records) = (false, plan.data.is_none());
+        for known in known {
+            knows_shapes = knows_shapes || same_shapes(&known.architecture, model);
+            knows_records = knows_records || known.data == plan.data;
+        }
+        if !knows_shapes {
             found.push(Surprise::Shapes);
         }
-        // What an external trainer does with its tensors, its people know.
-        let batch = plan.training.as_ref().map(|training| u64::from(training.batch_size).min(examples));
+        if !knows_records {
+            found.push(Surprise::Records);
+        }
+        // What an external trainer does with its tensors and records, its people know.
+        let records = plan.training.as_ref().map(|training| records_of_update(training, examples));
+        if let Some(records) = records.filter(|records| *records < policy.suppress_below) {
+            found.push(Surprise::FewRecords { records, below: policy.suppress_below });
+        }
+        let batch = plan.training.as_ref().map(|training| u64::from(training.batch_size)).zip(records);
+        let batch = batch.map(|(batch, records)| batch.min(records));
         if let (Some(batch), Some(widest)) = (batch, model.widest_layer())
             && widest.units > batch
         {

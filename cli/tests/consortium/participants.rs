@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     failover::{LONG_PASS_MS, PARTICIPANT_STEPS, PLAN, UNDISTURBED, versions},
-    nodes::{Consortium, Relays, STOP},
+    nodes::{Consortium, Relays, SITES, STOP},
     sites, strings,
 };
 
@@ -109,7 +109,8 @@ fn participant(hospital: &str) -> String {
     format!("{hospital}/participant")
 }
 
-/// One hospital is disturbed at every step, one after the other, and the round waits for it.
+/// One hospital is disturbed at every step, one after the other, and the round waits for it. The last time it is away until
+/// its connections are given up.
 fn who_is_back_in_time_contributes_the_same(consortium: &Consortium, disturbance: &Disturbance) {
     let hospital = OTHERS[0];
     consortium.wait(&["status"], |status| status["leader"].is_string());
@@ -117,13 +118,21 @@ fn who_is_back_in_time_contributes_the_same(consortium: &Consortium, disturbance
         order(consortium, hospital, step, STOP);
     }
     let plan = consortium.start_plan(PLAN);
-    for _ in PARTICIPANT_STEPS {
+    let given_up = || {
+        let logs = SITES.map(|site| consortium.log_of(&format!("{site}/replica")));
+        logs.iter().map(|log| log.matches("disconnected peer=").count()).sum::<usize>()
+    };
+    for left in (0..PARTICIPANT_STEPS.len()).rev() {
         disturbance.begin(consortium, hospital);
+        let before = given_up();
         if let Disturbance::CutOff(relays) = disturbance {
             relays.wait_for_losses(&participant(hospital), LOSSES);
         }
         let rounds = consortium.json(&["round", "list", "--plan", &plan]);
         assert!(rounds.as_array().unwrap().iter().all(|round| round["attempt"] == 1), "{rounds}");
+        if left == 0 {
+            consortium.wait(&["status"], |_| given_up() > before);
+        }
         disturbance.end(consortium, hospital);
     }
     assert_eq!(consortium.orders(), 0);

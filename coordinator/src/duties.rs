@@ -138,6 +138,10 @@ impl Inner {
                 tracing::info!(kind = command.kind(), reason, "a transaction of this replica was rejected");
                 false
             }
+            Err(failure @ SubmitFailure::NotLeader) => {
+                tracing::info!(kind = command.kind(), %failure, "a decision of this replica was dropped");
+                false
+            }
             Err(failure) => {
                 tracing::warn!(kind = command.kind(), %failure, "a transaction of this replica was not committed");
                 false

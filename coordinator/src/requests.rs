@@ -116,7 +116,7 @@ impl Inner {
                     SubmitFailure::Refused(SubmitError::Refused(LogRefusal::Expired { .. })) => "expired",
                     SubmitFailure::Refused(SubmitError::Busy) => "busy",
                     SubmitFailure::Refused(_) => "refused",
-                    SubmitFailure::NoLeader => "no_leader",
+                    SubmitFailure::NoLeader | SubmitFailure::NotLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
                     SubmitFailure::ExpiresTooSoon { .. } => "expired",
                     SubmitFailure::Storage(_) | SubmitFailure::Randomness(_) => "storage",

@@ -11,7 +11,7 @@ use fedledger_federation::{
     recipe::RunningSums,
 };
 use fedledger_ledger::{
-    Digest, SecretKey,
+    Digest, PublicKey, SecretKey,
     transaction::{Nonce, Transaction},
 };
 use fedledger_proto::{endpoint::Endpoint, fault_point::fault_point};
@@ -226,7 +226,12 @@ impl Inner {
 
     /// Has the file here when this returns true.
     async fn fetch(&self, plan: &Digest, file: &FileRef, member: Option<&String>) -> bool {
-        self.fetching.fetch(plan, file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
+        self.fetching.fetch(plan, file, |turn| self.sources(member, turn)).await
+    }
+
+    /// Who may have a file, made by this member if by anybody.
+    fn sources(&self, member: Option<&String>, turn: usize) -> Vec<PublicKey> {
+        fetching::sources(&self.endpoint, &self.view, member, turn)
     }
 }
 

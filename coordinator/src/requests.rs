@@ -85,10 +85,11 @@ impl Inner {
             }
         };
         let answered = match request.kind {
-            RequestKind::Submit(request, responder) => self.submit(is_replica, request, responder).await,
-            RequestKind::Checkpoint(request, responder) => self.checkpoint(request, responder).await,
+            // Every participant has a stream of events open all the time. It does not take the room of the others: they have
+            // one of their own.
             RequestKind::Events(request, responder) => self.events(request, responder).await,
-            // Apart, so that a stream of events, of which every participant has one, does not take the room of a transfer.
+            RequestKind::Submit(request, responder) => Box::pin(self.submit(is_replica, request, responder)).await,
+            RequestKind::Checkpoint(request, responder) => Box::pin(self.checkpoint(request, responder)).await,
             RequestKind::BlobGet(responder) => Box::pin(self.blob_get(is_replica, responder)).await,
             RequestKind::BlobPut(responder) => Box::pin(self.blob_put(peer, is_replica, responder)).await,
         };

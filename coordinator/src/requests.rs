@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc};
 
-use fail::fail_point;
 use fedledger_federation::member::NodeKind;
 use fedledger_ledger::{
     Digest, PublicKey,
@@ -14,6 +13,7 @@ use fedledger_proto::{
     endpoint::{
         BlobError, BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder,
     },
+    fault_point::fault_point,
     wire::{
         CheckpointRequest, CheckpointResponse, EventFrame, EventsRequest, Refusal, RefusalCode, SubmitRequest,
         SubmitResponse,
@@ -117,7 +117,7 @@ impl Inner {
                     SubmitFailure::Refused(SubmitError::Refused(LogRefusal::Expired { .. })) => "expired",
                     SubmitFailure::Refused(SubmitError::Busy) => "busy",
                     SubmitFailure::Refused(_) => "refused",
-                    SubmitFailure::NoLeader => "no_leader",
+                    SubmitFailure::NoLeader | SubmitFailure::NotLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
                     SubmitFailure::ExpiresTooSoon { .. } => "expired",
                     SubmitFailure::Storage(_) | SubmitFailure::Randomness(_) => "storage",
@@ -233,7 +233,7 @@ impl Inner {
         if let Err(refusal) = self.may_store(peer, is_replica, &digest, size) {
             return text(responder.refuse(refusal).await);
         }
-        fail_point!("uploading", |_| std::process::abort());
+        fault_point("uploading");
         let partial = match self.blobs.take_over(peer, &digest, size).await {
             Ok(Some(partial)) => partial,
             Ok(None) if self.blobs.has(&digest) => return text(responder.have().await),

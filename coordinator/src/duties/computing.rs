@@ -6,7 +6,6 @@
 
 use std::{fs::File, sync::Arc};
 
-use fail::fail_point;
 use fedledger_federation::{
     Federation,
     aggregation::Destination,
@@ -17,6 +16,7 @@ use fedledger_federation::{
     records::Phase,
 };
 use fedledger_ledger::Digest;
+use fedledger_proto::fault_point::fault_point;
 
 use super::Inner;
 use crate::{blobs::BlobStore, fetching::Found, shared::SharedView};
@@ -179,7 +179,7 @@ fn compute_into(
     sum: Option<Arc<RoundSum>>,
     threads: usize,
 ) -> Result<OutputFiles, RecipeError> {
-    fail_point!("aggregating", |_| std::process::abort());
+    fault_point("aggregating");
     let (incoming_weights, mut weights) = blobs.incoming().map_err(RecipeError::Output)?;
     let (incoming_state, mut state) = blobs.incoming().map_err(RecipeError::Output)?;
     let open = |file: &FileRef| File::open(blobs.path(&file.digest));

@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fail::fail_point;
 use fedledger_federation::{
     architecture::Architecture,
     command::{FileRef, RoundKey},
@@ -21,6 +20,7 @@ use fedledger_federation::{
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{
     endpoint::{BlobError, CallError},
+    fault_point::fault_point,
     wire::CheckpointRequest,
 };
 use tokio_util::sync::CancellationToken;
@@ -153,7 +153,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     let (mut failures, mut unreadable) = (0u32, 0u32);
     loop {
         for replica in context.available(failures as usize) {
-            fail_point!("uploading", |_| std::process::abort());
+            fault_point("uploading");
             let sending = put(&context, &replica.key, file, failures);
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
@@ -161,7 +161,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
             };
             match result {
                 Ok(()) => {
-                    fail_point!("uploaded", |_| std::process::abort());
+                    fault_point("uploaded");
                     return Some(Input::Uploaded(key));
                 }
                 Err(error) => {
@@ -293,7 +293,7 @@ fn train_blocking(
     (settings, table): (&TrainingSettings, &Table),
     mut turn: Turn,
 ) -> Result<TrainedUpdate, JobError> {
-    fail_point!("training", |_| std::process::abort());
+    fault_point("training");
     let base = weights_file(context, task.weights, &settings.architecture)?;
     let layout = settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {
@@ -327,6 +327,9 @@ fn run(
     let (plan, round) = (&task.key.plan, task.key.round);
     let mut saving = Saving::begin(Instant::now(), context.checkpoint_steps_max);
     let mut report = |progress: &Progress<'_>| {
+        if progress.ends_pass() {
+            fault_point("passed");
+        }
         let now = Instant::now();
         if progress.resumes() {
             context.tell(NodeEvent::Resumed { key: task.key, step: progress.step() });
@@ -337,7 +340,7 @@ fn run(
                 Ok(()) => {}
                 Err(error) => tracing::warn!(round, %error, "a local checkpoint cannot be saved: training goes on"),
             }
-            fail_point!("checkpointed", |_| std::process::abort());
+            fault_point("checkpointed");
             saving = saving.saved(now, Instant::now(), progress.step());
         }
         turn.share()

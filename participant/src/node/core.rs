@@ -47,6 +47,9 @@ const HEADS_AHEAD_MAX: u32 = 5;
 /// Ticks without a leaf while the log is not up to date, after which another replica is followed.
 const STALLED_TICKS_MAX: u32 = 5;
 
+/// Ticks after which records are read again that could not be.
+const READ_AGAIN_TICKS: u32 = 60;
+
 /// What the core must know of the site that it decides for.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -285,6 +288,8 @@ pub struct Core {
     ahead: (u64, u32),
     /// Own log size when time was last seen to pass without being up to date, and how often.
     stalled: (u64, u32),
+    /// Ticks so far.
+    ticks: u32,
     /// Who proposed each plan.
     operators: BTreeMap<Digest, MemberId>,
     /// Plans from which consent was taken back, so that it is not given again without a person.
@@ -326,6 +331,7 @@ impl Core {
             rewritten: None,
             ahead: (0, 0),
             stalled: (0, 0),
+            ticks: 0,
             operators: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             rejected: BTreeSet::new(),

@@ -219,9 +219,10 @@ pub(super) fn objection_before_reading<'a>(
 ) -> Option<Objection> {
     objection_of_policy(site, plan, operator).or_else(|| {
         // As many as an update can be made of: how many there are is not known.
-        let examples = plan.training.as_ref().map_or(u64::MAX, |training| {
-            training.steps.saturating_mul(u64::from(training.batch_size))
-        });
+        let examples = plan
+            .training
+            .as_ref()
+            .map_or(u64::MAX, |training| training.steps.saturating_mul(u64::from(training.batch_size)));
         let surprises = surprises(&site.policy, examples, plan, known);
         match (site.policy.auto_approve, surprises.is_empty()) {
             (true, true) => None,

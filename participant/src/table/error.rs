@@ -223,7 +223,9 @@ pub enum TableError {
     #[error("the table has more than {ROWS_MAX} rows or {CELLS_MAX} values: use fewer")]
     TooManyRows,
     /// The values take more memory than the site allows.
-    #[error("the values take more than {allowed} bytes while they are read, which is memory_max of this site: use fewer")]
+    #[error(
+        "the values take more than {allowed} bytes while they are read, which is memory_max of this site: use fewer"
+    )]
     MemoryMax {
         /// Most that is allowed, in bytes.
         allowed: u64,

@@ -17,7 +17,7 @@ use self::array::Array;
 pub use self::error::ImageError;
 pub(super) use self::{idx::IdxFiles, npz::Npz};
 use super::{
-    Dataset, PixelScale,
+    Dataset, PixelScale, TableError,
     schema::{ImageFiles, Split, nearest},
     skipped::Skipped,
     split,

@@ -133,3 +133,13 @@ fn a_schema_has_a_limit_of_its_own_for_plans_that_describe_nothing() {
     let strict = Schema::from_toml(&DESCRIPTION.replace("kind = \"table\"", "")).unwrap();
     assert_ne!(schema.digest(), strict.digest());
 }
+
+#[test]
+fn no_more_memory_is_taken_for_reading_than_the_site_allows() {
+    let site = site(&format!("{HEADER}1,none,well,f\n2,some,ill,m\n"));
+    let read = |allowed| site.open().within(Some(allowed)).read(Some(&up_to(0)));
+    // Two rows of three values, which grow by doubling and are copied once.
+    assert!(read(72).is_ok());
+    let error = read(71).unwrap_err();
+    assert!(error.told().contains("memory_max"), "{}", error.told());
+}

@@ -8,7 +8,7 @@ use fedledger_participant::node::{
     Intent, NodeEvent,
     core::{DataSummary, Input, Output},
 };
-use fedledger_proto::kit::Selection;
+use fedledger_proto::kit::{Selection, Surprises};
 
 use crate::{
     fixture::{Ledger, Running, core, data, described_plan, plan, site, trained},
@@ -219,6 +219,28 @@ async fn a_node_trains_on_records_as_the_plan_describes_them() {
     node.shutdown().await.unwrap();
 }
 
+#[test]
+fn records_that_could_not_be_read_are_read_again() {
+    let mut ledger = Ledger::new();
+    let plan = described();
+    let (id, description) = (ledger.propose(plan.clone()), description_of(&plan));
+    let mut alpha = Running::start(core(site("alpha")), &ledger);
+    assert_eq!(reads(&alpha.take()), [description]);
+    alpha.input(Input::DataRead(description, Err("their file cannot be read".to_owned())));
+    let outputs = alpha.take();
+    assert_eq!((reads(&outputs), submitted(&outputs)), (vec![], vec![]));
+    for _ in 0..60 {
+        alpha.input(Input::Tick);
+    }
+    assert_eq!(reads(&alpha.take()), [description], "once a minute");
+    alpha.input(Input::DataRead(description, Ok(summary())));
+    assert_eq!(submitted(&alpha.take()), [Intent::Approve(id)]);
+    for _ in 0..60 {
+        alpha.input(Input::Tick);
+    }
+    assert_eq!(reads(&alpha.take()), [], "what is known is not read again");
+}
+
 /// Whoever may propose plans could have every site read its records in any way, at any cost.
 #[test]
 fn nothing_is_read_for_a_plan_that_needs_a_person_before_that_person_has_consented() {
@@ -230,8 +252,10 @@ fn nothing_is_read_for_a_plan_that_needs_a_person_before_that_person_has_consent
         let mut alpha = Running::start(core(cautious), &ledger);
         let outputs = alpha.take();
         assert!(!outputs.iter().any(|output| matches!(output, Output::ReadData(_))), "{outputs:?}");
-        let withheld = |output: &Output| matches!(output,
-            Output::Report(NodeEvent::ConsentWithheld { plan, reason }) if *plan == id && reason.contains("person"));
+        let withheld = |output: &Output| {
+            matches!(output,
+            Output::Report(NodeEvent::ConsentWithheld { plan, reason }) if *plan == id && reason.contains("person"))
+        };
         assert!(outputs.iter().any(withheld), "{outputs:?}");
         ledger.consent("alpha", id);
         alpha.catch_up(&ledger);

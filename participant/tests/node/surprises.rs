@@ -1,17 +1,21 @@
 //! Plans that surprise are left to the site's people, and so are trainings that would take too much memory.
 
 use fedledger_federation::{
-    Command, architecture::Architecture, command::WithdrawConsent, limits::TEXT_LENGTH_MAX, plan::Plan,
+    Command,
+    architecture::Architecture,
+    command::WithdrawConsent,
+    limits::TEXT_LENGTH_MAX,
+    plan::{Plan, Training},
 };
 use fedledger_ledger::Digest;
 use fedledger_participant::node::{
     Intent, NodeEvent,
     core::{DataSummary, Output, Site},
-    policy::{Surprise, consented, surprises},
+    policy::{Objection, Surprise, consented, objection_to_round, surprises},
 };
 use fedledger_proto::kit::Surprises;
 
-use crate::fixture::{Ledger, Purpose, Running, core, data, key, plan, site};
+use crate::fixture::{Ledger, Purpose, Running, core, data, described_plan, key, plan, site};
 
 /// A site that asks about surprises, and otherwise consents by itself.
 fn asking() -> Site {
@@ -99,6 +103,50 @@ fn a_layer_wider_than_a_batch_waits_for_a_person() {
     let known = consented(ledger.state(), &few.member);
     let found = surprises(&few.policy, 3, &named("narrow", perceptron(&[4, 3])), known);
     assert_eq!(found, [expected], "a batch has no more records than the site");
+}
+
+#[test]
+fn a_plan_whose_updates_may_be_made_of_few_records_waits_for_a_person() {
+    let mut ledger = Ledger::new();
+    let first = ledger.propose(plan());
+    ledger.consent("alpha", first);
+    let mut careful = asking();
+    careful.policy.suppress_below = 10;
+    let known = || consented(ledger.state(), &careful.member);
+    let with = |steps, batch_size| {
+        let training = plan().training.map(|training| Training { steps, batch_size, ..training });
+        Plan { training, ..named("again", plan().architecture) }
+    };
+    let few = |records| Surprise::FewRecords { records, below: 10 };
+    assert_eq!(surprises(&careful.policy, 100, &with(1, 1), known()), [few(1)]);
+    assert_eq!(surprises(&careful.policy, 100, &with(5, 1), known()), [few(5)]);
+    assert_eq!(surprises(&careful.policy, 65, &with(1, 64), known()), [few(1)], "the last batch of a pass");
+    assert_eq!(surprises(&careful.policy, 9, &with(100, 3), known()), [few(9)], "as many as there are");
+    assert_eq!(surprises(&careful.policy, 64, &with(1, 64), known()), []);
+    assert_eq!(surprises(&careful.policy, 65, &with(2, 64), known()), []);
+    assert_eq!(surprises(&careful.policy, 0, &with(1, 1), known()), [few(0)]);
+
+    // What is more than a surprise is refused even where somebody has consented.
+    let mut strict = site("alpha");
+    (strict.policy.examples_min, strict.policy.suppress_below) = (5, 0);
+    let objection = |plan: &Plan| objection_to_round(&strict, Ok(&data()), plan, 1, "alpha");
+    assert_eq!(objection(&with(2, 2)), Some(Objection::TooFewInUpdate { found: 4, needed: 5 }));
+    assert_eq!(objection(&with(3, 2)), None);
+}
+
+#[test]
+fn records_described_in_another_way_wait_for_a_person_and_then_are_known() {
+    let mut ledger = Ledger::new();
+    let first = described_plan(["age", "pressure"], 3);
+    let id = ledger.propose(first.clone());
+    ledger.consent("alpha", id);
+    let policy = asking().policy;
+    let member = "alpha".to_owned();
+    let found = |plan: &Plan| surprises(&policy, 100, plan, consented(ledger.state(), &member));
+    assert_eq!(found(&Plan { name: "again".to_owned(), ..first.clone() }), []);
+    assert_eq!(found(&described_plan(["age", "diagnosis"], 3)), [Surprise::Records]);
+    assert_eq!(found(&described_plan(["age", "pressure"], 4)), [Surprise::Records], "more may be skipped");
+    assert_eq!(found(&Plan { data: None, ..first }), [], "the site's own description is its own");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod view;
 
 use std::path::Path;
 
-use fedledger_federation::{Federation, architecture::Architecture, history::Keep, plan::Plan};
+use fedledger_federation::{Federation, history::Keep, plan::Plan};
 use fedledger_participant::{
     local_round::{self, Base, LocalRound},
     node::{
@@ -141,8 +141,7 @@ impl Verdict {
     /// What the policy of a site says of a plan, apart from who proposed it.
     fn of(site: &Site, data: &DataSummary, found: &Found) -> Self {
         let state = found.state.as_ref();
-        let known: Vec<&Architecture> =
-            state.map(|state| policy::consented(state, &site.member).collect()).unwrap_or_default();
+        let known: Vec<&Plan> = state.map(|state| policy::consented(state, &site.member).collect()).unwrap_or_default();
         let known = || known.iter().copied();
         let text = |objection: Objection| objection.to_string();
         Self {

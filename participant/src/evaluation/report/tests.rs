@@ -30,7 +30,7 @@ fn evaluation(groups: &[(&str, u64, u64)]) -> Evaluation {
     Evaluation { all, groups: groups.iter().map(group).collect() }
 }
 
-const BY_ROW: [&str; 3] = ["accuracy", "calibration_error", "loss"];
+const BY_ROW: [&str; 1] = ["loss"];
 const ALL: [&str; 7] = ["accuracy", "auc", "auc_high", "auc_low", "calibration_error", "f1", "loss"];
 
 fn names(metrics: &Metrics) -> Vec<&str> {

@@ -1,9 +1,9 @@
 //! What the core knows of the site's records, as each plan describes them.
 //!
 //! Reading takes time, so the core asks for it and goes on; it neither consents to a plan nor joins its rounds before it
-//! knows what the records amount to. What could not be read stays so until the node is started again.
+//! knows what the records amount to. What could not be read is tried again every minute.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedledger_federation::{
     VersionId,
@@ -84,9 +84,25 @@ impl Core {
 
     /// Records of some description were read, or could not be.
     pub(super) fn on_data(&mut self, description: Digest, data: Result<DataSummary, String>) {
-        if let Some(known @ None) = self.data.get_mut(&description) {
+        if let Some(known) = self.data.get_mut(&description).filter(|known| !matches!(known, Some(Ok(_)))) {
             *known = Some(data);
         }
+    }
+
+    /// Has records read again that could not be: a share of the network may have been away, or somebody has repaired them.
+    pub(super) fn read_again(&mut self) {
+        let unread: BTreeSet<Digest> =
+            self.data.iter().filter(|(_, known)| matches!(known, Some(Err(_)))).map(|(digest, _)| *digest).collect();
+        if unread.is_empty() {
+            return;
+        }
+        let plans = self.federation().plans().iter().filter(|(_, record)| !record.status.is_over());
+        let wanted: BTreeMap<Digest, DataDescription> = plans
+            .filter_map(|(_, record)| record.plan.data.clone())
+            .map(|description| (description.digest(), description))
+            .filter(|(digest, _)| unread.contains(digest))
+            .collect();
+        self.outputs.extend(wanted.into_values().map(|description| Output::ReadData(Box::new(description))));
     }
 
     /// Asks for what is not known of records that plans need: those that this site has consented to, those that it may consent to

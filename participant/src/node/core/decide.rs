@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     Command, VersionId,
-    command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, RoundKey},
+    command::{ApprovePlan, Contribute, DeclineRound, Evaluate, FileRef, JoinRound, Metrics, RoundKey},
     early_stopping,
     limits::TEXT_LENGTH_MAX,
     plan::Plan,

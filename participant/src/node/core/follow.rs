@@ -13,7 +13,7 @@ use fedledger_ledger::{
     note::SignedNote,
 };
 
-use super::{Core, HEADS_AHEAD_MAX, Output, STALLED_TICKS_MAX};
+use super::{Core, HEADS_AHEAD_MAX, Output, READ_AGAIN_TICKS, STALLED_TICKS_MAX};
 use crate::node::{error::HistoryError, event::NodeEvent, intent::Intent, witness::Verdict};
 
 impl Core {
@@ -89,6 +89,10 @@ impl Core {
             self.stalled = (size, 0);
             self.on_lost("it announced leaves that it does not send".to_owned());
             self.outputs.push(Output::Refollow);
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(READ_AGAIN_TICKS) {
+            self.read_again();
         }
     }
 

@@ -124,7 +124,6 @@ fn a_plan_whose_updates_may_be_made_of_few_records_waits_for_a_person() {
     assert_eq!(surprises(&careful.policy, 9, &with(100, 3), known()), [few(9)], "as many as there are");
     assert_eq!(surprises(&careful.policy, 64, &with(1, 64), known()), []);
     assert_eq!(surprises(&careful.policy, 65, &with(2, 64), known()), []);
-    assert_eq!(surprises(&careful.policy, 0, &with(1, 1), known()), [few(0)]);
 
     // What is more than a surprise is refused even where somebody has consented.
     let mut strict = site("alpha");

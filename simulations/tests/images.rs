@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
+use fedledger_federation::{architecture::Architecture, data_description::DataDescription, plan::Plan};
 use fedledger_simulations::images::{ImagesError, Report, Simulation, read_plan};
 
 /// Where Debian's package `dataset-fashion-mnist` puts its files.
@@ -106,11 +107,11 @@ fn small_files_are_simulated_the_same_way_every_time() {
         write(labels, idx(&[count], (0..count).map(|row| (row % 2) as u8).collect()));
     }
     let mut plan = read_plan(plans().join("pneumonia-logistic.toml")).unwrap();
-    let fedledger_federation::data_description::DataDescription::Images(described) = plan.data.as_mut().unwrap() else {
+    let DataDescription::Images(described) = plan.data.as_mut().unwrap() else {
         unreachable!("the plan is for images")
     };
     (described.height, described.width) = (4, 4);
-    plan.architecture = fedledger_federation::architecture::Architecture::logistic_regression(16);
+    plan.architecture = Architecture::logistic_regression(16);
     let simulation = |threads, hospitals| Simulation {
         plan: plan.clone(),
         data: folder.path().to_owned(),
@@ -129,7 +130,6 @@ fn small_files_are_simulated_the_same_way_every_time() {
     assert!(matches!(run(1, 41), Err(ImagesError::Hospitals { found: 41, images: 40 })));
     fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
     assert!(matches!(run(1, 2), Err(ImagesError::NoTestImages)));
-    plan.data = None;
-    let without = Simulation { plan: plan.clone(), ..simulation(1, 2) };
+    let without = Simulation { plan: Plan { data: None, ..plan.clone() }, ..simulation(1, 2) };
     assert!(matches!(without.run(&|_| (), &mut |_| ()), Err(ImagesError::NoImages)));
 }

@@ -97,7 +97,8 @@ fn small_files_are_simulated_the_same_way_every_time() {
         file
     };
     // The upper half is bright, or the lower one.
-    let image = |row: usize| (0..16).map(move |pixel| if (pixel < 8) == (row % 2 == 0) { 200 } else { 40 + row as u8 });
+    let image =
+        |row: usize| (0..16).map(move |pixel| if (pixel < 8) == row.is_multiple_of(2) { 200 } else { 40 + row as u8 });
     let write = |name: &str, file: Vec<u8>| fs::write(folder.path().join(name), file).unwrap();
     for (images, labels, count) in [
         ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 40),

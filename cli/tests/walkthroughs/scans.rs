@@ -15,7 +15,7 @@ pub fn write(path: &Path, seed: u64) {
         let pixels = pixels.map(|(image, y, x)| {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let along = if image % 2 == 0 { x } else { y };
-            let bright = (along / 2 + (image / 2 % 2) as u8) % 2 == 0;
+            let bright = (along / 2 + (image / 2 % 2) as u8).is_multiple_of(2);
             (if bright { 150 } else { 50 }) + (noise >> 58) as u8
         });
         let shape = format!("({count}, {SIDE}, {SIDE})");

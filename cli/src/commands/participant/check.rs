@@ -10,9 +10,9 @@ use std::path::Path;
 
 use fedledger_federation::{Federation, architecture::Architecture, history::Keep, plan::Plan};
 use fedledger_participant::{
-    local_round::{self, Base, LocalRound, run_external},
+    local_round::{self, Base, LocalRound, LocalRoundError, run_external},
     node::{
-        self,
+        self, TrainerProgram,
         core::{DataSummary, Site},
         policy::{self, Objection, Surprise},
     },
@@ -21,7 +21,7 @@ use fedledger_participant::{
 use fedledger_proto::kit::{ParticipantKit, Selection};
 use serde::Serialize;
 
-use super::ParticipantArgs;
+use super::{ParticipantArgs, stop_signal};
 use crate::{
     commands::plan,
     context::Context,
@@ -94,12 +94,7 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
         Some(training) => {
             let program = node::trainer_of(&kit, &training.trainer);
             let program = program.ok_or_else(|| refused(&Objection::UnknownTrainer(training.trainer.clone())))?;
-            let folder = tempfile::tempdir()
-                .map_err(|error| Failure::because(Exit::Failed, "no folder can be made for the trainer", error))?;
-            let progress = context.output.progress_of("training", 100);
-            let mut tell = |percent: u8| progress.set(percent.into());
-            let run = run_external(&found.plan, (&site, &data), &program, base, folder.path(), &mut tell);
-            context.block_on(run)
+            run_program(context, &found.plan, (&site, &data), &program, base)?
         }
         None => {
             let steps = found.plan.training.as_ref().map_or(1, |training| training.steps);
@@ -116,6 +111,27 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
         policy: verdict,
     };
     context.output.object(CHECK_SCHEMA, &check, || check.text(&context.output))
+}
+
+/// Tries a round with a program of the site, in a folder that is gone afterwards, also if somebody interrupts it.
+fn run_program(
+    context: &Context,
+    plan: &Plan,
+    of: (&Site, &DataSummary),
+    program: &TrainerProgram,
+    base: Base<'_>,
+) -> Result<Result<LocalRound, LocalRoundError>, Failure> {
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::because(Exit::Failed, "no folder can be made for the trainer", error))?;
+    let progress = context.output.progress_of("training", 100);
+    let mut tell = |percent: u8| progress.set(percent.into());
+    context.block_on(async {
+        let stop = stop_signal()?;
+        tokio::select! {
+            round = run_external(plan, of, program, base, folder.path(), &mut tell) => Ok(round),
+            () = stop => Err(Failure::new(Exit::Failed, "the trial was interrupted")),
+        }
+    })
 }
 
 /// What keeps a round from being tried at all; whatever else there is against it is told with the result.

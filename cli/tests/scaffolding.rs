@@ -9,7 +9,7 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -302,9 +302,17 @@ round_duration_ms = 60000
 "#;
 
 #[cfg(unix)]
+fn executable(file: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(unix)]
 #[test]
 fn a_program_of_the_site_is_tried_as_well() {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+    use std::io::Write as _;
 
     use fedledger_federation::tensors::{Tensor, write_tensors};
 
@@ -325,10 +333,7 @@ fn a_program_of_the_site_is_tried_as_well() {
     let section = "\n[trainers.script]\nprogram = \"train.sh\"\nfiles = [\"result\"]\narguments = [\"result\"]\n";
     let mut node = fs::File::options().append(true).open(kit.join("node.toml")).unwrap();
     node.write_all(section.as_bytes()).unwrap();
-    let program = |text: &str| {
-        fs::write(kit.join("train.sh"), text).unwrap();
-        fs::set_permissions(kit.join("train.sh"), fs::Permissions::from_mode(0o755)).unwrap();
-    };
+    let program = |text: &str| executable(&kit.join("train.sh"), text);
     program(TRAINER);
     let tensor = |name: &str, shape, values| Tensor { name: name.to_owned(), shape, values };
     let weights = write_tensors(&[tensor("a", vec![2], vec![4.0, 5.0]), tensor("b", vec![], vec![-2.0])]).unwrap();
@@ -362,6 +367,44 @@ fn a_program_of_the_site_is_tried_as_well() {
     program("#!/bin/sh\necho 'ValueError: no such column' >&2\nexit 3\n");
     assert!(refused(1).contains("ValueError: no such column"));
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "its folder is removed");
+}
+
+/// Tells its process, and then waits for somebody who never writes.
+#[cfg(unix)]
+const WAITING: &str =
+    "#!/bin/sh\ntrap '' TERM\nmkfifo gate\necho $$ > partial\nmv partial \"$1\"\nread -r line < gate\n";
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_trial_leaves_nothing_behind() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let (_folder, kit) = hospital("127.0.0.1:1");
+    let (temporary, told) = (tempfile::tempdir().unwrap(), kit.join("process"));
+    fs::write(kit.join("plan.toml"), EXTERNAL_PLAN).unwrap();
+    executable(&kit.join("train.sh"), WAITING);
+    let node = fs::read_to_string(kit.join("node.toml")).unwrap();
+    let section = format!("\n[trainers.script]\nprogram = \"train.sh\"\narguments = [\"{}\"]\n", told.display());
+    fs::write(kit.join("node.toml"), node + &section).unwrap();
+    let mut trial = command(&kit, &["participant", "--check", "--dir", "."]);
+    let trial = trial.env("TMPDIR", temporary.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + HEARD_MAX;
+    let wait = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < deadline, "it takes too long");
+            std::thread::yield_now();
+        }
+    };
+    wait(&|| told.exists());
+    kill_process(Pid::from_child(&trial), Signal::INT).unwrap();
+    let output = trial.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("the trial was interrupted"), "{stderr}");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "its folder is removed");
+    // The program is killed a moment later, though it does not listen.
+    let process = fs::read_to_string(&told).unwrap();
+    let state = || Command::new("ps").args(["-o", "stat=", "-p", process.trim()]).output().unwrap().stdout;
+    wait(&|| state().iter().all(u8::is_ascii_whitespace) || state().starts_with(b"Z"));
 }
 
 /// A node that runs until it is dropped.

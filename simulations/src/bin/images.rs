@@ -55,13 +55,15 @@ fn run(options: &Options) -> Result<ExitCode, ImagesError> {
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps ({elapsed}, {eta} left)") {
         bar.set_style(style);
     }
-    if !options.json {
-        println!("{}", RoundReport::HEADINGS);
-    }
     let mut show = |round: &RoundReport| {
-        if !options.json {
-            bar.suspend(|| println!("{round}"));
+        if options.json {
+            return;
         }
+        let headings = if round.round == 0 { Some(RoundReport::HEADINGS) } else { None };
+        bar.suspend(|| {
+            headings.iter().for_each(|headings| println!("{headings}"));
+            println!("{round}");
+        });
     };
     let report = simulation.run(&|steps| bar.inc(steps), &mut show);
     bar.finish_and_clear();

@@ -146,7 +146,7 @@ impl fmt::Display for Report {
         )?;
         if let Some(last) = self.rounds.last() {
             let area = last.auc.map_or_else(|| "-".to_owned(), |area| area.to_string());
-            writeln!(f, "after {} rounds: accuracy {}, AUC {area}", last.round, last.accuracy)?;
+            writeln!(f, "after round {}: accuracy {}, AUC {area}", last.round, last.accuracy)?;
         }
         write!(f, "weights {}", self.weights)
     }

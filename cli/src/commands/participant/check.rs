@@ -174,7 +174,8 @@ fn find(context: &Context, args: &ParticipantArgs) -> Result<Found, Failure> {
 
 fn no_plan(file: &Path) -> Failure {
     Failure::new(Exit::Usage, format!("no plan is named to try, and there is no {}", file.display())).next(
-        "name one with --plan FILE, or --plan ID with --ledger or --connect; `fedledger plan init` writes one for a table",
+        "name one with --plan FILE, or --plan ID with --ledger or --connect; `fedledger plan init` writes one for a table \
+         or images",
     )
 }
 

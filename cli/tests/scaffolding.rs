@@ -9,7 +9,7 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -377,6 +377,8 @@ const WAITING: &str =
 #[cfg(unix)]
 #[test]
 fn an_interrupted_trial_leaves_nothing_behind() {
+    use std::time::Instant;
+
     use rustix::process::{Pid, Signal, kill_process};
 
     let (_folder, kit) = hospital("127.0.0.1:1");

@@ -117,7 +117,7 @@ fn submit_error(failure: SubmitFailure) -> SubmitError {
         SubmitFailure::Refused(CoreError::Refused(refusal)) => SubmitError::Refusal(refusal),
         SubmitFailure::Refused(CoreError::Seal) => SubmitError::Seal,
         SubmitFailure::Refused(CoreError::Busy | CoreError::Propose(_)) => SubmitError::Busy,
-        SubmitFailure::NoLeader => SubmitError::NoLeader,
+        SubmitFailure::NoLeader | SubmitFailure::NotLeader => SubmitError::NoLeader,
         SubmitFailure::TimedOut => SubmitError::TimedOut,
         SubmitFailure::ExpiresTooSoon { not_after_index, by_index } => {
             SubmitError::ExpiresTooSoon { not_after_index, by_index }

@@ -4,7 +4,6 @@ mod computing;
 
 use std::{io, sync::Arc};
 
-use fail::fail_point;
 use fedledger_federation::{
     Command, Federation,
     command::FileRef,
@@ -12,10 +11,10 @@ use fedledger_federation::{
     recipe::RunningSums,
 };
 use fedledger_ledger::{
-    Digest, SecretKey,
+    Digest, PublicKey, SecretKey,
     transaction::{Nonce, Transaction},
 };
-use fedledger_proto::endpoint::Endpoint;
+use fedledger_proto::{endpoint::Endpoint, fault_point::fault_point};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -139,6 +138,10 @@ impl Inner {
                 tracing::info!(kind = command.kind(), reason, "a transaction of this replica was rejected");
                 false
             }
+            Err(failure @ SubmitFailure::NotLeader) => {
+                tracing::info!(kind = command.kind(), %failure, "a decision of this replica was dropped");
+                false
+            }
             Err(failure) => {
                 tracing::warn!(kind = command.kind(), %failure, "a transaction of this replica was not committed");
                 false
@@ -150,7 +153,7 @@ impl Inner {
     /// The reason for which it was rejected, if it was.
     async fn submit_command(&self, command: &Command) -> Result<Option<String>, SubmitFailure> {
         let kind = command.kind();
-        fail_point!(&format!("before-{kind}"), |_| std::process::abort());
+        fault_point(&format!("before-{kind}"));
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| SubmitFailure::Randomness(error.to_string()))?;
         let size = *self.handle.log_size().borrow();
@@ -175,7 +178,7 @@ impl Inner {
             _ => self.handle.submit(envelope).await?,
         };
         let reason = submitted.reason;
-        fail_point!(&format!("after-{kind}"), |_| std::process::abort());
+        fault_point(&format!("after-{kind}"));
         Ok(reason)
     }
 
@@ -223,7 +226,12 @@ impl Inner {
 
     /// Has the file here when this returns true.
     async fn fetch(&self, plan: &Digest, file: &FileRef, member: Option<&String>) -> bool {
-        self.fetching.fetch(plan, file, |turn| fetching::sources(&self.endpoint, &self.view, member, turn)).await
+        self.fetching.fetch(plan, file, |turn| self.sources(member, turn)).await
+    }
+
+    /// Who may have a file, made by this member if by anybody.
+    fn sources(&self, member: Option<&String>, turn: usize) -> Vec<PublicKey> {
+        fetching::sources(&self.endpoint, &self.view, member, turn)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Getting files that this replica lacks: from the participant that made them, or from any other replica.
+//! Getting files that this replica lacks: from the participant that made them, from any other replica, or, if they belong to
+//! a version, from any participant that still has them.
 
 use std::{
     collections::BTreeMap,
@@ -6,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use fedledger_federation::command::FileRef;
+use fedledger_federation::{command::FileRef, member::Node};
 use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
-    blobs::{BlobStore, Fetch},
-    endpoint::{Endpoint, Slots, Turn, WantedBlob},
+    blobs::{BlobStore, Fetch, FetchError},
+    endpoint::{BlobError, Endpoint, Slots, Turn, WantedBlob},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::shared::SharedView;
 
@@ -54,6 +55,9 @@ const STAY_FIRST: Duration = Duration::from_secs(30);
 /// connections.
 const PRESENCE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Participants that are asked for a version's file at each turn.
+const PARTICIPANTS_ASKED: usize = 4;
+
 /// Fetches files.
 #[derive(Debug)]
 pub struct Fetching {
@@ -72,20 +76,21 @@ impl Fetching {
     /// Has the file, which is of this plan, here when this returns true. `sources` gives the peers to be asked, in their
     /// order at this turn.
     pub async fn fetch(&self, plan: &Digest, file: &FileRef, sources: impl Fn(usize) -> Vec<PublicKey>) -> bool {
-        let slots = self.slots_of(plan);
-        let wanted = WantedBlob { digest: file.digest, size_max: file.size, doubted: false };
-        let mut fetch = Fetch::new(self.endpoint.clone(), self.blobs.clone(), wanted);
-        let mut added = self.blobs.added();
-        for turn in 0..FETCH_ATTEMPTS {
-            added.mark_unchanged();
-            fetch.until_idle().await;
-            if fetch.is_done() || self.search(&mut fetch, &slots, sources(turn), &Patience::of(turn, file.size)).await {
+        let mut search = self.begin(plan, file);
+        while let Some(found) = search.next(&sources).await {
+            if found == Found::Here {
                 return true;
             }
-            // A participant may be storing it here right now.
-            let _ = timeout(FETCH_RETRY, added.changed()).await;
         }
-        fetch.is_done()
+        false
+    }
+
+    /// Begins to look for a file of a plan.
+    pub fn begin(&self, plan: &Digest, file: &FileRef) -> Search<'_> {
+        let wanted = WantedBlob { digest: file.digest, size_max: file.size, doubted: false };
+        let fetch = Fetch::new(self.endpoint.clone(), self.blobs.clone(), wanted);
+        let (slots, added) = (self.slots_of(plan), self.blobs.added());
+        Search { fetching: self, size: file.size, fetch, slots, added, turn: 0 }
     }
 
     fn slots_of(&self, plan: &Digest) -> Arc<Slots> {
@@ -98,28 +103,82 @@ impl Fetching {
         slots.insert(*plan, Arc::downgrade(&new));
         new
     }
+}
+
+/// What a search has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The file is here.
+    Here,
+    /// Somebody may have it, but it could not be had now.
+    Elsewhere,
+    /// Nobody who is there has it.
+    Nowhere,
+}
+
+/// One file that is looked for.
+#[derive(Debug)]
+pub struct Search<'a> {
+    fetching: &'a Fetching,
+    /// Of the file, in bytes.
+    size: u64,
+    fetch: Fetch,
+    slots: Arc<Slots>,
+    added: watch::Receiver<u64>,
+    /// Searches so far.
+    turn: usize,
+}
+
+impl Search<'_> {
+    /// Asks every peer once, after a rest if it is not the first time; none once it has been done often enough.
+    pub async fn next(&mut self, sources: impl Fn(usize) -> Vec<PublicKey>) -> Option<Found> {
+        if self.turn > 0 {
+            // A participant may be storing it here right now.
+            let _ = timeout(FETCH_RETRY, self.added.changed()).await;
+        }
+        self.added.mark_unchanged();
+        self.fetch.until_idle().await;
+        if self.fetch.is_done() {
+            return Some(Found::Here);
+        }
+        let turn = self.turn;
+        if turn >= FETCH_ATTEMPTS {
+            return None;
+        }
+        self.turn += 1;
+        Some(self.ask_all(sources(turn), &Patience::of(turn, self.size)).await)
+    }
 
     /// Asks each peer in turn. A slot is held for one peer at a time, so that a file which nobody has never keeps others
     /// waiting for long.
-    async fn search(&self, fetch: &mut Fetch, slots: &Slots, sources: Vec<PublicKey>, patience: &Patience) -> bool {
+    async fn ask_all(&mut self, sources: Vec<PublicKey>, patience: &Patience) -> Found {
+        let endpoint = &self.fetching.endpoint;
+        let mut found = Found::Nowhere;
         for peer in sources {
-            if !self.endpoint.is_there(peer, patience.presence).await {
+            if !endpoint.is_there(peer, patience.presence).await {
                 tracing::debug!(%peer, "it does not answer and is not asked for files");
                 continue;
             }
-            let turn = Turn { slot: slots.acquire().await, patience: patience.turn };
-            let fetching = timeout(patience.stay, fetch.from_in_turn(peer, turn));
-            match self.endpoint.while_there(peer, PRESENCE_PATIENCE, fetching).await {
-                Some(Ok(Ok(()))) => return true,
-                Some(Ok(Err(reason))) => tracing::trace!(%peer, %reason, "not fetched"),
-                Some(Err(_)) => tracing::debug!(%peer, "it is slow: another one is asked for the rest of the file"),
+            let turn = Turn { slot: self.slots.acquire().await, patience: patience.turn };
+            let fetching = timeout(patience.stay, self.fetch.from_in_turn(peer, turn));
+            match endpoint.while_there(peer, PRESENCE_PATIENCE, fetching).await {
+                Some(Ok(Ok(()))) => return Found::Here,
+                Some(Ok(Err(FetchError::Transfer(BlobError::NotFound(_))))) => {}
+                Some(Ok(Err(reason))) => {
+                    tracing::trace!(%peer, %reason, "not fetched");
+                    found = Found::Elsewhere;
+                }
+                Some(Err(_)) => {
+                    tracing::debug!(%peer, "it is slow: another one is asked for the rest of the file");
+                    found = Found::Elsewhere;
+                }
                 None => tracing::debug!(%peer, "it fell silent while a file was fetched"),
             }
         }
-        if let Err(error) = fetch.reconsider().await {
+        if let Err(error) = self.fetch.reconsider().await {
             tracing::warn!(%error, "what was received of a file cannot be removed");
         }
-        false
+        found
     }
 }
 
@@ -144,20 +203,27 @@ impl Patience {
     }
 }
 
-/// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the other
-/// replicas, later each comes first in its turn.
+/// Connected nodes that may have a file: at the first turn the one of the participant that made it comes before the
+/// replicas, later each comes first in its turn. Participants may also have a version that no replica has any more, since
+/// they have trained on it; of them a few are asked at each turn, after the replicas.
 pub fn sources(endpoint: &Endpoint, view: &SharedView, member: Option<&String>, turn: usize) -> Vec<PublicKey> {
     let connected = endpoint.connected().borrow().clone();
     let view = view.read();
-    let candidates = view
-        .members
-        .nodes()
-        .filter(|(_, node)| connected.contains(&node.transport_key))
-        .filter(|(owner, node)| node.replica_number().is_some() || Some(&owner.id) == member);
+    let nodes = || view.members.nodes().filter(|(_, node)| connected.contains(&node.transport_key));
+    let is_replica = |node: &Node| node.replica_number().is_some();
+    let makers_and_replicas = nodes().filter(|(owner, node)| is_replica(node) || Some(&owner.id) == member);
     let mut sources: Vec<(bool, PublicKey)> =
-        candidates.map(|(owner, node)| (Some(&owner.id) != member, node.transport_key)).collect();
+        makers_and_replicas.map(|(owner, node)| (Some(&owner.id) != member, node.transport_key)).collect();
     sources.sort_by_key(|(other, _)| *other);
     let first = turn.checked_rem(sources.len()).unwrap_or(0);
     sources.rotate_left(first);
-    sources.into_iter().map(|(_, key)| key).collect()
+    let mut sources: Vec<PublicKey> = sources.into_iter().map(|(_, key)| key).collect();
+    if member.is_none() {
+        let participants: Vec<PublicKey> =
+            nodes().filter(|(_, node)| !is_replica(node)).map(|(_, node)| node.transport_key).collect();
+        let count = participants.len().min(PARTICIPANTS_ASKED);
+        let first = turn.wrapping_mul(PARTICIPANTS_ASKED).checked_rem(participants.len()).unwrap_or(0);
+        sources.extend(participants.into_iter().cycle().skip(first).take(count));
+    }
+    sources
 }

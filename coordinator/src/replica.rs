@@ -171,6 +171,9 @@ pub enum SubmitFailure {
     /// No leader took it in time.
     #[error("no leader could be reached within {} s: a majority of replicas is down; submitting the same transaction again is safe", SUBMIT_TIMEOUT.as_secs())]
     NoLeader,
+    /// It is for a leader to decide, and this replica does not lead.
+    #[error("this replica does not lead: whichever does decides anew")]
+    NotLeader,
     /// It was proposed but not committed in time.
     #[error("not committed within {} s: its fate is unknown; submitting the same transaction again is safe", SUBMIT_TIMEOUT.as_secs())]
     TimedOut,
@@ -202,7 +205,9 @@ impl SubmitFailure {
         match self {
             Self::Refused(error) => !matches!(error, SubmitError::Refused(_) | SubmitError::Seal),
             Self::NoLeader | Self::TimedOut => true,
-            Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Randomness(_) | Self::Stopping => false,
+            Self::NotLeader | Self::ExpiresTooSoon { .. } | Self::Storage(_) | Self::Randomness(_) | Self::Stopping => {
+                false
+            }
         }
     }
 }
@@ -268,7 +273,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`SubmitFailure`]; of a replica that does not lead it is [`SubmitFailure::NoLeader`].
+    /// [`SubmitFailure`]; of a replica that does not lead it is [`SubmitFailure::NotLeader`].
     pub async fn submit_as_leader(&self, envelope: Vec<u8>) -> Result<Submitted, SubmitFailure> {
         self.submit_through(envelope, Through::OwnLeadership).await
     }
@@ -290,7 +295,7 @@ impl Handle {
                 }
                 Some(_) if through == Through::OwnLeadership => {
                     self.send(Event::Forget(ticket)).await?;
-                    return Err(SubmitFailure::NoLeader);
+                    return Err(SubmitFailure::NotLeader);
                 }
                 Some(None) => self.leader_or(&mut answer).await,
                 Some(Some(leader)) => {

@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc};
 
-use fail::fail_point;
 use fedledger_federation::member::NodeKind;
 use fedledger_ledger::{
     Digest, PublicKey,
@@ -14,6 +13,7 @@ use fedledger_proto::{
     endpoint::{
         BlobError, BlobGetResponder, BlobPutResponder, EventsResponder, InboundRequest, RequestKind, Responder,
     },
+    fault_point::fault_point,
     wire::{
         CheckpointRequest, CheckpointResponse, EventFrame, EventsRequest, Refusal, RefusalCode, SubmitRequest,
         SubmitResponse,
@@ -85,10 +85,11 @@ impl Inner {
             }
         };
         let answered = match request.kind {
-            RequestKind::Submit(request, responder) => self.submit(is_replica, request, responder).await,
-            RequestKind::Checkpoint(request, responder) => self.checkpoint(request, responder).await,
+            // Every participant has a stream of events open all the time. It does not take the room of the others: they have
+            // one of their own.
             RequestKind::Events(request, responder) => self.events(request, responder).await,
-            // Apart, so that a stream of events, of which every participant has one, does not take the room of a transfer.
+            RequestKind::Submit(request, responder) => Box::pin(self.submit(is_replica, request, responder)).await,
+            RequestKind::Checkpoint(request, responder) => Box::pin(self.checkpoint(request, responder)).await,
             RequestKind::BlobGet(responder) => Box::pin(self.blob_get(is_replica, responder)).await,
             RequestKind::BlobPut(responder) => Box::pin(self.blob_put(peer, is_replica, responder)).await,
         };
@@ -116,7 +117,7 @@ impl Inner {
                     SubmitFailure::Refused(SubmitError::Refused(LogRefusal::Expired { .. })) => "expired",
                     SubmitFailure::Refused(SubmitError::Busy) => "busy",
                     SubmitFailure::Refused(_) => "refused",
-                    SubmitFailure::NoLeader => "no_leader",
+                    SubmitFailure::NoLeader | SubmitFailure::NotLeader => "no_leader",
                     SubmitFailure::TimedOut => "timed_out",
                     SubmitFailure::ExpiresTooSoon { .. } => "expired",
                     SubmitFailure::Storage(_) | SubmitFailure::Randomness(_) => "storage",
@@ -232,7 +233,7 @@ impl Inner {
         if let Err(refusal) = self.may_store(peer, is_replica, &digest, size) {
             return text(responder.refuse(refusal).await);
         }
-        fail_point!("uploading", |_| std::process::abort());
+        fault_point("uploading");
         let partial = match self.blobs.take_over(peer, &digest, size).await {
             Ok(Some(partial)) => partial,
             Ok(None) if self.blobs.has(&digest) => return text(responder.have().await),

@@ -14,6 +14,8 @@ impl Tasks {
     /// Runs `task` until it is done or the node stops; it is dropped then, at a point where it waits.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
+        // What wraps a future takes its room once more each; of a pointer that is little.
+        let task = Box::pin(task);
         self.tracker.spawn(async move {
             let _ = stop.run_until_cancelled(task).await;
         });

@@ -82,6 +82,10 @@ pub struct Conductor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Check {
     UnderWay,
+    /// It is under way, but nobody had the file when it was last looked for.
+    Searching {
+        at_ms: u64,
+    },
     /// It could not be carried out, such as for want of the file.
     Failed {
         at_ms: u64,
@@ -94,7 +98,7 @@ impl Check {
     const fn again_at_ms(&self) -> Option<u64> {
         match self {
             Self::Failed { at_ms } => Some(at_ms.saturating_add(RETRY_MS)),
-            Self::UnderWay | Self::Done(_) => None,
+            Self::UnderWay | Self::Searching { .. } | Self::Done(_) => None,
         }
     }
 }
@@ -180,6 +184,13 @@ impl Conductor {
             Report::CheckFailed { key, member } => {
                 self.checked = self.checked.wrapping_add(1);
                 self.checks.entry(key).or_default().insert(member, Check::Failed { at_ms: now_ms });
+            }
+            Report::NotFound { key, member } => {
+                let check = self.checks.get_mut(&key).and_then(|checks| checks.get_mut(&member));
+                if let Some(check @ (Check::UnderWay | Check::Searching { .. })) = check {
+                    self.checked = self.checked.wrapping_add(1);
+                    *check = Check::Searching { at_ms: now_ms };
+                }
             }
             Report::Computed { key, outputs } => {
                 self.remember(key, Computation::Done(outputs));

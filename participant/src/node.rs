@@ -159,6 +159,7 @@ impl ParticipantNode {
             replicas: replicas_out,
             size: size_out,
             replica_timeout: Duration::from_millis(kit.config.settings.replica_timeout_ms),
+            checkpoint_steps_max: kit.config.settings.checkpoint_steps_max,
             heads: Arc::new(heads),
             compute: Arc::new(Semaphore::new(1)),
             trainers,

@@ -5,5 +5,6 @@
 pub mod api;
 pub mod blobs;
 pub mod endpoint;
+pub mod fault_point;
 pub mod kit;
 pub mod wire;

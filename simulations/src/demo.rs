@@ -42,7 +42,7 @@ pub struct DemoOptions {
     pub seed: u64,
     /// How updates become versions.
     pub rule: DemoRule,
-    /// When a round closes without those that are missing; [`ROUND_DURATION`] for people.
+    /// When a round closes without those that are missing; [`ROUND_DURATION`] unless somebody asks for another.
     pub round_duration: Duration,
     /// What goes wrong, and when.
     pub chaos: Vec<Chaos>,

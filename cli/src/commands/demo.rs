@@ -1,6 +1,6 @@
 //! `fedledger demo`: a whole consortium on this machine.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use fedledger_proto::kit::{GENESIS_FILE, WriteError};
@@ -18,6 +18,9 @@ use crate::{
 
 /// Most rounds that a demo trains.
 const ROUNDS_MAX: u64 = 1_000_000;
+
+/// Longest time that a round of a demo may wait for hospitals that are missing, in seconds.
+const ROUND_DURATION_S_MAX: u64 = 3600;
 
 /// Arguments of `fedledger demo`.
 #[derive(Debug, Args)]
@@ -37,6 +40,10 @@ pub(crate) struct DemoArgs {
     /// Aggregation rule: fedavg, fedadagrad, fedadam or fedyogi
     #[arg(long, default_value = "fedavg")]
     rule: DemoRule,
+    /// How long a round waits for a hospital that is missing, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = ROUND_DURATION.as_secs())]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=ROUND_DURATION_S_MAX))]
+    round_duration: u64,
     /// Keep the nodes running when training is done, until Ctrl-C
     #[arg(long)]
     serve: bool,
@@ -55,7 +62,7 @@ pub(crate) fn run(context: &Context, args: DemoArgs) -> Result<(), Failure> {
         rounds: args.rounds,
         seed: args.seed,
         rule: args.rule,
-        round_duration: ROUND_DURATION,
+        round_duration: Duration::from_secs(args.round_duration),
         chaos: args.chaos,
         serve,
     };

@@ -21,7 +21,8 @@ const SPLIT: &str =
 fn described_plan(bad_rows_max: u64) -> String {
     let (description, _) = SCHEMA.split_once("[split]").unwrap();
     let named = description.replace("column = \"age\"", "column = \"years\"");
-    let part = named.replace("[label]", "[data.label]").replace("[[features]]", "[[data.features]]");
+    let nested = |text: String, name: &str| text.replace(&format!("[{name}]"), &format!("[data.{name}]"));
+    let part = ["label", "group"].into_iter().fold(named.replace("[[features]]", "[[data.features]]"), nested);
     format!("{PLAN}\n[data]\nkind = \"table\"\nbad_rows_max = {bad_rows_max}\n{part}")
 }
 

@@ -1,13 +1,16 @@
 //! Nodes that end at every step of a round: the round is finished, and nobody can tell the result from the undisturbed one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use serde_json::Value;
 
 use super::nodes::{Consortium, SITES};
 
 /// Three rounds with a server optimiser, whose state is part of every version. All four hospitals must contribute.
-const PLAN: &str = include_str!("adam.toml");
+pub const PLAN: &str = include_str!("adam.toml");
 
 /// Rounds of the plan.
 const ROUNDS: usize = 3;
@@ -17,7 +20,7 @@ const LONG_TRAINING: &str = "steps = 50000";
 
 /// Where a replica is killed in the second round: whoever leads when the step comes; for the aggregation and for
 /// attestations, every replica.
-const REPLICA_STEPS: [&str; 10] = [
+pub const REPLICA_STEPS: [&str; 10] = [
     "before-OpenRound",
     "after-OpenRound",
     "uploading",
@@ -31,7 +34,7 @@ const REPLICA_STEPS: [&str; 10] = [
 ];
 
 /// Where every participant is killed in the second round.
-const PARTICIPANT_STEPS: [&str; 9] = [
+pub const PARTICIPANT_STEPS: [&str; 9] = [
     "before-JoinRound",
     "after-JoinRound",
     "training",
@@ -43,17 +46,38 @@ const PARTICIPANT_STEPS: [&str; 9] = [
     "before-Evaluate",
 ];
 
+/// How much longer than otherwise a slow node takes for a step, in milliseconds: longer than a leader may be silent.
+const SLOWED_BY_MS: u64 = 700;
+
+/// A pass through the records that takes so long that a local checkpoint is saved at its end, in milliseconds.
+pub const LONG_PASS_MS: u64 = 300;
+
+/// What the plan leads to when nothing happens.
+pub static UNDISTURBED: LazyLock<BTreeMap<u64, String>> = LazyLock::new(|| trained(PLAN, "", ""));
+
+/// Every step is slow the second time that a node comes to it.
+fn slow(steps: &[&str]) -> String {
+    let points = steps.iter().map(|step| format!("{step}=1*off->1*sleep({SLOWED_BY_MS})"));
+    points.collect::<Vec<_>>().join(";")
+}
+
 #[test]
 fn a_coordinator_killed_at_any_step_of_a_round_changes_no_byte_of_any_version() {
-    let undisturbed = trained(PLAN, "", "");
     for step in REPLICA_STEPS {
-        assert_eq!(trained(PLAN, &format!("{step}=1*off->1*return"), ""), undisturbed, "killed {step}");
+        assert_eq!(trained(PLAN, &format!("{step}=1*off->1*return"), ""), *UNDISTURBED, "killed {step}");
     }
 }
 
 #[test]
+fn coordinators_and_participants_slow_at_every_step_of_a_round_change_no_byte_of_any_version() {
+    assert_eq!(trained(PLAN, &slow(&REPLICA_STEPS), ""), *UNDISTURBED);
+    let slow_passes = format!("{};passed={ROUNDS}*sleep({LONG_PASS_MS})", slow(&PARTICIPANT_STEPS));
+    assert_eq!(trained(PLAN, "", &slow_passes), *UNDISTURBED);
+}
+
+#[test]
 fn a_participant_killed_at_any_step_of_a_round_contributes_the_same_and_once() {
-    let plan = PLAN.replace("steps = 20", LONG_TRAINING);
+    let plan = PLAN.replace("steps = 100", LONG_TRAINING);
     let undisturbed = trained(&plan, "", "");
     for step in PARTICIPANT_STEPS {
         assert_eq!(trained(&plan, "", &format!("{step}=1*off->1*return")), undisturbed, "killed {step}");
@@ -85,7 +109,7 @@ fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, Stri
     }
     // Nobody is left who has yet to end.
     killed.extend(consortium.revive());
-    let expected = !replicas.is_empty() || !participants.is_empty();
+    let expected = [replicas, participants].iter().any(|points| points.contains("return"));
     assert_eq!(!killed.is_empty(), expected, "killed: {killed:?}");
     if participants.starts_with("checkpointed") {
         nothing_is_trained_again(&consortium, &killed);
@@ -107,6 +131,11 @@ fn trained(plan: &str, replicas: &str, participants: &str) -> BTreeMap<u64, Stri
     }
     let report = consortium.json(&["verify", "va/replica"]);
     assert_eq!((&report["ok"], &report["versions_recomputed"]), (&true.into(), &4.into()), "{report}");
+    versions(&consortium)
+}
+
+/// The versions by number.
+pub fn versions(consortium: &Consortium) -> BTreeMap<u64, String> {
     let log = consortium.json(&["log"]);
     let version = |row: &Value| (row["number"].as_u64().unwrap(), row["version"].as_str().unwrap().to_owned());
     log.as_array().unwrap().iter().map(version).collect()

@@ -1,6 +1,6 @@
 //! Hospitals that are slow, killed or suspended in a round.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 
@@ -75,6 +75,36 @@ fn a_round_waits_for_who_is_slow_and_ends_without_who_is_killed_or_suspended() {
     let report = consortium.json(&["verify", "cleveland/replica"]);
     assert_eq!((&report["ok"], &report["versions_recomputed"]), (&true.into(), &4.into()), "{report}");
     consortium.stop();
+}
+
+#[test]
+fn a_base_version_that_every_replica_has_lost_comes_back_from_a_participant() {
+    // The second round stays open long enough for cleveland to be suspended in it.
+    let mut consortium = Consortium::start_with(|name| match name {
+        "cleveland/participant" => "training=1*off->1*sleep(2000)".to_owned(),
+        _ => String::new(),
+    });
+    consortium.wait(&["status"], |status| status["leader"].is_string());
+    let plan = consortium.start_plan(PLAN);
+    consortium.wait(&["round", "show", "2"], |round| round["steps"]["cleveland"]["joined"].is_u64());
+    consortium.signal("cleveland/participant", "STOP");
+    let base = consortium.json(&["checkout", "v1", "--out", "../base"]);
+    let digest = base["files"]["weights.safetensors"].as_str().unwrap();
+    for site in SITES {
+        consortium.stop_node(&format!("{site}/replica"));
+        let blobs = consortium.kits().join(site).join("replica/blobs");
+        fs::remove_file(blobs.join(&digest[..2]).join(&digest[2..])).unwrap();
+    }
+    for site in SITES {
+        consortium.start_again(&format!("{site}/replica"));
+    }
+    consortium.signal("cleveland/participant", "CONT");
+    consortium.wait_for_plan(&plan, "finished");
+    let second = consortium.json(&["round", "show", "2"]);
+    assert_eq!((strings(&second["contributed"]), &second["attempt"]), (sites(), &1.into()), "{second}");
+    consortium.stop();
+    let report = consortium.json(&["verify", "va/replica"]);
+    assert_eq!((&report["ok"], &report["versions_recomputed"]), (&true.into(), &4.into()), "{report}");
 }
 
 /// Counts the contributions on the ledger of each member to each attempt.

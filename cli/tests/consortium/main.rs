@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod data;
+mod demo;
 mod failover;
 mod faults;
 mod flow;
+mod leaders;
 mod metrics;
 mod nodes;
+mod participants;
+mod plans;
 mod retention;
 mod traces;
 

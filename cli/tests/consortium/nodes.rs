@@ -1,5 +1,10 @@
 //! Processes of a consortium on this machine, and the command line to look at them.
 
+mod orders;
+mod relays;
+
+pub use self::{orders::STOP, relays::Relays};
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -72,18 +77,28 @@ impl Consortium {
 
     /// The same with `FAILPOINTS` for each node, given as `SITE/replica` or `SITE/participant`.
     pub fn start_with(failpoints: impl Fn(&str) -> String) -> Self {
+        let mut consortium = Self::provisioned();
+        consortium.start_all(failpoints);
+        consortium
+    }
+
+    /// A consortium whose nodes do not run yet.
+    fn provisioned() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut consortium = Self { folder, nodes: Vec::new() };
+        let consortium = Self { folder, nodes: Vec::new() };
         fs::write(consortium.path("consortium.toml"), description()).unwrap();
         consortium.ok(&["provision", "../consortium.toml", "--out", "."]);
         consortium.give_records();
+        consortium
+    }
+
+    fn start_all(&mut self, failpoints: impl Fn(&str) -> String) {
         for site in SITES {
             for (command, kind) in [("coordinator", "replica"), ("participant", "participant")] {
                 let name = format!("{site}/{kind}");
-                consortium.start_node(command, &name, &failpoints(&name));
+                self.start_node(command, &name, &failpoints(&name));
             }
         }
-        consortium
     }
 
     /// Starts the nodes again that have ended at a failpoint; their names. What has ended otherwise fails the test.

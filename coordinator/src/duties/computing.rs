@@ -6,7 +6,6 @@
 
 use std::{fs::File, sync::Arc};
 
-use fail::fail_point;
 use fedledger_federation::{
     Federation,
     aggregation::Destination,
@@ -17,9 +16,10 @@ use fedledger_federation::{
     records::Phase,
 };
 use fedledger_ledger::Digest;
+use fedledger_proto::fault_point::fault_point;
 
 use super::Inner;
-use crate::{blobs::BlobStore, shared::SharedView};
+use crate::{blobs::BlobStore, fetching::Found, shared::SharedView};
 
 /// Largest running sums of all rounds in progress together, in bytes: one round of the largest model.
 pub(super) const SUMS_SIZE_BYTES_MAX: u64 = 2 << 30;
@@ -61,7 +61,7 @@ impl Inner {
     ) -> Result<Result<(), String>, String> {
         let (member, digest) = (update.member.clone(), update.file.digest);
         tokio::select! {
-            fetched = self.fetch(&key.plan, &update.file, Some(&member)) => if !fetched {
+            fetched = self.fetch_update(key, &update) => if !fetched {
                 return Err(format!("no live node has file {digest}"));
             },
             // Nobody waits for it any more, and whoever has the file could take for ever.
@@ -82,6 +82,19 @@ impl Inner {
             tracing::warn!(member, code, reason, "an update cannot be aggregated");
             code.to_owned()
         }))
+    }
+
+    /// Has an update here when this returns true. Tells the conductor every time that nobody has it.
+    async fn fetch_update(&self, key: &RoundKey, update: &Update) -> bool {
+        let mut search = self.fetching.begin(&key.plan, &update.file);
+        while let Some(found) = search.next(|turn| self.sources(Some(&update.member), turn)).await {
+            match found {
+                Found::Here => return true,
+                Found::Elsewhere => {}
+                Found::Nowhere => self.report(Report::NotFound { key: *key, member: update.member.clone() }).await,
+            }
+        }
+        false
     }
 
     fn discard(&self, digest: &Digest) {
@@ -166,7 +179,7 @@ fn compute_into(
     sum: Option<Arc<RoundSum>>,
     threads: usize,
 ) -> Result<OutputFiles, RecipeError> {
-    fail_point!("aggregating", |_| std::process::abort());
+    fault_point("aggregating");
     let (incoming_weights, mut weights) = blobs.incoming().map_err(RecipeError::Output)?;
     let (incoming_state, mut state) = blobs.incoming().map_err(RecipeError::Output)?;
     let open = |file: &FileRef| File::open(blobs.path(&file.digest));

@@ -60,7 +60,7 @@ async fn what_only_a_leader_decides_is_not_passed_on_to_another_one() {
             let handle = cluster.node(number).handle();
             match timeout(LONG, handle.submit_as_leader(envelope)).await.unwrap() {
                 Ok(_) => drop(took.insert(number)),
-                Err(error) => assert!(matches!(error, SubmitFailure::NoLeader), "{error}"),
+                Err(error) => assert!(matches!(error, SubmitFailure::NotLeader), "{error}"),
             }
         }
         // Another one may have begun to lead meanwhile.

@@ -142,7 +142,8 @@ impl Conductor {
 
     /// Looks at what the cohort has done in time, and has new contributions checked.
     fn collected<'a>(&mut self, view: &View<'a>, key: &RoundKey, duties: &mut Vec<Duty>) -> Collected<'a> {
-        let through = self.deadlines.get(key).and_then(|deadline| deadline.through);
+        let deadline = self.deadlines.get(key).filter(|deadline| deadline.through.is_some());
+        let (through, past_ms) = (deadline.and_then(|deadline| deadline.through), deadline.map(Deadline::at_ms));
         let mut collected = Collected {
             contributed: BTreeMap::new(),
             out: BTreeSet::new(),
@@ -157,7 +158,7 @@ impl Conductor {
                 Participation::Contributed { index, .. } if through.is_some_and(|through| *index > through) => {}
                 Participation::Contributed { index, contribution, .. } => {
                     collected.through = collected.through.max(*index);
-                    let verdict = self.check(view, key, (member, contribution), collected.past, duties);
+                    let verdict = self.check(view, key, (member, contribution), past_ms, duties);
                     collected.contributed.insert(member, verdict);
                 }
             }
@@ -168,20 +169,23 @@ impl Conductor {
     }
 
     /// What the check of a contribution gave, if that is known; begins it otherwise, and again where it failed. What nobody
-    /// had when time is `past` is lost.
+    /// had since time was over, at `past_ms`, is lost.
     fn check(
         &mut self,
         view: &View<'_>,
         key: &RoundKey,
         (member, contribution): (&MemberId, &Contribute),
-        past: bool,
+        past_ms: Option<u64>,
         duties: &mut Vec<Duty>,
     ) -> Option<Result<(), String>> {
         let checks = self.checks.entry(*key).or_default();
         match checks.get(member) {
             Some(Check::Done(verdict)) => return Some(verdict.clone()),
-            Some(Check::UnderWay) => return None,
-            Some(Check::Failed { .. }) if past => return Some(Err(BLOB_LOST.to_owned())),
+            Some(Check::Searching { at_ms }) if past_ms.is_some_and(|past_ms| *at_ms >= past_ms) => {
+                return Some(Err(BLOB_LOST.to_owned()));
+            }
+            Some(Check::UnderWay | Check::Searching { .. }) => return None,
+            Some(Check::Failed { .. }) if past_ms.is_some() => return Some(Err(BLOB_LOST.to_owned())),
             Some(failed) if failed.again_at_ms().is_some_and(|at_ms| view.now_ms < at_ms) => return None,
             Some(Check::Failed { .. }) | None => {}
         }

@@ -35,6 +35,11 @@ impl Deadline {
         }
     }
 
+    /// After this time no further contribution is taken into account, in milliseconds.
+    pub(super) const fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
     /// Whether checks are no longer waited for.
     pub(super) const fn is_over(&self, now_ms: u64) -> bool {
         now_ms >= self.checks_until_ms

@@ -62,6 +62,13 @@ pub enum Report {
         /// Whose update.
         member: MemberId,
     },
+    /// Nobody who could be asked has an update. It is looked for again until it is checked, and this is reported every time.
+    NotFound {
+        /// The attempt.
+        key: RoundKey,
+        /// Whose update.
+        member: MemberId,
+    },
     /// A version's files were computed and are kept.
     Computed {
         /// The attempt.

@@ -99,6 +99,38 @@ fn a_transfer_under_way_at_the_deadline_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
+fn what_nobody_has_once_time_is_over_is_lost_but_what_could_not_be_found_before_may_be_on_its_way() {
+    let (mut world, key) = one_is_slow();
+    let not_found = |world: &mut World| {
+        let report = Report::NotFound { key, member: "porto".to_owned() };
+        world.conductors.get_mut(world.leader).unwrap().report(report, world.now_ms);
+        world.settle(&mut idle);
+    };
+    world.now_ms = 29_999;
+    not_found(&mut world);
+    world.now_ms = 30_000;
+    world.settle(&mut idle);
+    assert_eq!(world.round(&key).phase, Phase::Collecting);
+    not_found(&mut world);
+    let certificate = world.consortium.state().certificate(&key).unwrap();
+    assert_eq!(certificate.excluded["porto"], "blob_lost");
+    assert_eq!(certificate.contributed, &SITES[..2]);
+}
+
+#[test]
+fn an_update_that_is_found_late_counts() {
+    let (mut world, key) = one_is_slow();
+    world.now_ms = 30_000;
+    world.settle(&mut idle);
+    let leader = world.conductors.get_mut(world.leader).unwrap();
+    leader.report(Report::Checked { key, member: "porto".to_owned(), verdict: Ok(()) }, 30_100);
+    // As of an earlier search, whose report has been overtaken.
+    leader.report(Report::NotFound { key, member: "porto".to_owned() }, 30_100);
+    world.settle(&mut idle);
+    assert_eq!(world.consortium.state().certificate(&key).unwrap().contributed, &SITES[..3]);
+}
+
+#[test]
 fn what_comes_after_the_deadline_is_late_while_checks_are_waited_for() {
     let (mut world, key) = one_is_slow();
     world.now_ms = 30_000;

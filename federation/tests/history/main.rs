@@ -33,5 +33,6 @@ mod tile_source;
 mod tiles;
 mod trainers;
 mod verify;
+mod wake_ups;
 mod withdrawal;
 mod world;

@@ -104,7 +104,7 @@ fn free(consortium: &Consortium) -> (Vec<u64>, Vec<u64>) {
 }
 
 /// Has everything pruned that the rules let go, by a conductor that leads; what was pruned, in order.
-fn prune_all(consortium: &mut Consortium) -> Vec<Command> {
+pub fn prune_all(consortium: &mut Consortium) -> Vec<Command> {
     let mut conductor = Conductor::new(REPLICA);
     let mut done = Vec::new();
     loop {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -52,6 +53,8 @@ pub struct Context {
     pub size: watch::Receiver<u64>,
     /// How long a replica may take to answer.
     pub replica_timeout: Duration,
+    /// Most steps between two local checkpoints.
+    pub checkpoint_steps_max: Option<NonZeroU64>,
     /// Heads of the log.
     pub heads: Arc<Heads>,
     /// One training or evaluation at a time.
@@ -60,7 +63,7 @@ pub struct Context {
     pub trainers: BTreeMap<String, Arc<Program>>,
     /// The rights to run them.
     pub external: Slots,
-    /// Updates that replicas may fetch.
+    /// Updates, and weights of versions, that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
     /// Tells whoever listens what happens.
     pub events: broadcast::Sender<NodeEvent>,
@@ -82,7 +85,8 @@ impl Context {
 
     /// Remembers what replicas may fetch.
     pub fn serve(&self, kept: &Kept) {
-        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = kept.updates.clone();
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) =
+            kept.updates.union(&kept.weights).copied().collect();
     }
 
     /// Tells people and programs what happens.

@@ -5,11 +5,11 @@
 
 use std::{
     io,
+    num::NonZeroU64,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fail::fail_point;
 use fedledger_federation::{
     architecture::Architecture,
     command::{FileRef, RoundKey},
@@ -20,6 +20,7 @@ use fedledger_federation::{
 use fedledger_ledger::PublicKey;
 use fedledger_proto::{
     endpoint::{BlobError, CallError},
+    fault_point::fault_point,
     wire::CheckpointRequest,
 };
 use tokio_util::sync::CancellationToken;
@@ -152,7 +153,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
     let (mut failures, mut unreadable) = (0u32, 0u32);
     loop {
         for replica in context.available(failures as usize) {
-            fail_point!("uploading", |_| std::process::abort());
+            fault_point("uploading");
             let sending = put(&context, &replica.key, file, failures);
             let result = tokio::select! {
                 () = stop.cancelled() => return None,
@@ -160,7 +161,7 @@ pub async fn upload(context: Arc<Context>, key: RoundKey, file: FileRef, stop: C
             };
             match result {
                 Ok(()) => {
-                    fail_point!("uploaded", |_| std::process::abort());
+                    fault_point("uploaded");
                     return Some(Input::Uploaded(key));
                 }
                 Err(error) => {
@@ -292,7 +293,7 @@ fn train_blocking(
     (settings, table): (&TrainingSettings, &Table),
     mut turn: Turn,
 ) -> Result<TrainedUpdate, JobError> {
-    fail_point!("training", |_| std::process::abort());
+    fault_point("training");
     let base = weights_file(context, task.weights, &settings.architecture)?;
     let layout = settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {
@@ -324,19 +325,23 @@ fn run(
     turn: &mut Turn,
 ) -> Result<(TrainingSummary, FileRef), TrainingError> {
     let (plan, round) = (&task.key.plan, task.key.round);
-    let mut saving = Saving::begin(Instant::now());
+    let mut saving = Saving::begin(Instant::now(), context.checkpoint_steps_max);
     let mut report = |progress: &Progress<'_>| {
+        if progress.ends_pass() {
+            fault_point("passed");
+        }
         let now = Instant::now();
         if progress.resumes() {
             context.tell(NodeEvent::Resumed { key: task.key, step: progress.step() });
-        } else if turn.is_cancelled() || saving.is_due(now, progress.ends_pass()) {
+            saving.last_step = progress.step();
+        } else if turn.is_cancelled() || saving.is_due(now, progress.step(), progress.ends_pass()) {
             // Training goes on in memory: a full disk that is emptied meanwhile costs nothing.
             match context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file)) {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(round, %error, "a local checkpoint cannot be saved: training goes on"),
             }
-            fail_point!("checkpointed", |_| std::process::abort());
-            saving = saving.saved(now, Instant::now());
+            fault_point("checkpointed");
+            saving = saving.saved(now, Instant::now(), progress.step());
         }
         turn.share()
     };
@@ -347,27 +352,34 @@ fn run(
 }
 
 /// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so
-/// often that little work is lost, and so seldom that little time is spent on the disk.
+/// often that little work is lost, and so seldom that little time is spent on the disk, unless the site wants one after a
+/// number of steps.
 #[derive(Debug, Clone, Copy)]
 struct Saving {
     last: Instant,
+    last_step: u64,
     interval: Duration,
+    steps_max: Option<NonZeroU64>,
 }
 
 impl Saving {
-    const fn begin(now: Instant) -> Self {
-        Self { last: now, interval: CHECKPOINT_INTERVAL_MIN }
+    const fn begin(now: Instant, steps_max: Option<NonZeroU64>) -> Self {
+        Self { last: now, last_step: 0, interval: CHECKPOINT_INTERVAL_MIN, steps_max }
     }
 
     /// At the end of a pass earlier than in the middle of one.
-    fn is_due(self, now: Instant, ends_pass: bool) -> bool {
+    fn is_due(self, now: Instant, step: u64, ends_pass: bool) -> bool {
+        if self.steps_max.is_some_and(|most| step.saturating_sub(self.last_step) >= most.get()) {
+            return true;
+        }
         let interval = if ends_pass { self.interval / 2 } else { self.interval };
         now.saturating_duration_since(self.last) >= interval
     }
 
-    fn saved(self, began: Instant, ended: Instant) -> Self {
+    fn saved(self, began: Instant, ended: Instant, step: u64) -> Self {
         let cost = ended.saturating_duration_since(began);
-        Self { last: ended, interval: CHECKPOINT_INTERVAL_MIN.max(cost.saturating_mul(CHECKPOINT_COST_FACTOR)) }
+        let interval = CHECKPOINT_INTERVAL_MIN.max(cost.saturating_mul(CHECKPOINT_COST_FACTOR));
+        Self { last: ended, last_step: step, interval, ..self }
     }
 }
 
@@ -385,12 +397,27 @@ mod tests {
     fn checkpoints_are_as_seldom_as_they_are_slow() {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
-        let quick = Saving::begin(start);
-        assert!(!quick.is_due(after(499), false) && quick.is_due(after(500), false));
-        assert!(!quick.is_due(after(249), true) && quick.is_due(after(250), true), "sooner at the end of a pass");
-        let slow = quick.saved(after(500), after(2500));
-        assert!(!slow.is_due(after(2500 + 39_999), false) && slow.is_due(after(2500 + 40_000), false));
-        let quick_again = slow.saved(after(50_000), after(50_010));
-        assert!(quick_again.is_due(after(50_510), false));
+        let quick = Saving::begin(start, None);
+        assert!(!quick.is_due(after(499), 99, false) && quick.is_due(after(500), 99, false));
+        assert!(
+            !quick.is_due(after(249), 99, true) && quick.is_due(after(250), 99, true),
+            "sooner at the end of a pass"
+        );
+        let slow = quick.saved(after(500), after(2500), 99);
+        assert!(!slow.is_due(after(2500 + 39_999), 999, false) && slow.is_due(after(2500 + 40_000), 999, false));
+        let quick_again = slow.saved(after(50_000), after(50_010), 1000);
+        assert!(quick_again.is_due(after(50_510), 1001, false));
+    }
+
+    #[test]
+    fn a_site_can_have_checkpoints_after_a_number_of_steps() {
+        let start = Instant::now();
+        let saving = Saving::begin(start, NonZeroU64::new(100));
+        assert!(!saving.is_due(start, 99, false) && saving.is_due(start, 100, false));
+        let saved = saving.saved(start, start + Duration::from_secs(10), 100);
+        assert!(
+            !saved.is_due(start, 199, false) && saved.is_due(start, 200, false),
+            "however long it takes to save one"
+        );
     }
 }

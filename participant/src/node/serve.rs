@@ -1,4 +1,4 @@
-//! What replicas may ask of a participant: its own updates, and nothing else.
+//! What replicas may ask of a participant: its own updates and the versions it works with, and nothing else.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ pub async fn answer(context: Arc<Context>, request: InboundRequest) {
     let InboundRequest { peer, kind } = request;
     let unsupported = || Refusal::new(RefusalCode::NotSupported, "this node is a participant");
     let answered = match kind {
-        RequestKind::BlobGet(responder) if context.is_replica(&peer) => send_update(&context, responder).await,
+        RequestKind::BlobGet(responder) if context.is_replica(&peer) => send_file(&context, responder).await,
         RequestKind::BlobGet(responder) => {
-            let refusal = Refusal::new(RefusalCode::NotPermitted, "updates are given to replicas only");
+            let refusal = Refusal::new(RefusalCode::NotPermitted, "files are given to replicas only");
             responder.refuse(refusal).await.map_err(BlobError::from)
         }
         RequestKind::Submit(_, responder) => responder.refuse(unsupported()).await.map_err(BlobError::from),
@@ -29,12 +29,12 @@ pub async fn answer(context: Arc<Context>, request: InboundRequest) {
     }
 }
 
-async fn send_update(context: &Context, responder: BlobGetResponder) -> Result<(), BlobError> {
+async fn send_file(context: &Context, responder: BlobGetResponder) -> Result<(), BlobError> {
     let digest = responder.digest();
     let blobs = context.files.blobs();
     let mut is_there = context.serves(&digest);
     if is_there && responder.is_doubted() {
-        tracing::warn!(%digest, "a replica was given a damaged copy of an update: it is verified");
+        tracing::warn!(%digest, "a replica was given a damaged copy of a file: it is verified");
         is_there = blobs.verify(&digest).await.map_err(BlobError::Local)?;
     }
     let source = if is_there { blobs.source(&digest).await.map_err(BlobError::Local)? } else { None };

@@ -5,13 +5,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fail::fail_point;
 use fedledger_federation::Command;
 use fedledger_ledger::{
     PublicKey,
     transaction::{Nonce, Transaction},
 };
-use fedledger_proto::wire::{SubmitRequest, SubmitResponse};
+use fedledger_proto::{
+    fault_point::fault_point,
+    wire::{SubmitRequest, SubmitResponse},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, core::Input, intent::Intent, peers::Replica};
@@ -49,7 +51,7 @@ pub async fn submit(
         failures = failures.saturating_add(1);
     };
     let mut turn = 0;
-    fail_point!(&format!("before-{}", command.kind()), |_| std::process::abort());
+    fault_point(&format!("before-{}", command.kind()));
     loop {
         let answer = tokio::select! {
             () = stop.cancelled() => return None,
@@ -57,7 +59,7 @@ pub async fn submit(
         };
         match answer {
             Some(Answer::Committed(index)) => {
-                fail_point!(&format!("after-{}", command.kind()), |_| std::process::abort());
+                fault_point(&format!("after-{}", command.kind()));
                 return Some(Input::Committed { intent, index });
             }
             Some(Answer::Expired) => return Some(Input::Expired(intent)),

@@ -67,6 +67,12 @@ async fn a_plan_is_carried_out_from_consent_to_evaluation() {
         let update = replica.change(|ledger| contribution_of(ledger.state(), &key)).unwrap().1;
         assert!(replica.change(|ledger| ledger.blobs.contains_key(&update)), "the update came before the contribution");
         assert_eq!(replica.fetch("alpha", update).await.map(|bytes| Digest::of(&bytes)), Some(update));
+        let base = replica.change(|ledger| {
+            let base = ledger.state().rounds().get(&key).unwrap().base;
+            ledger.state().versions().get(&base).unwrap().manifest.weights().unwrap().digest
+        });
+        let served = replica.fetch("alpha", base).await.map(|bytes| Digest::of(&bytes));
+        assert_eq!(served, Some(base), "replicas may have lost the version that is trained on");
         versions.push(replica.complete_round(key));
     }
     let last = *versions.last().unwrap();
@@ -76,7 +82,7 @@ async fn a_plan_is_carried_out_from_consent_to_evaluation() {
     assert_eq!(keys, ["accuracy", "auc", "calibration_error", "f1", "loss"]);
 
     let weights = replica.change(|ledger| ledger.state().head("main").unwrap().1.manifest.weights().unwrap().digest);
-    assert_eq!(replica.fetch("alpha", weights).await, None, "a participant gives away its own updates only");
+    assert_eq!(replica.fetch("alpha", weights).await, None, "what is not worked on any more is not given away");
     let mut status = node.status();
     status.wait_for(|status| status.witnessed > 0).await.unwrap();
     node.shutdown().await.unwrap();

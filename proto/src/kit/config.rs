@@ -1,6 +1,6 @@
 //! `node.toml`: what a node is told when it starts. Relative paths start from the node's directory.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU64, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -139,11 +139,14 @@ pub struct ParticipantSettings {
     /// estimate is higher is declined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max: Option<ByteSize>,
+    /// Most steps of training between two local checkpoints, which are also saved by time; by time alone if it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_steps_max: Option<NonZeroU64>,
 }
 
 impl Default for ParticipantSettings {
     fn default() -> Self {
-        Self { replica_timeout_ms: 10_000, memory_max: None }
+        Self { replica_timeout_ms: 10_000, memory_max: None, checkpoint_steps_max: None }
     }
 }
 

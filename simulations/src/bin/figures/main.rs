@@ -19,7 +19,7 @@
 //! failover   a leader killed in the middle of a round
 //! rollback   a branch moved back in the middle of a round
 //! giant      a round of a model of 1 GiB; needs 14 GiB of disk and of memory, and is measured only when it is named
-//! sites-big  100 MB with 50 participants; needs 11 GiB of disk, and is measured only when it is named
+//! sites-big  100 MB with 10, 50 and 100 participants; needs 22 GiB of disk, and is measured only when it is named
 //! ```
 //!
 //! The rows from `round` on start the program `fedledger` that lies beside this one; build it with the same profile first.

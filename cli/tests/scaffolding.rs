@@ -164,11 +164,12 @@ fn what_cannot_be_guessed_is_asked_for() {
     for part in ["patient_id, age, pain, pressure, disease", "--label COLUMN"] {
         assert!(stderr.contains(part), "{part} is missing in {stderr}");
     }
-    assert!(fails(folder, &["plan", "init", "Heart 1.csv", "--label", "pain"], 1).contains("has 3 values"));
     ok(folder, &["plan", "init", "Heart 1.csv", "--label", "pain", "--positive", "mild,severe"]);
     assert!(fs::read_to_string(folder.join("schema.toml")).unwrap().contains("equals = [\"mild\", \"severe\"]"));
     assert!(fails(folder, &["plan", "init", "--force"], 1).contains("data.csv"), "the default is named");
-    assert!(fails(folder, &["plan", "init", "scans.npz"], 1).contains("no text table"));
+    assert!(fails(folder, &["plan", "init", "scans.parquet"], 1).contains("neither a text table nor images"));
+    assert!(fails(folder, &["plan", "init", "scans.npz", "--force"], 1).contains("scans.npz"));
+    assert!(fails(folder, &["plan", "init", "scans.npz", "--force", "--label", "sick"], 2).contains("are for tables"));
     let label = ["plan", "init", "Heart 1.csv", "--label", "disease", "--force"];
     assert!(fails(folder, &[&label[..], &["--name", "Not A Name"]].concat(), 1).contains("no valid name"));
     fs::write(folder.join("bad.csv"), "a,label\n1,0\n1,2,3\n").unwrap();
@@ -248,6 +249,164 @@ fn what_keeps_a_round_from_being_tried_is_said() {
     let stderr = fails(&kit, &[&check[..], &["--plan", "heart"]].concat(), 1);
     assert!(stderr.contains("heart is no file") && stderr.contains("holds no ledger"), "{stderr}");
     fails(&kit, &["participant", "--dir", ".", "--plan", "heart"], 2);
+}
+
+#[test]
+fn a_label_of_several_texts_has_as_many_classes() {
+    let (_folder, kit) = hospital("127.0.0.1:1");
+    let init = ["plan", "init", "--force", "--name", "pain", "--label"];
+    let written = json(&kit, &[&init[..], &["pain"]].concat());
+    assert_eq!((&written["label"], &written["classes"]), (&"pain".into(), &3.into()));
+    assert!(fs::read_to_string(kit.join("schema.toml")).unwrap().contains(r#"classes = ["mild", "none", "severe"]"#));
+    let check = json(&kit, &["participant", "--check", "--dir", "."]);
+    assert_eq!(check["leaving"]["tensors"][1]["shape"], serde_json::json!([3, 3]), "{check}");
+    assert_eq!(check["policy"]["declines"], Value::Null);
+
+    let two = json(&kit, &[&init[..], &["disease", "--classes", "--model", "multilayer_perceptron"]].concat());
+    assert_eq!(two["classes"], 2);
+    assert!(fs::read_to_string(kit.join("plan.toml")).unwrap().contains("classes = 2"));
+    json(&kit, &["participant", "--check", "--dir", "."]);
+    let model = [&init[..], &["disease", "--model", "residual"]].concat();
+    assert!(fails(&kit, &model, 2).contains("this model is for images"));
+}
+
+/// Reports what it is asked for: of a training the weights in the file that it is given, of an evaluation always the same.
+#[cfg(unix)]
+const TRAINER: &str = r#"#!/bin/sh
+echo "loading records"
+if grep -q '"task":"train"' configuration.json; then
+    echo '{"progress": 0.5}'
+    cp "$1" trained.safetensors
+    echo '{"examples": 60, "metrics": {"loss": 0.25}}' > metrics.json
+else
+    echo '{"examples": 40, "metrics": {"accuracy": 0.75}}' > metrics.json
+fi
+"#;
+
+#[cfg(unix)]
+const EXTERNAL_PLAN: &str = r#"
+name = "outside"
+seed = 1
+rounds = 1
+[architecture]
+kind = "custom"
+tensors = [{ name = "a", shape = [2], constant = "1" }, { name = "b", shape = [], bound = "0" }]
+[external_training]
+trainer = "script"
+[aggregation]
+example_scale = 1024
+rule = { kind = "fed_avg", server_learning_rate = "1" }
+[participation]
+minimum_participants = 1
+round_duration_ms = 60000
+"#;
+
+#[cfg(unix)]
+fn executable(file: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_of_the_site_is_tried_as_well() {
+    use std::io::Write as _;
+
+    use fedledger_federation::tensors::{Tensor, write_tensors};
+
+    let (_folder, kit) = hospital("127.0.0.1:1");
+    let temporary = tempfile::tempdir().unwrap();
+    fs::write(kit.join("plan.toml"), EXTERNAL_PLAN).unwrap();
+    let tried = |arguments: &[&str]| {
+        let arguments = [&["participant", "--check", "--dir", "."], arguments].concat();
+        command(&kit, &arguments).env("TMPDIR", temporary.path()).output().unwrap()
+    };
+    let refused = |exit: i32| {
+        let output = tried(&[]);
+        assert_eq!(output.status.code(), Some(exit), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(4).contains("\"script\" is not among those that node.toml of this site names"));
+
+    let section = "\n[trainers.script]\nprogram = \"train.sh\"\nfiles = [\"result\"]\narguments = [\"result\"]\n";
+    let mut node = fs::File::options().append(true).open(kit.join("node.toml")).unwrap();
+    node.write_all(section.as_bytes()).unwrap();
+    let program = |text: &str| executable(&kit.join("train.sh"), text);
+    program(TRAINER);
+    let tensor = |name: &str, shape, values| Tensor { name: name.to_owned(), shape, values };
+    let weights = write_tensors(&[tensor("a", vec![2], vec![4.0, 5.0]), tensor("b", vec![], vec![-2.0])]).unwrap();
+    fs::write(kit.join("result"), weights).unwrap();
+    let before = files(&kit);
+    let shown = |arguments: &[&str]| {
+        let output = tried(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let check: Value = serde_json::from_str(&shown(&["--json"])).unwrap();
+    assert_eq!((&check["trainer"], &check["examples"]), (&"script".into(), &60.into()));
+    assert_eq!((&check["training_metrics"]["loss"], &check["before"]), (&250_000.into(), &Value::Null));
+    let leaving = &check["leaving"];
+    assert_eq!((&leaving["contribution"]["trainer"], &leaving["evaluation"]), (&check["program"], &Value::Null));
+    let norms: Vec<f64> =
+        leaving["tensors"].as_array().unwrap().iter().map(|tensor| tensor["norm"].as_f64().unwrap()).collect();
+    assert_eq!(norms, [5.0, 2.0], "three and four beyond the ones, and two");
+    assert!(check.get("memory_peak_bytes").is_some() && check["memory_max_bytes"] == 4_000_000_000_u64);
+    assert_eq!(files(&kit), before, "it leaves nothing behind");
+
+    node.write_all(b"evaluates = true\n").unwrap();
+    let check: Value = serde_json::from_str(&shown(&["--json"])).unwrap();
+    assert_eq!((&check["before"]["accuracy"], &check["after"]["accuracy"]), (&750_000.into(), &750_000.into()));
+    assert_eq!((&check["test_examples"], &check["leaving"]["evaluation"]["examples"]), (&40.into(), &40.into()));
+    let text = shown(&[]);
+    for part in ["by \"script\"", "loss 0.250000", "accuracy", "of the program", "nothing was sent or kept"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+
+    program("#!/bin/sh\necho 'ValueError: no such column' >&2\nexit 3\n");
+    assert!(refused(1).contains("ValueError: no such column"));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "its folder is removed");
+}
+
+/// Tells its process, and then waits for somebody who never writes.
+#[cfg(unix)]
+const WAITING: &str =
+    "#!/bin/sh\ntrap '' TERM\nmkfifo gate\necho $$ > partial\nmv partial \"$1\"\nread -r line < gate\n";
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_trial_leaves_nothing_behind() {
+    use std::time::Instant;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let (_folder, kit) = hospital("127.0.0.1:1");
+    let (temporary, told) = (tempfile::tempdir().unwrap(), kit.join("process"));
+    fs::write(kit.join("plan.toml"), EXTERNAL_PLAN).unwrap();
+    executable(&kit.join("train.sh"), WAITING);
+    let node = fs::read_to_string(kit.join("node.toml")).unwrap();
+    let section = format!("\n[trainers.script]\nprogram = \"train.sh\"\narguments = [\"{}\"]\n", told.display());
+    fs::write(kit.join("node.toml"), node + &section).unwrap();
+    let mut trial = command(&kit, &["participant", "--check", "--dir", "."]);
+    let trial = trial.env("TMPDIR", temporary.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + HEARD_MAX;
+    let wait = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < deadline, "it takes too long");
+            std::thread::yield_now();
+        }
+    };
+    wait(&|| told.exists());
+    kill_process(Pid::from_child(&trial), Signal::INT).unwrap();
+    let output = trial.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("the trial was interrupted"), "{stderr}");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "its folder is removed");
+    // The program is killed a moment later, though it does not listen.
+    let process = fs::read_to_string(&told).unwrap();
+    let state = || Command::new("ps").args(["-o", "stat=", "-p", process.trim()]).output().unwrap().stdout;
+    wait(&|| state().iter().all(u8::is_ascii_whitespace) || state().starts_with(b"Z"));
 }
 
 /// A node that runs until it is dropped.

@@ -1,37 +1,46 @@
 //! One round of a plan, trained on the spot and sent nowhere: what a site's people look at before they consent.
 //!
 //! It is the training, evaluation and encoding of the node itself, on the site's own records, from the initial weights of
-//! the plan or from a file. Nothing is written to the disk and no connection is opened.
+//! the plan or from a file. No connection is opened. The built-in trainer writes nothing to the disk; a program of the site
+//! works in a folder that the caller throws away.
 
 mod base;
+mod external;
 mod leaving;
 
 use std::{io, path::PathBuf, time::Instant};
 
 use fedledger_federation::{
     architecture::ArchitectureError,
-    command::{Metrics, RoundKey},
+    command::{FileRef, Metrics, RoundKey},
     plan::Plan,
-    tensors::{self, LayoutError, ReadError, Tensor, TensorLayout},
+    recipe::RecipeError,
+    tensors::{self, LayoutError, ReadError, Tensor, TensorLayout, WriteError},
 };
 use fedledger_ledger::Digest;
 use serde::Serialize;
 
 use crate::{
-    evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
+    evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from, report},
     memory::{MemoryEstimate, peak_bytes},
     node::{
+        ExternalError,
         core::{DataSummary, LOSS_FIRST, LOSS_LAST, Site, TrainedUpdate},
         policy,
     },
     table::Table,
-    training::{BaseWeights, Progress, Resumption, SettingsError, TrainingError, TrainingSettings, train_to_file},
+    training::{
+        BaseWeights, Progress, Resumption, SettingsError, TrainingError, TrainingSettings, TrainingSummary,
+        train_to_file,
+    },
 };
 
 pub use base::Base;
+pub use external::run_external;
 pub use leaving::{Leaving, LeavingTensor};
 
 use base::Held;
+use leaving::unknown_version;
 
 /// The round that is tried: the first, as every plan has it.
 const ROUND: u64 = 1;
@@ -50,26 +59,61 @@ pub struct LocalRound {
     pub base: Digest,
     /// Records trained on.
     pub examples: u64,
+    /// What trained, and what it says.
+    #[serde(flatten)]
+    pub training: Trained,
+    /// Metrics of the base weights on the site's test records, in millionths; none if nobody can evaluate them.
+    pub before: Option<Metrics>,
+    /// The same of the weights that this site would have trained alone.
+    pub after: Option<Metrics>,
+    /// Records that they were evaluated on.
+    pub test_examples: u64,
+    /// Time of the training, in milliseconds.
+    pub duration_ms: u64,
+    /// What would leave the site.
+    pub leaving: Leaving,
+}
+
+/// What trained, and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Trained {
+    /// The built-in trainer.
+    BuiltIn(BuiltInTraining),
+    /// A program of the site.
+    External(ExternalTraining),
+}
+
+/// A training by the built-in trainer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BuiltInTraining {
     /// Optimiser steps.
     pub steps: u64,
     /// Mean loss of the first pass through the records.
     pub loss_first: f64,
     /// The same of the last pass.
     pub loss_last: f64,
-    /// Metrics of the base weights on the site's test records, in millionths; none if there are no such records.
-    pub before: Option<Metrics>,
-    /// The same of the weights that this site would have trained alone.
-    pub after: Option<Metrics>,
-    /// Time of the training, in milliseconds.
-    pub duration_ms: u64,
     /// Memory that it was expected to take.
     pub memory_estimate: MemoryEstimate,
     /// The most memory that the process had before, in bytes; none where the system does not tell.
     pub memory_before_bytes: Option<u64>,
     /// The most memory that it had until the training was over.
     pub memory_peak_bytes: Option<u64>,
-    /// What would leave the site.
-    pub leaving: Leaving,
+}
+
+/// A training by a program of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExternalTraining {
+    /// What node.toml calls it.
+    pub trainer: String,
+    /// Its digest.
+    pub program: Digest,
+    /// What it reports, in millionths.
+    pub training_metrics: Metrics,
+    /// The most memory that the program itself was seen to have, in bytes; none where the system does not tell.
+    pub memory_peak_bytes: Option<u64>,
+    /// Address space that each of its processes is allowed, in bytes.
+    pub memory_max_bytes: u64,
 }
 
 /// Why a round could not be tried.
@@ -84,14 +128,23 @@ pub enum LocalRoundError {
     /// The model does not fit into a file.
     #[error("the model is too large for a file")]
     Layout(#[from] LayoutError),
-    /// The file of base weights cannot be read.
-    #[error("{} cannot be read", path.display())]
+    /// The file of base weights cannot be read, or a file for the program cannot be written.
+    #[error("{} cannot be read or written", path.display())]
     Base {
         /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
+    /// The initial weights cannot be made.
+    #[error("the initial weights cannot be made")]
+    Initial(#[from] RecipeError),
+    /// The site's program came to nothing.
+    #[error("the trainer came to nothing")]
+    External(#[from] ExternalError),
+    /// The weights that would be evaluated do not fit into a file.
+    #[error("the trained weights cannot be written")]
+    Weights(#[from] WriteError),
     /// The training has no result.
     #[error("the training failed")]
     Training(#[from] TrainingError),
@@ -148,21 +201,25 @@ pub fn run(
         trainer: None,
     };
     let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
-    let leaving = Leaving::of(plan, (site, &data), key, trained, &layout, &update, after.as_ref());
+    let evaluation = after.as_ref().map(|found| report(unknown_version(), Some(found), site.policy.suppress_below));
+    let leaving = Leaving::of(plan, (site, &data), key, trained, &layout, &update, evaluation.as_ref());
     Ok(LocalRound {
         plan: key.plan,
         round: ROUND,
         base: base.identity(),
         examples: summary.example_count,
-        steps: summary.steps,
-        loss_first: summary.first_loss,
-        loss_last: summary.last_loss,
+        training: Trained::BuiltIn(BuiltInTraining {
+            steps: summary.steps,
+            loss_first: summary.first_loss,
+            loss_last: summary.last_loss,
+            memory_estimate: policy::memory_of(&data, &settings),
+            memory_before_bytes,
+            memory_peak_bytes,
+        }),
         before: before.as_ref().map(leaving::metrics),
         after: after.as_ref().map(leaving::metrics),
+        test_examples: data.test_examples,
         duration_ms,
-        memory_estimate: policy::memory_of(&data, &settings),
-        memory_before_bytes,
-        memory_peak_bytes,
         leaving,
     })
 }
@@ -174,7 +231,7 @@ fn train(
     base: &Held,
     layout: &TensorLayout,
     progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<(crate::training::TrainingSummary, fedledger_federation::command::FileRef, Vec<u8>), LocalRoundError> {
+) -> Result<(TrainingSummary, FileRef, Vec<u8>), LocalRoundError> {
     let mut report = |now: &Progress<'_>| {
         progress(now.step());
         Ok(())

@@ -6,7 +6,7 @@ mod peak;
 use std::fmt;
 
 pub use estimate::{MemoryEstimate, estimate};
-pub use peak::peak_bytes;
+pub use peak::{peak_bytes, peak_bytes_of};
 
 /// A number of bytes for people, in whole megabytes, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

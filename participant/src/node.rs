@@ -59,7 +59,10 @@ use tokio_util::sync::CancellationToken;
 pub use data::DATA_KEPT_MAX;
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
-pub use external::{ExternalSettings, Places as TrainerPlaces, ProgramError, Results as TrainerResults};
+pub use external::{
+    ExternalError, ExternalSettings, GivenWeights, Places as TrainerPlaces, Program as TrainerProgram, ProgramError,
+    Results as TrainerResults, Trial, TrialOutcome,
+};
 pub use files::{NodeFiles, OutcomeOf, PartialUpdate, TrainingReport};
 pub use intent::Intent;
 pub use peers::last_known as last_known_replicas;
@@ -292,6 +295,11 @@ pub fn site(
 /// [`ProgramError`] names a file that cannot be read.
 pub fn trainers_of(kit: &ParticipantKit) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
     site_trainers(&external::programs(kit))
+}
+
+/// The program that a participant's directory names for the trainer of a plan; none if it names none.
+pub fn trainer_of(kit: &ParticipantKit, trainer: &str) -> Option<Arc<Program>> {
+    external::programs(kit).remove(trainer)
 }
 
 fn site_trainers(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {

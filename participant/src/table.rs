@@ -33,7 +33,7 @@ use fedledger_ledger::Digest;
 
 pub use dataset::{CLASSES_MAX, Dataset, DatasetError, Groups};
 pub use error::{Place, Position, TableError};
-pub use images::{ImageError, PIXELS_MAX};
+pub use images::{ImageError, ImageInspection, PIXELS_MAX, holds_images, inspect_images};
 pub use inspect::{Column, Inspection, VALUES_MAX, inspect, inspect_file};
 pub use lines::{COLUMNS_MAX, FIELD_BYTES_MAX, FILE_BYTES_MAX, LINE_BYTES_MAX};
 pub use manifest::DataManifest;
@@ -42,7 +42,6 @@ pub use open::{OpenError, SCHEMA_BYTES_MAX, SiteData, TEST_ROWS_BYTES_MAX, load}
 pub use parse::{CELLS_MAX, ROWS_MAX};
 pub use pixels::PixelScale;
 pub use schema::{Format, ImageFiles, RowFilter, Schema, SchemaError, Split};
-
 pub use suggest::{LABEL_NAMES, LeftOut, SuggestError, Suggestion, Wishes, suggest};
 
 use self::{hashing::HashingReader, lines::CsvRecords, parse::Parsed, record::Records};

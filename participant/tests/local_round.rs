@@ -11,7 +11,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::{Digest, SecretKey};
 use fedledger_participant::{
-    local_round::{self, Base, LocalRoundError},
+    local_round::{self, Base, BuiltInTraining, LocalRound, LocalRoundError, Trained},
     node::{
         core::{DataSummary, Site},
         environment,
@@ -90,6 +90,11 @@ fn site(table: &Table) -> Site {
     }
 }
 
+fn built_in(round: &LocalRound) -> &BuiltInTraining {
+    let Trained::BuiltIn(training) = &round.training else { unreachable!("no program was asked") };
+    training
+}
+
 #[test]
 fn it_is_the_training_of_the_node_and_tells_all_that_would_leave() {
     let (plan, table) = (plan(UpdateDtype::F32), records());
@@ -104,7 +109,8 @@ fn it_is_the_training_of_the_node_and_tells_all_that_would_leave() {
     let file = tensors::write_tensors(&outcome.delta).unwrap();
     let leaving = &tried.leaving;
     assert_eq!((leaving.update.digest, leaving.update.size), (Digest::of(&file), file.len() as u64));
-    assert_eq!((tried.examples, tried.steps, steps.last()), (60, 40, Some(&40)));
+    let training = built_in(&tried);
+    assert_eq!((tried.examples, training.steps, steps.last()), (60, 40, Some(&40)));
 
     for (tensor, shown) in outcome.delta.iter().zip(&leaving.tensors) {
         assert_eq!((&tensor.name, &tensor.shape, shown.dtype.as_str()), (&shown.name, &shown.shape, "F32"));
@@ -121,12 +127,12 @@ fn it_is_the_training_of_the_node_and_tells_all_that_would_leave() {
     assert_eq!(fields, expected, "every field of a contribution is shown");
     assert_eq!(said["examples"], 60);
     assert_eq!(said["data_manifest"], serde_json::json!(table.manifest.digest()));
-    assert_eq!(said["metrics"]["loss_last"].as_i64(), Some((tried.loss_last * 1e6).round() as i64));
+    assert_eq!(said["metrics"]["loss_last"].as_i64(), Some((training.loss_last * 1e6).round() as i64));
     assert_eq!(leaving.consent_examples, Some(60), "the plan weighs examples");
 
-    let (before, after) = (tried.before.unwrap(), tried.after.unwrap());
+    let (before, after) = (tried.before.clone().unwrap(), tried.after.clone().unwrap());
     assert_eq!((before["loss"] > after["loss"], after["accuracy"] > 900_000), (true, true));
-    assert!(tried.loss_last < tried.loss_first);
+    assert!(training.loss_last < training.loss_first);
     let report = leaving.evaluation.as_ref().unwrap();
     assert_eq!((&report["examples"], &report["metrics"]), (&20.into(), &serde_json::json!(after)));
 }

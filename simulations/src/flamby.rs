@@ -10,9 +10,9 @@ mod report;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fedledger_federation::{
-    aggregation::{Aggregation, AggregationError, Base, EncodeError, FixedPoint, Rule, aggregate},
+    aggregation::{Aggregation, AggregationError, EncodeError, FixedPoint, Rule},
     architecture::{Architecture, ArchitectureError},
-    tensors::{ReadError, Tensor, WriteError, read_f32, write_tensors},
+    tensors::{Tensor, WriteError, write_tensors},
 };
 use fedledger_participant::{
     evaluation::{EvaluationError, evaluate},
@@ -20,7 +20,10 @@ use fedledger_participant::{
     training::{Optimizer, TrainingError, TrainingSettings, train},
 };
 
-use crate::heart::{self, HeartError, SITES};
+use crate::{
+    federated::{Federated, FederatedError, Site},
+    heart::{self, HeartError, SITES},
+};
 
 pub use report::{Band, Check, Comparison, Reference, Report, StrategyReport};
 
@@ -121,7 +124,7 @@ pub enum FlambyError {
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Federated(#[from] FederatedError),
 }
 
 /// The rows of all centres, in both normalisations of the protocol.
@@ -198,26 +201,16 @@ impl Centres {
         let architecture = architecture();
         let fixed_point = FixedPoint::new(EXAMPLE_SCALE, CENTRES)?;
         let aggregation = Aggregation::new(rule, fixed_point, architecture.layout().map_err(AggregationError::from)?)?;
-        let mut weights_file = write_tensors(&initial_weights(seed)?)?;
-        let mut state_file = None;
+        let mut federated = Federated::new(aggregation, write_tensors(&initial_weights(seed)?)?);
         for round in 1..=ROUNDS {
-            let weights = read_f32(&weights_file, aggregation.weights_layout())?;
-            let contributions = self
-                .own
-                .iter()
-                .zip(SITES)
-                .map(|((data, _), site)| {
-                    let optimizer = Optimizer::sgd(learning_rate);
-                    let settings = TrainingSettings { round, ..settings(optimizer, STEPS_PER_ROUND, site, seed) };
-                    let outcome = train(&settings, data, &weights)?;
-                    Ok((outcome.summary.example_count, write_tensors(&outcome.delta)?))
-                })
-                .collect::<Result<Vec<_>, FlambyError>>()?;
-            let base = Base { weights: &weights_file, optimizer_state: state_file.as_deref() };
-            let outputs = aggregate(&aggregation, base, &contributions, 1)?;
-            (weights_file, state_file) = (outputs.weights, outputs.optimizer_state);
+            let sites = self.own.iter().zip(SITES).map(|((data, _), name)| {
+                let settings = settings(Optimizer::sgd(learning_rate), STEPS_PER_ROUND, name, seed);
+                Site { settings: TrainingSettings { round, ..settings }, data }
+            });
+            let sites: Vec<Site<'_>> = sites.collect();
+            federated.round(&sites, 1, &|_| ())?;
         }
-        Ok(read_f32(&weights_file, aggregation.weights_layout())?)
+        Ok(federated.weights()?)
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) enum PlanCommand {
         /// Name or id of the plan
         plan: String,
     },
-    /// Write a plan for a table, and what its columns mean, to go on from
+    /// Write a plan for a table or images, and a schema beside it, to go on from
     Init(init::InitArgs),
     /// Put a plan before the hospitals (operator)
     Propose {

@@ -7,7 +7,10 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -105,16 +108,22 @@ fn path() -> String {
 
 /// The commands with other ports than those of the document, which may be in use.
 fn with_free_ports(script: &str) -> String {
-    let mut next = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
     let mut text = String::new();
     let mut pieces = script.split(SOCKET);
     text += pieces.next().unwrap();
     for piece in pieces {
         let rest = piece.trim_start_matches(|letter: char| letter.is_ascii_digit());
-        next = (next + 1..).find(|port| is_free(*port)).unwrap();
-        text += &format!("127.0.0.1:{next}{rest}");
+        text += &format!("127.0.0.1:{}{rest}", free_port());
     }
     text
+}
+
+/// A port that nobody uses, and that was not given to another document of this process, which may not listen yet.
+fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let mut ports = std::iter::repeat_with(|| first + GIVEN.fetch_add(1, Ordering::Relaxed));
+    ports.find(|port| is_free(*port)).unwrap()
 }
 
 fn is_free(port: u16) -> bool {

@@ -7,7 +7,7 @@ use super::{
     Label, Missing, Normalize, PositiveWhen, ROWS_MAX, Scaling, TableDescription,
 };
 use crate::{
-    architecture::FEATURES_MAX,
+    architecture::{FEATURES_MAX, IMAGE_VALUES_MAX},
     decimal::Decimal,
     limits::{GROUPS_MAX, NAME_LENGTH_MAX},
     metrics::is_group_name,
@@ -19,6 +19,9 @@ pub enum DataDescriptionError {
     /// No feature, or more than a model may have.
     #[error("records of {0} features: use 1 to {FEATURES_MAX}")]
     FeatureCount(u64),
+    /// Images of more values than a network for images may take.
+    #[error("images of {0} values: use up to {IMAGE_VALUES_MAX}, that is smaller images")]
+    ImageValues(u64),
     /// One column as two features, or as feature and label.
     #[error("column {0:?} is used twice")]
     ColumnUsedTwice(String),
@@ -159,7 +162,7 @@ impl ImageDescription {
         range("bad_rows_max", self.bad_rows_max, 0, ROWS_MAX)?;
         divisor("images", &self.deviation)?;
         let values = self.value_count();
-        if values > FEATURES_MAX.into() { Err(DataDescriptionError::FeatureCount(values)) } else { Ok(()) }
+        if values > IMAGE_VALUES_MAX.into() { Err(DataDescriptionError::ImageValues(values)) } else { Ok(()) }
     }
 }
 

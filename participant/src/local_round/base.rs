@@ -2,8 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
-    path::Path,
+    io::{self, BufWriter, Read as _},
+    path::{Path, PathBuf},
 };
 
 use fedledger_federation::{
@@ -15,6 +15,9 @@ use fedledger_ledger::Digest;
 
 use super::LocalRoundError;
 use crate::training::{BaseWeights, WeightPieces, WeightsFile};
+
+/// Name of the file of initial weights.
+const INITIAL_FILE: &str = "initial.safetensors";
 
 /// Which weights a round is tried from.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,27 @@ impl Held {
                 Ok(Self::File(WeightsFile::new(path, file, layout)))
             }
         }
+    }
+}
+
+/// Base weights as a file: the one that was named, or the initial ones in a new file of `folder`.
+pub(super) fn as_file(base: Base<'_>, plan: &Plan, folder: &Path) -> Result<(PathBuf, FileRef), LocalRoundError> {
+    let (path, written) = match base {
+        Base::Initial => {
+            let path = folder.join(INITIAL_FILE);
+            let created =
+                File::create_new(&path).map_err(|source| LocalRoundError::Base { path: path.clone(), source });
+            let file = plan.write_initial_weights(BufWriter::new(created?))?;
+            (path, Ok(file))
+        }
+        Base::File(path) => {
+            let limit = (plan.architecture.layout()?.file_size_bytes() as u64).saturating_add(1);
+            (path.to_owned(), file_ref(path, limit))
+        }
+    };
+    match written {
+        Ok(file) => Ok((path, file)),
+        Err(source) => Err(LocalRoundError::Base { path, source }),
     }
 }
 

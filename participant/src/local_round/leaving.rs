@@ -2,7 +2,7 @@
 
 use fedledger_federation::{
     VersionId,
-    command::{FileRef, Metrics, RoundKey},
+    command::{Evaluate, FileRef, Metrics, RoundKey},
     plan::Plan,
     tensors::{Tensor, TensorLayout},
 };
@@ -56,7 +56,7 @@ impl Leaving {
         trained: TrainedUpdate,
         layout: &TensorLayout,
         update: &[Tensor],
-        evaluation: Option<&Evaluation>,
+        evaluation: Option<&Evaluate>,
     ) -> Self {
         let declares = plan.participation.minimum_example_share.is_some();
         let tensors = layout.tensors().iter().zip(update).map(|(spec, tensor)| {
@@ -79,14 +79,13 @@ impl Leaving {
             update: trained.file,
             tensors: tensors.collect(),
             contribution: without(&contribution(site, data, key, version, &trained), &["key", "base"]),
-            evaluation: evaluation
-                .map(|found| without(&report(version, Some(found), site.policy.suppress_below), &["version"])),
+            evaluation: evaluation.map(|report| without(report, &["version"])),
         }
     }
 }
 
 /// Which version a command is for is not known before a round is opened.
-const fn unknown_version() -> VersionId {
+pub(super) const fn unknown_version() -> VersionId {
     VersionId::of_manifest(Digest::from_bytes([0; 32]))
 }
 

@@ -1,16 +1,23 @@
-//! The most memory that this process has had, as the system tells it.
+//! The most memory that a process has had, as the system tells it.
 
 use std::fs;
-
-/// Where Linux tells a process about itself.
-const STATUS_FILE: &str = "/proc/self/status";
 
 /// What stands before the largest resident set so far, in KiB.
 const PEAK_FIELD: &str = "VmHWM:";
 
 /// The most memory that this process has had at any time, in bytes; none where the system does not tell.
 pub fn peak_bytes() -> Option<u64> {
-    peak_in(&fs::read_to_string(STATUS_FILE).ok()?)
+    peak_of("self")
+}
+
+/// The same of another process, as long as it runs.
+pub fn peak_bytes_of(process: u32) -> Option<u64> {
+    peak_of(&process.to_string())
+}
+
+/// Where Linux tells about a process.
+fn peak_of(process: &str) -> Option<u64> {
+    peak_in(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
 }
 
 fn peak_in(status: &str) -> Option<u64> {
@@ -30,6 +37,7 @@ mod tests {
         }
         if cfg!(target_os = "linux") {
             assert!(peak_bytes().unwrap() > 1024 * 1024, "a process of this size has a megabyte at least");
+            assert!(peak_bytes_of(std::process::id()).is_some_and(|peak| Some(peak) <= peak_bytes()));
         }
     }
 }

@@ -90,6 +90,15 @@ pub enum NodeEvent {
         /// What the training was expected to take, in bytes.
         estimated_bytes: u64,
     },
+    /// How much memory a program of the site had while it trained a round.
+    TrainerMemory {
+        /// The attempt.
+        key: RoundKey,
+        /// The most that the program itself was seen to have, in bytes, without processes that it has started.
+        peak_bytes: u64,
+        /// Address space that each of its processes is allowed, in bytes.
+        allowed_bytes: u64,
+    },
     /// The site's contribution is on the ledger.
     Contributed {
         /// The attempt.

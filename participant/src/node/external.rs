@@ -9,12 +9,15 @@
 //!  task     what a program is told                          folder   what it finds and leaves
 //!  process  one run: limits, supervision, its end           output   what it prints
 //!  results  metrics.json and progress                       weights  trained weights to update
+//!  trial    a round on trial, of which nothing is kept      footprint  how much memory it has
 //! ```
 //!
 //! One training and one evaluation run at a time at a node, beside what the built-in trainer computes: a program may take
 //! hours and cannot be asked to let others in, so it runs with low priority instead of taking turns.
 
 mod folder;
+#[cfg(unix)]
+mod footprint;
 mod output;
 #[cfg(unix)]
 mod process;
@@ -25,14 +28,20 @@ mod program;
 mod results;
 mod task;
 mod text;
+mod trial;
 mod weights;
 
 use std::{
-    io::{self, BufReader},
+    io::{self, BufReader, Write},
+    path::Path,
     sync::Arc,
 };
 
-use fedledger_federation::tensors::{FileError, LayoutError};
+use fedledger_federation::{
+    command::FileRef,
+    plan::UpdateDtype,
+    tensors::{FileError, LayoutError},
+};
 use fedledger_ledger::Digest;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +50,7 @@ pub use folder::{Places, PrepareError};
 pub use program::{Program, ProgramError, programs};
 pub use results::{Progress, Results, ResultsError};
 pub use task::ExternalSettings;
+pub use trial::{Trial, TrialOutcome};
 pub use weights::UpdateError;
 
 use self::{
@@ -73,6 +83,15 @@ impl Default for Slots {
     fn default() -> Self {
         Self { trainings: Semaphore::new(1), evaluations: Semaphore::new(1) }
     }
+}
+
+/// Weights that a program is given: where they lie, and which they must be.
+#[derive(Debug, Clone, Copy)]
+pub struct GivenWeights<'a> {
+    /// Their file.
+    pub path: &'a Path,
+    /// What it must be.
+    pub file: FileRef,
 }
 
 /// Why a trainer has led to nothing.
@@ -200,7 +219,10 @@ pub async fn train(
     context.tell(NodeEvent::TrainerStarted { key, trainer: program.name.clone(), program: digest, resumed });
     let tell = |Progress { percent, message }| context.tell(NodeEvent::Progress { key, percent, message });
     let trained = match run(&program, &places, limits, stop, tell).await {
-        Ok(()) => {
+        Ok(peak_bytes) => {
+            if let Some(peak_bytes) = peak_bytes {
+                context.tell(NodeEvent::TrainerMemory { key, peak_bytes, allowed_bytes: limits.memory });
+            }
             let (context, task, settings, places) =
                 (Arc::clone(context), task.clone(), settings.clone(), places.clone());
             blocking(move || finish_training(&context, &task, &settings, (&program, digest), &places)).await
@@ -234,7 +256,7 @@ pub async fn evaluate(
         blocking(move || prepare_evaluation(&context, &task, &settings, &program, &places, limits)).await?;
     }
     let evaluated = match run(&program, &places, limits, stop, |_| ()).await {
-        Ok(()) => {
+        Ok(_) => {
             let (places, trainer) = (places.clone(), program.name.clone());
             blocking(move || read_results(&places, &trainer, EVALUATED_MAX)).await
         }
@@ -292,12 +314,26 @@ fn prepare_training(
 ) -> Result<(Digest, bool), ExternalError> {
     let digest = checked_digest(program, settings)?;
     let run = task::identity(settings, &digest, &task.weights, &task.data.manifest);
-    let resumes = places.prepare(&run).map_err(PrepareError::Io)?;
-    places.give_base(&context.files.blob_path(&task.weights.digest), task.weights)?;
+    let path = context.files.blob_path(&task.weights.digest);
+    let weights = GivenWeights { path: &path, file: task.weights };
     let occasion = Occasion::Train { key: &task.key, base: &task.base };
+    Ok((digest, make_ready(places, &run, weights, (settings, program), occasion, limits)?))
+}
+
+/// Makes a folder ready for a run: whether an interrupted one is gone on with.
+fn make_ready(
+    places: &Places,
+    run: &Digest,
+    weights: GivenWeights<'_>,
+    (settings, program): (&ExternalSettings, &Program),
+    occasion: Occasion<'_>,
+    limits: Limits,
+) -> Result<bool, ExternalError> {
+    let resumes = places.prepare(run).map_err(PrepareError::Io)?;
+    places.give_base(weights.path, weights.file)?;
     let text = configuration(settings, program, occasion, limits.time, resumes);
     places.give_configuration(&text).map_err(PrepareError::Io)?;
-    Ok((digest, resumes))
+    Ok(resumes)
 }
 
 fn prepare_evaluation(
@@ -311,26 +347,26 @@ fn prepare_evaluation(
     let digest = checked_digest(program, settings)?;
     // What an earlier process has left is of no use.
     places.discard().map_err(PrepareError::Io)?;
-    places.prepare(&digest).map_err(PrepareError::Io)?;
-    places.give_base(&context.files.blob_path(&task.weights.digest), task.weights)?;
+    let path = context.files.blob_path(&task.weights.digest);
+    let weights = GivenWeights { path: &path, file: task.weights };
     let occasion = Occasion::Evaluate { version: &task.version };
-    let text = configuration(settings, program, occasion, limits.time, false);
-    Ok(places.give_configuration(&text).map_err(PrepareError::Io)?)
+    make_ready(places, &digest, weights, (settings, program), occasion, limits).map(drop)
 }
 
+/// Runs a program to its good end: the most memory that it was seen to have, in bytes.
 async fn run(
     program: &Program,
     places: &Places,
     limits: Limits,
     stop: &CancellationToken,
     tell: impl FnMut(Progress),
-) -> Result<(), ExternalError> {
+) -> Result<Option<u64>, ExternalError> {
     let trainer = || program.name.clone();
     let failed = |source| ExternalError::Run { trainer: trainer(), source };
     let mut output = Output::open(&places.log).map_err(failed)?;
-    let ended = process::run(program, &places.folder, limits, stop, &mut output, tell).await.map_err(failed)?;
-    match ended {
-        Ended::Exited(status) if status.success() => Ok(()),
+    let run = process::run(program, &places.folder, limits, stop, &mut output, tell).await.map_err(failed)?;
+    match run.ended {
+        Ended::Exited(status) if status.success() => Ok(run.peak_bytes),
         // A node that is being stopped may have asked it to end in the same moment.
         Ended::Exited(_) | Ended::Cancelled if stop.is_cancelled() => Err(ExternalError::Cancelled),
         Ended::Cancelled => Err(ExternalError::Cancelled),
@@ -366,17 +402,30 @@ fn finish_training(
         return Err(ExternalError::Changed(program.name.clone()));
     }
     let Results { examples, metrics } = read_results(places, &program.name, settings.examples_max)?;
-    let missing = |source| ExternalError::Missing { trainer: program.name.clone(), file: TRAINED_FILE, source };
-    let trained = BufReader::new(places.open(TRAINED_FILE).map_err(missing)?);
-    let model = settings.architecture.layout()?;
-    let layout = model.with_dtype(task.update_dtype.into())?;
-    let base = WeightsFile::new(&context.files.blob_path(&task.weights.digest), task.weights, model.clone());
+    let path = context.files.blob_path(&task.weights.digest);
+    let base = GivenWeights { path: &path, file: task.weights };
     let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-    let file = weights::write_update(&base, trained, &model, layout, &mut update)?;
+    let file = write_update(places, (settings, program), base, task.update_dtype, &mut update)?;
     let report = TrainingReport { examples, metrics, trainer: Some(digest) };
     let of =
         OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &task.data.manifest };
     Ok(context.files.save_outcome(&of, update, file, report)?)
+}
+
+/// Writes the update that follows from the weights that the program has left.
+fn write_update(
+    places: &Places,
+    (settings, program): (&ExternalSettings, &Program),
+    base: GivenWeights<'_>,
+    dtype: UpdateDtype,
+    sink: impl Write,
+) -> Result<FileRef, ExternalError> {
+    let missing = |source| ExternalError::Missing { trainer: program.name.clone(), file: TRAINED_FILE, source };
+    let trained = BufReader::new(places.open(TRAINED_FILE).map_err(missing)?);
+    let model = settings.architecture.layout()?;
+    let layout = model.with_dtype(dtype.into())?;
+    let base = WeightsFile::new(base.path, base.file, model.clone());
+    Ok(weights::write_update(&base, trained, &model, layout, sink)?)
 }
 
 async fn discard(places: Places) {

@@ -61,6 +61,14 @@ pub enum DatasetError {
         /// Rows whose groups were given.
         found: usize,
     },
+    /// A row that is not there.
+    #[error("there is no row {row} among {rows}")]
+    Row {
+        /// The row, from 0.
+        row: usize,
+        /// Rows of the data set.
+        rows: usize,
+    },
     /// Data sets with different numbers of columns cannot be joined.
     #[error("rows of {found} columns cannot follow rows of {expected}")]
     Columns {
@@ -146,6 +154,25 @@ impl Dataset {
         Self::new(features, labels, columns)
     }
 
+    /// The rows with these numbers, in this order, with their groups.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::Row`] if one of them is not there.
+    pub fn select(&self, rows: &[usize]) -> Result<Self, DatasetError> {
+        if let Some(&row) = rows.iter().find(|row| **row >= self.rows()) {
+            return Err(DatasetError::Row { row, rows: self.rows() });
+        }
+        let columns = self.columns;
+        let values = match &self.values {
+            Values::Numbers(features) => Values::Numbers(gathered(features, rows, columns)),
+            Values::Pixels(pixels) => Values::Pixels(pixels.with_bytes(|bytes| gathered(bytes, rows, columns))),
+        };
+        let groups = self.groups.as_ref();
+        let groups = groups.map(|all| Groups { names: all.names.clone(), of_row: gathered(&all.of_row, rows, 1) });
+        Ok(Self { values, labels: gathered(&self.labels, rows, 1), columns, groups })
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.labels.len()
@@ -205,6 +232,16 @@ impl Dataset {
     }
 }
 
+/// Rows of so many values each, one after the other.
+fn gathered<T: Copy>(values: &[T], rows: &[usize], columns: usize) -> Vec<T> {
+    let mut gathered = Vec::with_capacity(rows.len().saturating_mul(columns));
+    for row in rows {
+        let start = row.saturating_mul(columns);
+        gathered.extend_from_slice(values.get(start..start.saturating_add(columns)).unwrap_or_default());
+    }
+    gathered
+}
+
 /// Whether a label is the number of a class.
 fn is_class(label: f32) -> bool {
     label >= 0.0 && label < CLASSES_MAX as f32 && label.fract() == 0.0
@@ -253,6 +290,22 @@ mod tests {
         assert_eq!((joined.rows(), &joined.features()[..4]), (4, &[-2.0, -1.2, 2.0, -0.4][..]));
         let shape = Err(DatasetError::Shape { values: 3, rows: 2, columns: 2 });
         assert_eq!(Dataset::of_images(vec![0; 3], scale, vec![0.0; 2], 2), shape);
+    }
+
+    #[test]
+    fn rows_are_selected_with_label_and_group() {
+        let groups = |of_row| Groups { names: vec!["f".to_owned(), "m".to_owned()], of_row };
+        let table =
+            Dataset::new(vec![1.0, 2.0, 3.0], vec![0.0, 1.0, 2.0], 1).unwrap().with_groups(groups(vec![0, 1, 1]));
+        let selected = table.unwrap().select(&[2, 0]).unwrap();
+        assert_eq!((selected.features(), selected.labels()), (&[3.0, 1.0][..], &[2.0, 0.0][..]));
+        assert_eq!(selected.groups(), Some(&groups(vec![1, 0])));
+        assert_eq!(selected.select(&[2]), Err(DatasetError::Row { row: 2, rows: 2 }));
+
+        let scale = PixelScale { mean: 0.5, deviation: 0.25 };
+        let images = Dataset::of_images(vec![0, 51, 255, 102], scale, vec![3.0, 0.0], 2).unwrap();
+        let second = Dataset::of_images(vec![255, 102], scale, vec![0.0], 2).unwrap();
+        assert_eq!(images.select(&[1]), Ok(second));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod array;
 mod error;
 mod idx;
+mod inspect;
 mod npz;
 
 use std::io;
@@ -14,7 +15,10 @@ use fedledger_federation::data_description::{ImageDescription, SkipReason, Skipp
 use fedledger_ledger::Digest;
 
 use self::array::Array;
-pub use self::error::ImageError;
+pub use self::{
+    error::ImageError,
+    inspect::{ImageInspection, holds_images, inspect_images},
+};
 pub(super) use self::{idx::IdxFiles, npz::Npz};
 use super::{
     Dataset, PixelScale, TableError,
@@ -106,21 +110,6 @@ impl Reading<'_> {
         Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.digest() })
     }
 
-    /// What an array is called.
-    fn name(&self, arrays: &dyn Arrays, part: Part, of: Of) -> &str {
-        self.given_name(part, of).unwrap_or_else(|| arrays.default_name(part, of))
-    }
-
-    fn given_name(&self, part: Part, of: Of) -> Option<&str> {
-        let ImageFiles { train_images, train_labels, test_images, test_labels } = self.files;
-        match (part, of) {
-            (Part::Train, Of::Images) => train_images.as_deref(),
-            (Part::Train, Of::Labels) => train_labels.as_deref(),
-            (Part::Test, Of::Images) => test_images.as_deref(),
-            (Part::Test, Of::Labels) => test_labels.as_deref(),
-        }
-    }
-
     /// The classes of a part's images, none for one that is skipped; nothing if test labels are neither there nor named.
     fn labels(
         &self,
@@ -128,8 +117,8 @@ impl Reading<'_> {
         part: Part,
         skipped: &mut Skipped,
     ) -> Result<Option<Vec<Option<f32>>>, ImageError> {
-        let name = self.name(arrays, part, Of::Labels).to_owned();
-        let is_optional = part == Part::Test && self.given_name(part, Of::Labels).is_none();
+        let name = name_of(self.files, arrays, part, Of::Labels).to_owned();
+        let is_optional = part == Part::Test && given_name(self.files, part, Of::Labels).is_none();
         let Some(array) = arrays.array(&name)? else {
             return if is_optional { Ok(None) } else { Err(ImageError::MissingArray { name }) };
         };
@@ -157,7 +146,7 @@ impl Reading<'_> {
         labels: &[Option<f32>],
         mut show: impl FnMut(f32, &[u8]) -> Result<(), ImageError>,
     ) -> Result<(), ImageError> {
-        let name = self.name(arrays, part, Of::Images).to_owned();
+        let name = name_of(self.files, arrays, part, Of::Images).to_owned();
         let array = arrays.array(&name)?.ok_or_else(|| ImageError::MissingArray { name: name.clone() })?;
         // The bytes grow by doubling.
         let memory = (labels.len() as u64).saturating_mul(self.description.value_count()).saturating_mul(2);
@@ -191,6 +180,21 @@ impl Reading<'_> {
         }
         let columns = usize::try_from(self.description.value_count()).unwrap_or(usize::MAX);
         Ok(Dataset::of_images(collected.pixels, scale, collected.labels, columns)?)
+    }
+}
+
+/// What an array is called.
+fn name_of<'a>(files: &'a ImageFiles, arrays: &dyn Arrays, part: Part, of: Of) -> &'a str {
+    given_name(files, part, of).unwrap_or_else(|| arrays.default_name(part, of))
+}
+
+fn given_name(files: &ImageFiles, part: Part, of: Of) -> Option<&str> {
+    let ImageFiles { train_images, train_labels, test_images, test_labels } = files;
+    match (part, of) {
+        (Part::Train, Of::Images) => train_images.as_deref(),
+        (Part::Train, Of::Labels) => train_labels.as_deref(),
+        (Part::Test, Of::Images) => test_images.as_deref(),
+        (Part::Test, Of::Labels) => test_labels.as_deref(),
     }
 }
 

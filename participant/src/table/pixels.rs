@@ -31,6 +31,11 @@ impl Pixels {
         Self { bytes, numbers: scale.numbers() }
     }
 
+    /// Other bytes, which stand for the same numbers.
+    pub(super) fn with_bytes(&self, choose: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
+        Self { bytes: choose(&self.bytes), numbers: self.numbers.clone() }
+    }
+
     /// Appends the numbers of the bytes at `range`; nothing for a range that is not there.
     pub(super) fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
         let bytes = self.bytes.get(range).unwrap_or_default();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use fedledger_federation::decimal::Decimal;
 
 use super::{
-    Column, Feature, Inspection, Label, Missing, Normalize, PositiveWhen, Schema, Split, inspect::USUAL_MISSING_MARKERS,
+    Column, Feature, Inspection, Label, Missing, Normalize, PositiveWhen, Schema, Split,
+    inspect::{USUAL_MISSING_MARKERS, VALUES_MAX},
 };
 
 /// What the column of labels is called where people do not say otherwise.
@@ -30,6 +31,8 @@ pub struct Wishes<'a> {
     pub label: Option<&'a str>,
     /// Which of its texts count as positive; guessed if empty.
     pub positive: &'a [String],
+    /// Whether each of its texts is a class of its own.
+    pub classes: bool,
 }
 
 /// A schema, and what was left out of it.
@@ -78,13 +81,11 @@ pub enum SuggestError {
         /// The column.
         label: String,
     },
-    /// The label has more than two values.
-    #[error("column {label:?} has {} values: say which of them count as positive", .found.map_or_else(|| "many".to_owned(), |count| count.to_string()))]
+    /// The label has too many values to be classes.
+    #[error("column {label:?} has more than {VALUES_MAX} values: say which of them count as positive")]
     Classes {
         /// The column.
         label: String,
-        /// How many values; none if there are too many to count.
-        found: Option<usize>,
     },
     /// A text that is to count as positive does not stand there.
     #[error("{text:?} does not stand in column {label:?}, so it cannot count as positive")]
@@ -121,7 +122,7 @@ pub fn suggest(table: &Inspection, wishes: Wishes<'_>) -> Result<Suggestion, Sug
         return Err(SuggestError::NoRows);
     }
     let label = label_column(table, wishes.label)?;
-    let positive_when = positive_when(label, wishes.positive)?;
+    let predicted = predicted(label, wishes)?;
     let (mut features, mut left_out) = (Vec::new(), Vec::new());
     for column in table.columns.iter().filter(|column| column.name != label.name) {
         match feature(column) {
@@ -141,7 +142,7 @@ pub fn suggest(table: &Inspection, wishes: Wishes<'_>) -> Result<Suggestion, Sug
         missing_markers: USUAL_MISSING_MARKERS.map(str::to_owned).to_vec(),
         missing,
         normalize: Normalize::Site,
-        label: Some(Label { column: label.name.clone(), positive_when: Some(positive_when), classes: None }),
+        label: Some(predicted),
         features,
         format: None,
         columns: BTreeMap::new(),
@@ -168,31 +169,40 @@ fn label_column<'a>(table: &'a Inspection, wished: Option<&str>) -> Result<&'a C
 }
 
 /// Of two values the greater one is positive, or the later one in the alphabet; of several numbers from 0 on, whatever is
-/// above 0.
-fn positive_when(label: &Column, wished: &[String]) -> Result<PositiveWhen, SuggestError> {
-    let name = || label.name.clone();
+/// above 0. Several values of other kinds are as many classes, and so are all where that is wished for.
+fn predicted(label: &Column, wishes: Wishes<'_>) -> Result<Label, SuggestError> {
+    let column = || label.name.clone();
+    let positive = |when| Ok(Label { column: column(), positive_when: Some(when), classes: None });
     let values = label.values.as_ref();
-    if !wished.is_empty() {
+    if !wishes.positive.is_empty() {
         let is_there = |text: &&String| values.is_none_or(|values| values.contains_key(*text));
-        return match wished.iter().find(|text| !is_there(text)) {
-            Some(text) => Err(SuggestError::NotThere { label: name(), text: text.clone() }),
-            None => Ok(PositiveWhen::Equals(wished.to_vec())),
+        return match wishes.positive.iter().find(|text| !is_there(text)) {
+            Some(text) => Err(SuggestError::NotThere { label: column(), text: text.clone() }),
+            None => positive(PositiveWhen::Equals(wishes.positive.to_vec())),
         };
     }
-    let found = values.map(BTreeMap::len);
-    if found.is_some_and(|found| found < 2) {
-        return Err(SuggestError::OneClass { label: name() });
-    }
-    match (found, label.range, values) {
-        (Some(2), range, Some(values)) => {
-            let number = |text: &&String| text.parse::<f32>().unwrap_or_default();
-            let greatest = values.keys().max_by(|a, b| number(a).total_cmp(&number(b)));
-            let positive = if range.is_some() { greatest } else { values.keys().next_back() };
-            Ok(PositiveWhen::Equals(positive.cloned().into_iter().collect()))
+    let sorted = values.map(|values| sorted(values.keys(), label.is_numeric()));
+    match sorted.as_deref() {
+        Some([] | [_]) => Err(SuggestError::OneClass { label: column() }),
+        Some([_, later]) if !wishes.classes => positive(PositiveWhen::Equals(vec![later.clone()])),
+        _ if !wishes.classes && label.range.is_some_and(|(least, _)| least == 0.0) => {
+            positive(PositiveWhen::GreaterThan(decimal("0")))
         }
-        (_, Some((0.0, _)), _) => Ok(PositiveWhen::GreaterThan(decimal("0"))),
-        _ => Err(SuggestError::Classes { label: name(), found }),
+        Some(texts) => Ok(Label { column: column(), positive_when: None, classes: Some(texts.to_vec()) }),
+        None => Err(SuggestError::Classes { label: column() }),
     }
+}
+
+/// Texts in the order of the alphabet, or of the numbers that they are.
+fn sorted<'a>(texts: impl Iterator<Item = &'a String>, are_numbers: bool) -> Vec<String> {
+    let mut texts: Vec<String> = texts.cloned().collect();
+    let number = |text: &String| text.parse::<f32>().unwrap_or_default();
+    if are_numbers {
+        texts.sort_by(|a, b| number(a).total_cmp(&number(b)));
+    } else {
+        texts.sort_unstable();
+    }
+    texts
 }
 
 fn feature(column: &Column) -> Result<Feature, LeftOut> {
@@ -261,7 +271,9 @@ mod tests {
         use SuggestError::{Classes, NoFeatures, NoLabel, NoRows, NotThere, OneClass, UnknownLabel};
 
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let of = |label| Wishes { label: Some(label), positive: &[] };
+        let of = |label| Wishes { label: Some(label), ..Wishes::default() };
+        let all_of = |label| Wishes { label: Some(label), classes: true, ..Wishes::default() };
+        let classes = |csv, wishes| suggested(csv, wishes).unwrap().schema.label.unwrap().classes;
         let csv = "age,num\n1,0\n2,4\n3,2\n";
         assert_eq!(suggested(csv, Wishes::default()), Err(NoLabel { columns: names(&["age", "num"]) }));
         let unknown = UnknownLabel { name: "nmu".to_owned(), columns: names(&["age", "num"]) };
@@ -272,9 +284,15 @@ mod tests {
         assert!(matches!(two, Err(NoLabel { .. })), "two columns are called so");
 
         let stage = "x,stage\n1,i\n2,ii\n3,iii\n";
-        assert_eq!(suggested(stage, of("stage")), Err(Classes { label: "stage".to_owned(), found: Some(3) }));
+        assert_eq!(classes(stage, of("stage")), Some(names(&["i", "ii", "iii"])), "several texts are classes");
+        assert_eq!(classes("x,grade\n1,10\n2,9\n3,8\n", of("grade")), Some(names(&["8", "9", "10"])));
+        assert_eq!(classes(csv, all_of("num")), Some(names(&["0", "2", "4"])), "in place of what is above 0");
+        assert_eq!(classes("x,label\n1,no\n2,yes\n", all_of("label")), Some(names(&["no", "yes"])));
+        let doses: String = (0..=VALUES_MAX).map(|row| format!("{row},{}.5\n", row + 1)).collect();
+        let measured = suggested(&format!("x,dose\n{doses}"), of("dose"));
+        assert_eq!(measured, Err(Classes { label: "dose".to_owned() }));
         let late = [names(&["ii", "iii"]), names(&["ii", "iv"])];
-        let wishes = |positive| Wishes { label: Some("stage"), positive };
+        let wishes = |positive| Wishes { label: Some("stage"), positive, classes: false };
         assert_eq!(
             suggested(stage, wishes(&late[0])).unwrap().schema.label.unwrap().positive_when.unwrap(),
             PositiveWhen::Equals(late[0].clone())

@@ -122,6 +122,9 @@ pub enum SettingsError {
     /// Another trainer is meant.
     #[error("the plan leaves the training to a program of the site")]
     External,
+    /// The built-in trainer is meant.
+    #[error("the plan leaves nothing to a program of the site")]
+    BuiltIn,
     /// A number of the optimiser that makes no sense.
     #[error("{name} of {value} is out of range")]
     Hyperparameter {

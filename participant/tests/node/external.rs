@@ -210,7 +210,9 @@ async fn a_program_trains_a_round_and_evaluates_the_version() {
             echo '{"examples": 4, "metrics": {"accuracy": 0.75}}' > metrics.json
         else
             cmp base.safetensors trained.safetensors 2> /dev/null && exit 1
+            mkfifo gate
             echo '{"progress": 0.5, "message": "half"}'
+            read -r line < gate
             echo loading
             take
             grep -o '"configuration":.*' configuration.json > state/seen
@@ -220,6 +222,13 @@ async fn a_program_trains_a_round_and_evaluates_the_version() {
     let bench = Bench::new(&script, "evaluates = true");
     let node = start(bench.directory.path()).await;
     let mut events = node.events();
+    let mut seen = Vec::new();
+    let half = NodeEvent::Progress { key: bench.key, percent: 50, message: "half".to_owned() };
+    while seen.last() != Some(&half) {
+        seen.push(events.recv().await.unwrap());
+    }
+    // The program waits for this, so its memory could be looked at.
+    fs::write(bench.folder().join("gate"), "go on\n").unwrap();
     let contribution = bench.contribution().await;
     let of = |path: &Path| Digest::of(&fs::read(path).unwrap());
     let listed = format!("{}  /bin/sh\n{}  train.sh\n", of(Path::new("/bin/sh")), of(&bench.at("train.sh")));
@@ -236,11 +245,16 @@ async fn a_program_trains_a_round_and_evaluates_the_version() {
     assert_eq!((evaluation.examples, evaluation.metrics), (4, [("accuracy".to_owned(), 750_000)].into()));
     assert!(!bench.folder().exists(), "the folder is of no use after the training");
     node.shutdown().await.unwrap();
-    let mut seen = Vec::new();
     while let Ok(event) = events.recv().await {
         seen.push(event);
     }
-    assert!(seen.contains(&NodeEvent::Progress { key: bench.key, percent: 50, message: "half".to_owned() }));
+    let memory = |event: &NodeEvent| match event {
+        NodeEvent::TrainerMemory { key, peak_bytes, allowed_bytes } => {
+            *key == bench.key && *peak_bytes > 0 && *allowed_bytes == 4_000_000_000
+        }
+        _ => false,
+    };
+    assert_eq!(seen.iter().filter(|event| memory(event)).count(), usize::from(cfg!(target_os = "linux")));
     let started = |event: &NodeEvent| matches!(event, NodeEvent::TrainerStarted { resumed: false, .. });
     assert_eq!(seen.iter().filter(|event| started(event)).count(), 1);
 }

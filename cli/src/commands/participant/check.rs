@@ -1,7 +1,8 @@
 //! `fedledger participant --check`: one round of a plan, run here and sent nowhere.
 //!
-//! It reads what the node would read, but takes no lock, opens no connection and writes nothing, so it can be run while the
-//! node runs. Only a plan that is named by its name or id is read from a ledger before.
+//! It reads what the node would read, but takes no lock, opens no connection and writes nothing there, so it can be run while
+//! the node runs. A program of the site works in a folder among the temporary files, which is removed. Only a plan that is
+//! named by its name or id is read from a ledger before.
 
 mod view;
 
@@ -9,9 +10,9 @@ use std::path::Path;
 
 use fedledger_federation::{Federation, history::Keep, plan::Plan};
 use fedledger_participant::{
-    local_round::{self, Base, LocalRound},
+    local_round::{self, Base, LocalRound, LocalRoundError, run_external},
     node::{
-        self,
+        self, TrainerProgram,
         core::{DataSummary, Site},
         policy::{self, Objection, Surprise},
     },
@@ -20,7 +21,7 @@ use fedledger_participant::{
 use fedledger_proto::kit::{ParticipantKit, Selection};
 use serde::Serialize;
 
-use super::ParticipantArgs;
+use super::{ParticipantArgs, stop_signal};
 use crate::{
     commands::plan,
     context::Context,
@@ -41,8 +42,6 @@ struct Check<'a> {
     node: &'a str,
     /// The plan's name.
     name: &'a str,
-    /// Test records of the site.
-    test_examples: u64,
     /// Memory that node.toml gives to a training, in bytes.
     memory_max: Option<u64>,
     #[serde(flatten)]
@@ -89,28 +88,70 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
     let mut site = node::site(&kit, Ok(data.clone()), node::trainers_of(&kit).map_err(|error| failed(&error))?);
     site.policy.operators = Selection::Any;
     let verdict = Verdict::of(&site, &data, &found);
-    if let Some(objection @ Objection::Memory { .. }) =
-        policy::objection_to_round(&site, Ok(&data), &found.plan, 1, ANYBODY)
-    {
-        let failure =
-            Failure::because(Exit::Refused, "the round is not trained: it would take too much memory", objection);
-        return Err(failure.next("raise memory_max in node.toml if the machine has more, or ask for a smaller model"));
-    }
-    let steps = found.plan.training.as_ref().map_or(1, |training| training.steps);
-    let progress = context.output.progress_of("training", steps);
+    impediment(policy::objection_to_round(&site, Ok(&data), &found.plan, 1, ANYBODY))?;
     let base = args.base.as_deref().map_or(Base::Initial, Base::File);
-    let round = local_round::run(&found.plan, &site, &table, base, &mut |steps| progress.set(steps));
-    drop(progress);
+    let round = match &found.plan.external_training {
+        Some(training) => {
+            let program = node::trainer_of(&kit, &training.trainer);
+            let program = program.ok_or_else(|| refused(&Objection::UnknownTrainer(training.trainer.clone())))?;
+            run_program(context, &found.plan, (&site, &data), &program, base)?
+        }
+        None => {
+            let steps = found.plan.training.as_ref().map_or(1, |training| training.steps);
+            let progress = context.output.progress_of("training", steps);
+            local_round::run(&found.plan, &site, &table, base, &mut |steps| progress.set(steps))
+        }
+    };
     let round = round.map_err(|error| failed(&error))?;
     let check = Check {
         node: &kit.config.name,
         name: &found.plan.name,
-        test_examples: data.test_examples,
         memory_max: site.memory_max,
         round: &round,
         policy: verdict,
     };
     context.output.object(CHECK_SCHEMA, &check, || check.text(&context.output))
+}
+
+/// Tries a round with a program of the site, in a folder that is gone afterwards, also if somebody interrupts it.
+fn run_program(
+    context: &Context,
+    plan: &Plan,
+    of: (&Site, &DataSummary),
+    program: &TrainerProgram,
+    base: Base<'_>,
+) -> Result<Result<LocalRound, LocalRoundError>, Failure> {
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::because(Exit::Failed, "no folder can be made for the trainer", error))?;
+    let progress = context.output.progress_of("training", 100);
+    let mut tell = |percent: u8| progress.set(percent.into());
+    context.block_on(async {
+        let stop = stop_signal()?;
+        tokio::select! {
+            round = run_external(plan, of, program, base, folder.path(), &mut tell) => Ok(round),
+            () = stop => Err(Failure::new(Exit::Failed, "the trial was interrupted")),
+        }
+    })
+}
+
+/// What keeps a round from being tried at all; whatever else there is against it is told with the result.
+fn impediment(objection: Option<Objection>) -> Result<(), Failure> {
+    match objection {
+        Some(objection @ (Objection::Memory { .. } | Objection::UnknownTrainer(_) | Objection::Program { .. })) => {
+            Err(refused(&objection))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(objection: &Objection) -> Failure {
+    let failure = Failure::because(Exit::Refused, "the round is not trained", objection);
+    match objection {
+        Objection::Memory { .. } => {
+            failure.next("raise memory_max in node.toml if the machine has more, or ask for a smaller model")
+        }
+        _ => failure.next("name the program in node.toml, see docs/trainers.md"),
+    }
 }
 
 /// The plan that was named: a file, one of the ledger, or the one that lies in the node's directory.
@@ -133,7 +174,8 @@ fn find(context: &Context, args: &ParticipantArgs) -> Result<Found, Failure> {
 
 fn no_plan(file: &Path) -> Failure {
     Failure::new(Exit::Usage, format!("no plan is named to try, and there is no {}", file.display())).next(
-        "name one with --plan FILE, or --plan ID with --ledger or --connect; `fedledger plan init` writes one for a table",
+        "name one with --plan FILE, or --plan ID with --ledger or --connect; `fedledger plan init` writes one for a table \
+         or images",
     )
 }
 

@@ -1,17 +1,20 @@
-//! `fedledger plan init`: a plan for a table, from the table itself, for people to go on from.
+//! `fedledger plan init`: a plan for a table or for images, from the data themselves, for people to go on from.
 //!
-//! The plan says nothing of single records, only how many values a row has and, rounded up to a power of two, how many rows
-//! there are: it is put before everybody. The schema stays at the site.
+//! The plan says nothing of single records, only what form they have, the mean and deviation of all pixels, and, rounded up,
+//! how many records there are: it is put before everybody. The schema stays at the site.
 
+mod images;
+mod table;
 mod text;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use fedledger_federation::{limits::NAME_LENGTH_MAX, plan::Plan};
+use fedledger_federation::{data_description::DataDescription, limits::NAME_LENGTH_MAX, plan::Plan};
 use fedledger_ledger::Digest;
 use fedledger_participant::table::{
-    DataManifest, Schema, SiteData, SuggestError, Suggestion, Wishes, inspect_file, suggest,
+    DataManifest, Schema, SiteData, SuggestError, Suggestion, Wishes, holds_images, inspect_file, inspect_images,
+    suggest,
 };
 use serde::Serialize;
 
@@ -28,16 +31,23 @@ const INIT_SCHEMA: &str = "fedledger.plan_init/1";
 /// Name of the schema, which lies beside the plan.
 const SCHEMA_FILE: &str = "schema.toml";
 
-/// Endings of files that are no text tables.
-const OTHER_FORMATS: [&str; 5] = ["npz", "idx", "parquet", "gz", "zip"];
+/// Endings of files that cannot be looked at without a schema.
+const OTHER_FORMATS: [&str; 3] = ["parquet", "gz", "zip"];
+
+/// How long a round with a table may take, in milliseconds.
+const TABLE_ROUND_MS: u64 = 600_000;
+
+/// The same with images.
+const IMAGES_ROUND_MS: u64 = 3_600_000;
 
 /// Arguments of `fedledger plan init`.
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// A site's table: CSV with the names of the columns in its first line
+    /// A site's data: a CSV file with the names of the columns in its first line; or images, in an npz file with arrays as
+    /// those of MedMNIST, or in a folder with IDX files as those of MNIST
     #[arg(value_name = "DATA", default_value = "data.csv")]
     data: PathBuf,
-    /// What its columns mean, if that is described already [default: guessed, and written beside the plan]
+    /// What its columns or arrays are, if that is described already [default: guessed, and written beside the plan]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
     /// Where to write the plan
@@ -46,30 +56,38 @@ pub(crate) struct InitArgs {
     /// Replace files that are there
     #[arg(long)]
     force: bool,
-    /// The column to predict [default: the one that is called label or target]
+    /// The column of a table to predict [default: the one that is called label or target]
     #[arg(long, value_name = "COLUMN", conflicts_with = "schema")]
     label: Option<String>,
     /// Texts of that column that count as positive [default: the greater of two values]
     #[arg(long, value_name = "TEXT", value_delimiter = ',', conflicts_with = "schema")]
     positive: Vec<String>,
-    /// The model
-    #[arg(long, value_enum, default_value_t)]
-    model: Model,
+    /// Each text of that column is a class of its own [default: if there are several, and no numbers from 0 on]
+    #[arg(long, conflicts_with_all = ["schema", "positive"])]
+    classes: bool,
+    /// The model [default: logistic_regression for tables, convolutional for images]
+    #[arg(long, value_enum)]
+    model: Option<Model>,
     /// Name of the plan [default: that of the file]
     #[arg(long)]
     name: Option<String>,
 }
 
-/// Models for tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+/// Models that the built-in trainer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Model {
     /// One linear layer: few records are enough, and it can be read.
-    #[default]
     #[value(name = "logistic_regression")]
     LogisticRegression,
     /// A hidden layer, for what is not linear.
     #[value(name = "multilayer_perceptron")]
     MultilayerPerceptron,
+    /// Convolutions and linear layers, for images.
+    #[value(name = "convolutional")]
+    Convolutional,
+    /// Convolutions with shortcuts, for images: slower, and often better.
+    #[value(name = "residual")]
+    Residual,
 }
 
 /// What was written.
@@ -80,18 +98,29 @@ struct Written<'a> {
     schema_file: Option<PathBuf>,
     id: Digest,
     name: &'a str,
-    label: &'a str,
+    /// The column that is predicted; none of images, whose labels have no column.
+    label: Option<&'a str>,
+    classes: u32,
     features: u64,
     train_rows: u64,
     test_rows: u64,
     dropped_rows: u64,
-    left_out: Vec<LeftOutColumn<'a>>,
+    left_out: Vec<LeftOutColumn>,
 }
 
 #[derive(Debug, Serialize)]
-struct LeftOutColumn<'a> {
-    column: &'a str,
+struct LeftOutColumn {
+    column: String,
     reason: &'static str,
+}
+
+/// What is to be written, and what it was made from.
+struct Draft {
+    plan: String,
+    schema_text: String,
+    schema: Schema,
+    manifest: DataManifest,
+    left_out: Vec<LeftOutColumn>,
 }
 
 /// Writes a plan, and a schema where there is none.
@@ -105,56 +134,118 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
             return Err(failure.next("name another file with --out, or replace it with --force"));
         }
     }
-    let progress = context.output.progress("reading the table");
-    let (suggestion, schema_text) = schema(args)?;
-    let manifest = load(&args.data, &suggestion.schema, args.schema.as_deref().and_then(Path::parent))?;
+    let progress = context.output.progress("reading the data");
+    let draft = if holds_images(&args.data) { draft_for_images(args)? } else { draft_for_table(args)? };
     drop(progress);
-    let draft = draft(args, &manifest)?;
-    let plan_text = draft.text();
-    let plan = checked(&plan_text, &schema_text, &suggestion.schema)?;
+    let plan = checked(&draft)?;
     if let Some(file) = &schema_file {
-        write_file(file, schema_text.as_bytes())?;
+        write_file(file, draft.schema_text.as_bytes())?;
     }
-    write_file(&args.out, plan_text.as_bytes())?;
-    let left_out = suggestion.left_out.iter();
+    write_file(&args.out, draft.plan.as_bytes())?;
+    let Draft { schema, manifest, left_out, .. } = draft;
     let written = Written {
         plan: &args.out,
         schema_file,
         id: plan.id(),
         name: &plan.name,
-        label: suggestion.schema.label.as_ref().map_or("", |label| &label.column),
+        label: schema.label.as_ref().map(|label| label.column.as_str()),
+        classes: plan.architecture.classes(),
         features: manifest.feature_count,
         train_rows: manifest.train_rows,
         test_rows: manifest.test_rows,
         dropped_rows: manifest.dropped_rows,
-        left_out: left_out.map(|(column, why)| LeftOutColumn { column, reason: why.reason() }).collect(),
+        left_out,
     };
     context.output.object(INIT_SCHEMA, &written, || written.text())
 }
 
 fn check_format(data: &Path) -> Result<(), Failure> {
     let ending = data.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-    if !OTHER_FORMATS.contains(&ending.as_str()) {
+    if !OTHER_FORMATS.contains(&ending.as_str()) || holds_images(data) {
         return Ok(());
     }
-    Err(Failure::new(Exit::Failed, format!("{} is no text table", data.display()))
-        .next("`plan init` reads CSV tables; for other files write plan and schema.toml by hand (docs/files.md)"))
+    Err(Failure::new(Exit::Failed, format!("{} is neither a text table nor images", data.display())).next(
+        "`plan init` reads CSV tables, npz and IDX files; for other files write plan and schema.toml by hand (docs/files.md)",
+    ))
+}
+
+fn draft_for_table(args: &InitArgs) -> Result<Draft, Failure> {
+    let (Suggestion { schema, left_out }, schema_text) = table_schema(args)?;
+    let manifest = load(args, &schema, None)?;
+    let model = args.model.unwrap_or(Model::LogisticRegression);
+    let classes = schema.label.as_ref().filter(|label| label.classes.is_some()).map(|label| label.class_count());
+    let architecture = table::architecture(model, manifest.feature_count, classes, manifest.train_rows);
+    let architecture = architecture.ok_or_else(|| {
+        let failure = Failure::new(Exit::Usage, "this model is for images, and the data are a table");
+        failure.next("choose logistic_regression or multilayer_perceptron")
+    })?;
+    let plan = PlanDraft {
+        source: &args.data,
+        name: &args.name(),
+        records: "records",
+        data: String::new(),
+        architecture,
+        optimizer: table::optimizer(model),
+        rows: manifest.train_rows,
+        round_duration_ms: TABLE_ROUND_MS,
+    };
+    let left_out = left_out.into_iter().map(|(column, why)| LeftOutColumn { column, reason: why.reason() });
+    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, left_out: left_out.collect() })
+}
+
+fn draft_for_images(args: &InitArgs) -> Result<Draft, Failure> {
+    if args.label.is_some() || args.classes || !args.positive.is_empty() {
+        let failure =
+            Failure::new(Exit::Usage, "--label, --positive and --classes are for tables, and the data are images");
+        return Err(failure.next("leave them out: the labels of images are numbers"));
+    }
+    let given = args.schema.as_deref().map(given_schema).transpose()?;
+    let files = given.as_ref().and_then(|(schema, _)| schema.images.clone()).unwrap_or_default();
+    let found = inspect_images(&args.data, &files).map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
+    let (schema, schema_text) = match given {
+        Some(given) => given,
+        None => {
+            let text = images::schema(&args.data, &found);
+            (parsed(&text)?, text)
+        }
+    };
+    let description = DataDescription::Images(found.description.clone());
+    let manifest = load(args, &schema, Some(&description))?;
+    let plan = PlanDraft {
+        source: &args.data,
+        name: &args.name(),
+        records: "images",
+        data: images::data(&found.description),
+        architecture: images::architecture(
+            args.model.unwrap_or(Model::Convolutional),
+            &found.description,
+            manifest.train_rows,
+        ),
+        optimizer: images::optimizer(),
+        rows: manifest.train_rows,
+        round_duration_ms: IMAGES_ROUND_MS,
+    };
+    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, left_out: Vec::new() })
 }
 
 /// The schema that was given, or one that is guessed, and its text.
-fn schema(args: &InitArgs) -> Result<(Suggestion, String), Failure> {
+fn table_schema(args: &InitArgs) -> Result<(Suggestion, String), Failure> {
     if let Some(file) = &args.schema {
-        let text = read_text(file)?;
-        let schema = Schema::from_toml(&text).map_err(|error| {
-            Failure::because(Exit::Failed, format!("{} is no schema", file.display()), chain(&error))
-        })?;
+        let (schema, text) = given_schema(file)?;
         return Ok((Suggestion { schema, left_out: Vec::new() }, text));
     }
     let table = inspect_file(&args.data).map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
-    let wishes = Wishes { label: args.label.as_deref(), positive: &args.positive };
+    let wishes = Wishes { label: args.label.as_deref(), positive: &args.positive, classes: args.classes };
     let suggestion = suggest(&table, wishes).map_err(|error| unclear(args, &error))?;
-    let text = text::schema(&args.data, &table, &suggestion);
+    let text = table::schema(&args.data, &table, &suggestion);
     Ok((suggestion, text))
+}
+
+fn given_schema(file: &Path) -> Result<(Schema, String), Failure> {
+    let text = read_text(file)?;
+    let schema = Schema::from_toml(&text)
+        .map_err(|error| Failure::because(Exit::Failed, format!("{} is no schema", file.display()), chain(&error)))?;
+    Ok((schema, text))
 }
 
 /// Why no schema can be guessed, and what to say.
@@ -174,21 +265,12 @@ fn unclear(args: &InitArgs, error: &SuggestError) -> Failure {
     }
 }
 
-/// Reads the table as a node will, so that what is written works.
-fn load(data: &Path, schema: &Schema, folder: Option<&Path>) -> Result<DataManifest, Failure> {
-    let data = SiteData::with_schema(data, schema.clone(), folder.unwrap_or(Path::new("")));
-    let manifest = data.read(None).map(|table| table.manifest);
-    manifest.map_err(|error| Failure::because(Exit::Failed, "the table does not fit its schema", chain(&error)))
-}
-
-fn draft<'a>(args: &'a InitArgs, manifest: &DataManifest) -> Result<PlanDraft<'a>, Failure> {
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => name_of(&args.data),
-    };
-    let features = u32::try_from(manifest.feature_count)
-        .map_err(|_| Failure::new(Exit::Failed, "the table has more columns than a model can have inputs"))?;
-    Ok(PlanDraft { data: &args.data, name, model: args.model, features, rows: manifest.train_rows })
+/// Reads the data as a node will, so that what is written works.
+fn load(args: &InitArgs, schema: &Schema, description: Option<&DataDescription>) -> Result<DataManifest, Failure> {
+    let folder = args.schema.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let data = SiteData::with_schema(&args.data, schema.clone(), folder);
+    let manifest = data.read(description).map(|table| table.manifest);
+    manifest.map_err(|error| Failure::because(Exit::Failed, "the data do not fit their schema", chain(&error)))
 }
 
 /// A plan's name from that of a file: small letters, digits and inner hyphens.
@@ -202,24 +284,45 @@ fn name_of(data: &Path) -> String {
 }
 
 /// The plan, if both texts are what `plan propose` and a node accept.
-fn checked(plan: &str, schema: &str, expected: &Schema) -> Result<Plan, Failure> {
-    let wrong = |what: &str, why: String| Failure::because(Exit::Failed, what, why);
-    let plan: Plan = toml::from_str(plan).map_err(|error| wrong("the plan is not valid", error.to_string()))?;
-    plan.check().map_err(|error| {
-        wrong("the plan is not valid", error.to_string()).next("name it otherwise with --name, or change the table")
-    })?;
-    let schema = Schema::from_toml(schema).map_err(|error| wrong("the schema is not valid", chain(&error)))?;
-    if schema == *expected { Ok(plan) } else { Err(Failure::new(Exit::Failed, "the schema cannot be written as text")) }
+fn checked(draft: &Draft) -> Result<Plan, Failure> {
+    let wrong = |why: String| Failure::because(Exit::Failed, "the plan is not valid", why);
+    let plan: Plan = toml::from_str(&draft.plan).map_err(|error| wrong(error.to_string()))?;
+    let next = "name it otherwise with --name, choose another --model, or change the data";
+    plan.check().map_err(|error| wrong(error.to_string()).next(next))?;
+    if parsed(&draft.schema_text)? == draft.schema {
+        Ok(plan)
+    } else {
+        Err(Failure::new(Exit::Failed, "the schema cannot be written as text"))
+    }
+}
+
+fn parsed(schema: &str) -> Result<Schema, Failure> {
+    let schema = Schema::from_toml(schema);
+    schema.map_err(|error| Failure::because(Exit::Failed, "the schema is not valid", chain(&error)))
+}
+
+impl InitArgs {
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| name_of(&self.data))
+    }
 }
 
 impl Written<'_> {
     fn text(&self) -> String {
         let mut lines = vec![format!("{}  plan {} with {} features", self.plan.display(), self.name, self.features)];
-        lines.extend(self.schema_file.iter().map(|file| format!("{}  predicts {}", file.display(), self.label)));
-        lines.push(format!(
-            "{} rows to train on, {} to test on, {} left out because something is missing",
-            self.train_rows, self.test_rows, self.dropped_rows
-        ));
+        let predicted = match self.label {
+            Some(label) if self.classes == 2 => label.to_owned(),
+            Some(label) => format!("{label}, of {} classes", self.classes),
+            None => format!("{} classes", self.classes),
+        };
+        lines.extend(self.schema_file.iter().map(|file| format!("{}  predicts {predicted}", file.display())));
+        lines.push(match self.label {
+            Some(_) => format!(
+                "{} rows to train on, {} to test on, {} left out because something is missing",
+                self.train_rows, self.test_rows, self.dropped_rows
+            ),
+            None => format!("{} images to train on, {} to test on", self.train_rows, self.test_rows),
+        });
         lines.extend(
             self.left_out.iter().map(|left_out| format!("column {} is left out: {}", left_out.column, left_out.reason)),
         );

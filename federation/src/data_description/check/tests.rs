@@ -21,6 +21,10 @@ const FEATURES: &str = r#"
 
 const LABEL: &str = r#"label = { column = "sick", positive_when = { greater_than = "0" } }"#;
 
+/// Images of as many values as a network can take.
+const LARGE: &str =
+    "kind = \"images\"\nheight = 256\nwidth = 256\nchannels = 4\nmean = \"0.5\"\ndeviation = \"0.25\"\nclasses = 2";
+
 fn images(field: &str, value: &str) -> Result<(), String> {
     let mut text = "kind = \"images\"\n".to_owned();
     let fields = [
@@ -63,11 +67,15 @@ fn images_are_described_by_their_size() {
         ("channels", "5", "channels is 5: use 1 to 4"),
         ("classes", "1", "classes is 1: use 2 to 1024"),
         ("deviation", "\"0\"", "images: a deviation of 0 is not above 0"),
-        ("width", "4096", "records of 114688 features: use 1 to 65536"),
         ("bad_rows_max", "16777217", "bad_rows_max is 16777217: use 0 to 16777216"),
     ] {
         assert_eq!(images(field, value).unwrap_err(), expected);
     }
+    assert_eq!(images("height", "4096"), Ok(()), "more values than columns of a table");
+    let DataDescription::Images(mut large) = toml_of(LARGE).unwrap() else { panic!("images") };
+    assert_eq!(large.check(), Ok(()));
+    large.height += 64;
+    assert_eq!(large.check(), Err(DataDescriptionError::ImageValues(5 << 16)));
     let unknown = toml_of("kind = \"images\"\nsize = 28").unwrap_err();
     assert!(unknown.contains("unknown field `size`"), "{unknown}");
 }

@@ -10,6 +10,15 @@ use super::{
     results::Progress,
 };
 
+/// What a run came to.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub ended: Ended,
+    /// The most memory that the program was seen to have, in bytes.
+    pub peak_bytes: Option<u64>,
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -33,6 +42,6 @@ pub async fn run(
     _stop: &CancellationToken,
     _output: &mut Output,
     _tell: impl FnMut(Progress),
-) -> io::Result<Ended> {
+) -> io::Result<Run> {
     Err(io::ErrorKind::Unsupported.into())
 }

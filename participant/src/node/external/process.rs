@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    footprint::Footprint,
     output::{Lines, Output},
     program::{Limits, Program},
     results::Progress,
@@ -64,6 +65,16 @@ const THREADS: [&str; 5] =
 /// Where programs are looked for if the node itself was not told.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// What a run came to.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub ended: Ended,
+    /// The most memory that the program was seen to have, in bytes, without processes that it has started; none where the
+    /// system does not tell.
+    pub peak_bytes: Option<u64>,
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -88,7 +99,7 @@ pub async fn run(
     stop: &CancellationToken,
     output: &mut Output,
     mut tell: impl FnMut(Progress),
-) -> io::Result<Ended> {
+) -> io::Result<Run> {
     let mut child = command(program, folder, limits).spawn()?;
     let mut leash = child.stdin.take();
     let mut pump = Pump::new(&mut child, output);
@@ -103,12 +114,13 @@ pub async fn run(
     }
     // The watcher kills what is left of the group.
     drop(leash);
+    let peak_bytes = pump.footprint.peak_bytes();
     if timeout(KILLED_WAIT_MAX, pump.until_closed(&mut child, &mut tell)).await.is_err() {
         // Nobody but the program itself can have killed the watcher, or a process has left the group.
         child.start_kill().ok();
         tracing::warn!(trainer = program.name, "a process of a trainer left its group and may go on");
     }
-    Ok(ended)
+    Ok(Run { ended, peak_bytes })
 }
 
 fn command(program: &Program, folder: &Path, limits: Limits) -> Command {
@@ -147,6 +159,7 @@ struct Pump<'a, O, E> {
     standard: Stream<O>,
     error: Stream<E>,
     output: &'a mut Output,
+    footprint: Footprint,
     status: Option<ExitStatus>,
 }
 
@@ -182,7 +195,7 @@ impl<S: AsyncRead + Unpin> Stream<S> {
 impl<'a> Pump<'a, tokio::process::ChildStdout, tokio::process::ChildStderr> {
     fn new(child: &mut Child, output: &'a mut Output) -> Self {
         let (standard, error) = (Stream::new(child.stdout.take()), Stream::new(child.stderr.take()));
-        Self { standard, error, output, status: None }
+        Self { standard, error, output, footprint: Footprint::of(child.id()), status: None }
     }
 }
 
@@ -207,10 +220,20 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Pump<'_, O, E> {
 
     async fn step(&mut self, child: &mut Child, tell: &mut impl FnMut(Progress)) -> io::Result<()> {
         tokio::select! {
-            status = child.wait(), if self.status.is_none() => self.status = Some(status?),
+            status = child.wait(), if self.status.is_none() => {
+                // From now on the system may give its number to another process.
+                self.footprint.end();
+                self.status = Some(status?);
+            }
+            () = self.footprint.look_when_due(), if self.status.is_none() => {}
             read = self.standard.read(), if self.standard.source.is_some() => {
-                let output = &mut *self.output;
-                self.standard.give(read, |line| output.standard(line, Instant::now()).into_iter().for_each(&mut *tell));
+                let (output, footprint) = (&mut *self.output, &mut self.footprint);
+                self.standard.give(read, |line| {
+                    if let Some(progress) = output.standard(line, Instant::now()) {
+                        footprint.look();
+                        tell(progress);
+                    }
+                });
             }
             read = self.error.read(), if self.error.source.is_some() => {
                 let output = &mut *self.output;

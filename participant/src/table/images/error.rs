@@ -12,10 +12,10 @@ use crate::table::{DatasetError, TableError, parse::ROWS_MAX};
 #[non_exhaustive]
 pub enum ImageError {
     /// A file could not be read to its end.
-    #[error("the images cannot be read: {0}")]
+    #[error("the images cannot be read")]
     Io(#[from] io::Error),
     /// Not a ZIP archive, or a damaged one.
-    #[error("the npz file cannot be read: {0}")]
+    #[error("the npz file cannot be read")]
     Zip(#[from] ZipError),
     /// A file that is larger than any that can be used.
     #[error("{name} is larger than {limit} bytes")]

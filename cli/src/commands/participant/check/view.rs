@@ -1,12 +1,16 @@
 //! The result of a check, for people.
 
-use fedledger_participant::{evaluation::MILLIONTHS, local_round::LeavingTensor, memory::Megabytes};
+use fedledger_participant::{
+    evaluation::MILLIONTHS,
+    local_round::{LeavingTensor, Trained},
+    memory::Megabytes,
+};
 use serde_json::Value;
 
 use super::Check;
 use crate::{
     names::short_digest,
-    output::{Output, Table},
+    output::{Output, Table, list},
 };
 
 impl Check<'_> {
@@ -15,21 +19,15 @@ impl Check<'_> {
         let round = self.round;
         let mut lines = vec![
             output.heading(&format!("round {} of plan {} ({}) at {}", round.round, self.name, round.plan, self.node)),
-            format!(
-                "trained   {} steps over {} records in {} ms, from the weights {}",
-                round.steps,
-                round.examples,
-                round.duration_ms,
-                short_digest(&round.base)
-            ),
-            format!("loss      {:.6} in the first pass, {:.6} in the last", round.loss_first, round.loss_last),
-            format!("memory    {}", self.memory()),
+        ];
+        lines.extend(self.training());
+        lines.extend([
             String::new(),
             self.metrics(output),
             output.heading("would leave the building"),
             format!("update    {} bytes, SHA-256 {}", round.leaving.update.size, round.leaving.update.digest),
             tensors(output, &round.leaving.tensors),
-        ];
+        ]);
         lines.extend(round.leaving.consent_examples.map(|count| format!("consent   with {count} examples declared")));
         lines.push(format!("contribution\n{}", fields(&round.leaving.contribution)));
         lines.extend(
@@ -41,27 +39,57 @@ impl Check<'_> {
         lines.join("\n")
     }
 
-    fn memory(&self) -> String {
+    /// What trained, what it says, and its memory.
+    fn training(&self) -> Vec<String> {
         let round = self.round;
         let peak = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Megabytes(bytes).to_string());
-        let allowed = self.memory_max.map_or_else(|| "without limit".to_owned(), |max| Megabytes(max).to_string());
-        format!(
-            "at most {} of this process, {} before the training; estimated {}, allowed {allowed}",
-            peak(round.memory_peak_bytes),
-            peak(round.memory_before_bytes),
-            Megabytes(round.memory_estimate.total_bytes)
-        )
+        let trained = |what: &str| {
+            let (examples, ms, base) = (round.examples, round.duration_ms, short_digest(&round.base));
+            format!("trained   {what} over {examples} records in {ms} ms, from the weights {base}")
+        };
+        match &round.training {
+            Trained::BuiltIn(training) => vec![
+                trained(&format!("{} steps", training.steps)),
+                format!(
+                    "loss      {:.6} in the first pass, {:.6} in the last",
+                    training.loss_first, training.loss_last
+                ),
+                format!(
+                    "memory    at most {} of this process, {} before the training; estimated {}, allowed {}",
+                    peak(training.memory_peak_bytes),
+                    peak(training.memory_before_bytes),
+                    Megabytes(training.memory_estimate.total_bytes),
+                    self.memory_max.map_or_else(|| "without limit".to_owned(), |max| Megabytes(max).to_string())
+                ),
+            ],
+            Trained::External(training) => {
+                let told = training.training_metrics.iter();
+                let told = told.map(|(name, value)| format!("{name} {}", decimal(Some(value))));
+                vec![
+                    trained(&format!("by {:?}, program SHA-256 {},", training.trainer, training.program)),
+                    format!("it says   {}", list(told)),
+                    format!(
+                        "memory    at most {} of the program, as far as it was seen; address space allowed {}",
+                        peak(training.memory_peak_bytes),
+                        Megabytes(training.memory_max_bytes)
+                    ),
+                ]
+            }
+        }
     }
 
     fn metrics(&self, output: &Output) -> String {
         let (Some(before), Some(after)) = (&self.round.before, &self.round.after) else {
-            return "no metrics: the schema keeps no records for testing\n".to_owned();
+            return match self.round.training {
+                Trained::BuiltIn(_) => "no metrics: the schema keeps no records for testing\n".to_owned(),
+                Trained::External(_) => "no metrics: the trainer does not evaluate\n".to_owned(),
+            };
         };
         let mut table = Table::new(&["metric", "before", "after"]);
         for (name, value) in before {
             table.row(vec![name.clone(), decimal(Some(value)), decimal(after.get(name))]);
         }
-        format!("{}(on {} records that are not trained on)\n", output.table(&table), self.test_examples)
+        format!("{}(on {} records that are not trained on)\n", output.table(&table), self.round.test_examples)
     }
 
     fn verdict(&self, output: &Output) -> Vec<String> {

@@ -6,6 +6,9 @@ use crate::node::external::program::tests::program;
 /// Longest time that a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The trainer of a folder with a shell script.
+const SECTION: &str = "program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles = [\"train.sh\"]";
+
 /// A folder with a shell script as its trainer.
 struct Bench {
     directory: tempfile::TempDir,
@@ -32,7 +35,7 @@ impl Bench {
     }
 
     async fn run(&self, section: &str) -> Shown {
-        let section = format!("program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles = [\"train.sh\"]\n{section}");
+        let section = format!("{SECTION}\n{section}");
         let program = program(self.directory.path(), &section);
         let limits = Limits { grace: Duration::from_millis(200), ..program.limits };
         let log = self.at("trainer.log");
@@ -40,7 +43,7 @@ impl Bench {
         let mut told = Vec::new();
         let running =
             run(&program, self.directory.path(), limits, &self.stop, &mut output, |progress| told.push(progress));
-        let ended = timeout(PATIENCE, running).await.unwrap().unwrap();
+        let ended = timeout(PATIENCE, running).await.unwrap().unwrap().ended;
         let log = String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned();
         Shown { ended, told, log, last_lines: output.last_lines() }
     }
@@ -118,8 +121,8 @@ async fn a_failure_is_told_with_its_last_lines() {
     let bench = Bench::new("");
     let mut output = Output::open(&bench.at("trainer.log")).unwrap();
     let missing = program(bench.directory.path(), "program = \"no-such-program\"");
-    let ended = run(&missing, bench.directory.path(), missing.limits, &bench.stop, &mut output, |_| ()).await.unwrap();
-    assert_eq!(code(&ended), Some(127));
+    let run = run(&missing, bench.directory.path(), missing.limits, &bench.stop, &mut output, |_| ()).await.unwrap();
+    assert_eq!(code(&run.ended), Some(127));
     assert!(output.last_lines().contains("no-such-program"), "{}", output.last_lines());
 }
 
@@ -136,6 +139,26 @@ async fn memory_and_files_are_limited() {
     // A core of a program that has records in memory would leave them on the disk.
     let shown = Bench::new("ulimit -c; ulimit -f").run("file_max = \"16 MiB\"").await;
     assert_eq!(shown.log, "0\n32768\n");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_memory_of_a_program_is_seen_whenever_it_tells_of_its_progress() {
+    let peak = |text: &'static str| async move {
+        let script =
+            format!("x=$(head -c {text} /dev/zero | tr '\\0' x); echo '{{\"progress\": 1}}'; read -r line < gate");
+        let bench = Bench::new(&format!("mkfifo gate; {script}"));
+        let program = program(bench.directory.path(), SECTION);
+        let mut output = Output::open(&bench.at("trainer.log")).unwrap();
+        let gate = bench.at("gate");
+        // The program goes on once its progress was told.
+        let tell = |_| fs::write(&gate, "go on\n").unwrap();
+        let run = run(&program, bench.directory.path(), program.limits, &bench.stop, &mut output, tell);
+        timeout(PATIENCE, run).await.unwrap().unwrap().peak_bytes.unwrap()
+    };
+    let (small, large) = (peak("1").await, peak("40000000").await);
+    assert!((1 << 16..1 << 24).contains(&small), "{small}");
+    assert!((40_000_000..400_000_000).contains(&large), "{large}");
 }
 
 #[tokio::test]
@@ -179,8 +202,7 @@ async fn children_end_with_the_program() {
 #[tokio::test]
 async fn nothing_is_left_when_the_node_is_gone() {
     let bench = Bench::new("trap '' TERM; echo $$ > leader.tmp; mv leader.tmp leader; while :; do :; done");
-    let section = "program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles = [\"train.sh\"]";
-    let program = program(bench.directory.path(), section);
+    let program = program(bench.directory.path(), SECTION);
     let mut child = command(&program, bench.directory.path(), program.limits).kill_on_drop(false).spawn().unwrap();
     bench.until("leader").await;
     drop(child.stdin.take());

@@ -108,6 +108,10 @@ fn replace(file: &Path, from: &str, to: &str) {
     fs::write(file, text.replace(from, to)).unwrap();
 }
 
+fn text(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap()
+}
+
 #[test]
 fn a_plan_and_a_schema_are_written_for_a_table() {
     let folder = with_table();
@@ -128,16 +132,17 @@ fn a_plan_and_a_schema_are_written_for_a_table() {
     let plan: toml::Table = toml::from_str(&fs::read_to_string(folder.join("plan.toml")).unwrap()).unwrap();
     assert_eq!(plan["architecture"]["features"].as_integer(), Some(5));
     let (batch, steps) = (plan["training"]["batch_size"].as_integer(), plan["training"]["steps"].as_integer());
-    assert_eq!((batch, steps), (Some(9), Some(18)), "two passes through 76 records");
+    assert_eq!((batch, steps), (Some(9), Some(20)), "two passes through 76 records, rounded up");
     assert_eq!(plan["aggregation"]["example_scale"].as_integer(), Some(512), "four times as many, rounded up");
-    let schema = fs::read_to_string(folder.join("schema.toml")).unwrap();
-    for part in
-        ["\"mild\", \"none\", \"severe\"", "equals = [\"yes\"]", "patient_id\" is no feature", "missing = \"drop_row\""]
-    {
-        assert!(schema.contains(part), "{part} is missing in {schema}");
+    let (shared, schema) = (text(folder, "plan.toml"), text(folder, "schema.toml"));
+    for part in ["\"mild\", \"none\", \"severe\"", "equals = [\"yes\"]", "missing = \"drop_row\""] {
+        assert!(shared.contains(part) && !schema.contains(part), "{part} belongs to what all sites do alike: {shared}");
     }
-    let shared = fs::read_to_string(folder.join("plan.toml")).unwrap();
-    assert!(!shared.contains("severe") && !shared.contains("patient"), "what is shared says nothing of records");
+    let age = written["columns"].as_array().unwrap().iter().find(|column| column["column"] == "pain").unwrap();
+    let found = age["found"].as_str().unwrap();
+    assert!(found.contains("severe: "), "{found}");
+    assert!(!shared.contains("severe: ") && !schema.contains("severe: "), "counts stand in no file");
+    assert!(!shared.contains("patient") && !shared.contains("76") && !schema.contains("76"), "{shared}");
 
     // Nothing is overwritten unasked.
     assert!(fails(folder, &init, 1).contains("plan.toml exists already"));
@@ -145,11 +150,16 @@ fn a_plan_and_a_schema_are_written_for_a_table() {
     assert!(fails(folder, &init, 1).contains("schema.toml exists already"));
     ok(folder, &[&init[..], &["--force"]].concat());
 
-    // A schema that is there is used as it is.
-    replace(&folder.join("schema.toml"), "drop_first = false", "drop_first = true");
+    // A schema that is there is used as it is, if it says what the columns mean.
+    let given = ["plan", "init", "Heart 1.csv", "--schema", "schema.toml", "--out", "other.toml"];
+    assert!(fails(folder, &given, 1).contains("describes no features"));
+    let (_, data) = shared.split_once("[data]").unwrap();
+    let (data, _) = data.split_once("[architecture]").unwrap();
+    let own = data.replace("kind = \"table\"\n", "").replace("[data.", "[").replace("[[data.", "[[");
+    let own = own.split_once('\n').unwrap().1.replace("drop_first = false", "drop_first = true");
+    fs::write(folder.join("schema.toml"), own).unwrap();
     let kept = fs::read(folder.join("schema.toml")).unwrap();
-    let options = ["--schema", "schema.toml", "--out", "other.toml", "--model", "multilayer_perceptron"];
-    let again = json(folder, &[&["plan", "init", "Heart 1.csv"][..], &options].concat());
+    let again = json(folder, &[&given[..], &["--model", "multilayer_perceptron"]].concat());
     assert_eq!((&again["schema_file"], &again["features"]), (&Value::Null, &4.into()));
     assert_eq!(fs::read(folder.join("schema.toml")).unwrap(), kept);
     let plan: toml::Table = toml::from_str(&fs::read_to_string(folder.join("other.toml")).unwrap()).unwrap();
@@ -165,7 +175,7 @@ fn what_cannot_be_guessed_is_asked_for() {
         assert!(stderr.contains(part), "{part} is missing in {stderr}");
     }
     ok(folder, &["plan", "init", "Heart 1.csv", "--label", "pain", "--positive", "mild,severe"]);
-    assert!(fs::read_to_string(folder.join("schema.toml")).unwrap().contains("equals = [\"mild\", \"severe\"]"));
+    assert!(text(folder, "plan.toml").contains("equals = [\"mild\", \"severe\"]"));
     assert!(fails(folder, &["plan", "init", "--force"], 1).contains("data.csv"), "the default is named");
     assert!(fails(folder, &["plan", "init", "scans.parquet"], 1).contains("neither a text table nor images"));
     assert!(fails(folder, &["plan", "init", "scans.npz", "--force"], 1).contains("scans.npz"));
@@ -257,7 +267,7 @@ fn a_label_of_several_texts_has_as_many_classes() {
     let init = ["plan", "init", "--force", "--name", "pain", "--label"];
     let written = json(&kit, &[&init[..], &["pain"]].concat());
     assert_eq!((&written["label"], &written["classes"]), (&"pain".into(), &3.into()));
-    assert!(fs::read_to_string(kit.join("schema.toml")).unwrap().contains(r#"classes = ["mild", "none", "severe"]"#));
+    assert!(text(&kit, "plan.toml").contains(r#"classes = ["mild", "none", "severe"]"#));
     let check = json(&kit, &["participant", "--check", "--dir", "."]);
     assert_eq!(check["leaving"]["tensors"][1]["shape"], serde_json::json!([3, 3]), "{check}");
     assert_eq!(check["policy"]["declines"], Value::Null);

@@ -14,11 +14,16 @@ pub const LABEL_NAMES: [&str; 2] = ["label", "target"];
 
 /// Names of columns that tell who or which record it is, in small letters. Nothing can be learnt from them, and a model
 /// should not be able to remember them.
-const IDENTIFIER_NAMES: [&str; 12] =
-    ["id", "uid", "uuid", "mrn", "name", "patient", "subject", "case", "record", "row", "index", "ssn"];
+const IDENTIFIER_NAMES: [&str; 15] = [
+    "id", "uid", "uuid", "mrn", "name", "surname", "firstname", "lastname", "patient", "subject", "case", "record", "row",
+    "index", "ssn",
+];
 
 /// How the name of such a column may end.
-const IDENTIFIER_ENDS: [&str; 3] = ["_id", "-id", " id"];
+const IDENTIFIER_ENDS: [&str; 6] = ["_id", "-id", " id", "_name", "-name", " name"];
+
+/// Rows from which on texts that mostly stand in one row each are taken for free text, however few they are.
+const TELLING_ROWS_MIN: u64 = 20;
 
 /// Rows are left out where something is missing if at least this share of them is complete, in percent; else means are put
 /// in.
@@ -125,7 +130,7 @@ pub fn suggest(table: &Inspection, wishes: Wishes<'_>) -> Result<Suggestion, Sug
     let predicted = predicted(label, wishes)?;
     let (mut features, mut left_out) = (Vec::new(), Vec::new());
     for column in table.columns.iter().filter(|column| column.name != label.name) {
-        match feature(column) {
+        match feature(column, table.rows) {
             Ok(feature) => features.push(feature),
             Err(why) => left_out.push((column.name.clone(), why)),
         }
@@ -205,7 +210,7 @@ fn sorted<'a>(texts: impl Iterator<Item = &'a String>, are_numbers: bool) -> Vec
     texts
 }
 
-fn feature(column: &Column) -> Result<Feature, LeftOut> {
+fn feature(column: &Column, rows: u64) -> Result<Feature, LeftOut> {
     let name = column.name.to_lowercase();
     if IDENTIFIER_NAMES.contains(&name.as_str()) || IDENTIFIER_ENDS.iter().any(|end| name.ends_with(end)) {
         return Err(LeftOut::Identifier);
@@ -213,6 +218,7 @@ fn feature(column: &Column) -> Result<Feature, LeftOut> {
     match (&column.values, column.range) {
         (Some(values), _) if values.len() < 2 => Err(LeftOut::Constant),
         (_, Some(_)) => Ok(Feature::Numeric { column: column.name.clone() }),
+        (Some(values), _) if rows >= TELLING_ROWS_MIN && values.len() as u64 > rows / 2 => Err(LeftOut::FreeText),
         (Some(values), None) => Ok(Feature::OneHot {
             column: column.name.clone(),
             categories: values.keys().cloned().collect(),
@@ -254,6 +260,16 @@ mod tests {
         assert_eq!(schema.missing, Missing::DropRow, "few rows have gaps");
         let table = read(csv.as_bytes(), &schema, None).unwrap();
         assert_eq!((table.manifest.train_rows, table.manifest.test_rows, table.manifest.dropped_rows), (35, 9, 1));
+    }
+
+    #[test]
+    fn what_tells_who_somebody_is_is_no_category() {
+        let rows: String = (0..24).map(|row| format!("n{row},{},t{row},{}\n", row % 7, row % 2)).collect();
+        let csv = format!("given_name,age,town,label\n{rows}");
+        let Suggestion { schema, left_out } = suggested(&csv, Wishes::default()).unwrap();
+        assert_eq!(schema.description().unwrap().feature_names(), ["age"]);
+        let expected = [("given_name", LeftOut::Identifier), ("town", LeftOut::FreeText)];
+        assert_eq!(left_out, expected.map(|(name, why)| (name.to_owned(), why)));
     }
 
     #[test]

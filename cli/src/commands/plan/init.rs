@@ -1,7 +1,8 @@
 //! `fedledger plan init`: a plan for a table or for images, from the data themselves, for people to go on from.
 //!
-//! The plan says nothing of single records, only what form they have, the mean and deviation of all pixels, and, rounded up,
-//! how many records there are: it is put before everybody. The schema stays at the site.
+//! The plan says nothing of single records, only what form they have and which categories there are, the mean and deviation of
+//! all pixels, and, rounded up, how many records there are: it is put before everybody. The schema says how the site's file is
+//! written. What stands in the columns is shown on the screen, and written nowhere.
 
 mod images;
 mod table;
@@ -13,8 +14,8 @@ use clap::{Args, ValueEnum};
 use fedledger_federation::{data_description::DataDescription, limits::NAME_LENGTH_MAX, plan::Plan};
 use fedledger_ledger::Digest;
 use fedledger_participant::table::{
-    DataManifest, Schema, SiteData, SuggestError, Suggestion, Wishes, holds_images, inspect_file, inspect_images,
-    suggest,
+    Column, DataManifest, LeftOut, Schema, SiteData, SuggestError, Suggestion, TableDescription, Wishes, holds_images,
+    inspect_file, inspect_images, suggest,
 };
 use serde::Serialize;
 
@@ -106,6 +107,14 @@ struct Written<'a> {
     test_rows: u64,
     dropped_rows: u64,
     left_out: Vec<LeftOutColumn>,
+    /// What was found in each column of a table; shown here, and written into no file.
+    columns: Vec<FoundColumn>,
+}
+
+#[derive(Debug, Serialize)]
+struct FoundColumn {
+    column: String,
+    found: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,7 +129,19 @@ struct Draft {
     schema_text: String,
     schema: Schema,
     manifest: DataManifest,
+    /// The column that is predicted.
+    label: Option<String>,
     left_out: Vec<LeftOutColumn>,
+    columns: Vec<FoundColumn>,
+}
+
+/// What is known of a table before the plan is written.
+struct TableDraft {
+    schema: Schema,
+    schema_text: String,
+    description: TableDescription,
+    left_out: Vec<(String, LeftOut)>,
+    columns: Vec<FoundColumn>,
 }
 
 /// Writes a plan, and a schema where there is none.
@@ -142,19 +163,20 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         write_file(file, draft.schema_text.as_bytes())?;
     }
     write_file(&args.out, draft.plan.as_bytes())?;
-    let Draft { schema, manifest, left_out, .. } = draft;
+    let Draft { manifest, label, left_out, columns, .. } = draft;
     let written = Written {
         plan: &args.out,
         schema_file,
         id: plan.id(),
         name: &plan.name,
-        label: schema.label.as_ref().map(|label| label.column.as_str()),
+        label: label.as_deref(),
         classes: plan.architecture.classes(),
         features: manifest.feature_count,
         train_rows: manifest.train_rows,
         test_rows: manifest.test_rows,
         dropped_rows: manifest.dropped_rows,
         left_out,
+        columns,
     };
     context.output.object(INIT_SCHEMA, &written, || written.text())
 }
@@ -170,10 +192,11 @@ fn check_format(data: &Path) -> Result<(), Failure> {
 }
 
 fn draft_for_table(args: &InitArgs) -> Result<Draft, Failure> {
-    let (Suggestion { schema, left_out }, schema_text) = table_schema(args)?;
-    let manifest = load(args, &schema, None)?;
+    let TableDraft { schema, schema_text, description, left_out, columns } = table_draft(args)?;
+    let manifest = load(args, &schema, Some(&DataDescription::Table(description.clone())))?;
     let model = args.model.unwrap_or(Model::LogisticRegression);
-    let classes = schema.label.as_ref().filter(|label| label.classes.is_some()).map(|label| label.class_count());
+    let label = &description.label;
+    let classes = label.classes.is_some().then(|| label.class_count());
     let architecture = table::architecture(model, manifest.feature_count, classes, manifest.train_rows);
     let architecture = architecture.ok_or_else(|| {
         let failure = Failure::new(Exit::Usage, "this model is for images, and the data are a table");
@@ -183,14 +206,15 @@ fn draft_for_table(args: &InitArgs) -> Result<Draft, Failure> {
         source: &args.data,
         name: &args.name(),
         records: "records",
-        data: String::new(),
+        data: table::data(&description),
         architecture,
         optimizer: table::optimizer(model),
         rows: manifest.train_rows,
         round_duration_ms: TABLE_ROUND_MS,
     };
     let left_out = left_out.into_iter().map(|(column, why)| LeftOutColumn { column, reason: why.reason() });
-    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, left_out: left_out.collect() })
+    let (left_out, label) = (left_out.collect(), Some(label.column.clone()));
+    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, label, left_out, columns })
 }
 
 fn draft_for_images(args: &InitArgs) -> Result<Draft, Failure> {
@@ -225,20 +249,28 @@ fn draft_for_images(args: &InitArgs) -> Result<Draft, Failure> {
         rows: manifest.train_rows,
         round_duration_ms: IMAGES_ROUND_MS,
     };
-    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, left_out: Vec::new() })
+    let (left_out, columns) = (Vec::new(), Vec::new());
+    Ok(Draft { plan: plan.text(), schema_text, schema, manifest, label: None, left_out, columns })
 }
 
-/// The schema that was given, or one that is guessed, and its text.
-fn table_schema(args: &InitArgs) -> Result<(Suggestion, String), Failure> {
+/// What the schema that was given says of the table, or what is guessed.
+fn table_draft(args: &InitArgs) -> Result<TableDraft, Failure> {
     if let Some(file) = &args.schema {
-        let (schema, text) = given_schema(file)?;
-        return Ok((Suggestion { schema, left_out: Vec::new() }, text));
+        let (schema, schema_text) = given_schema(file)?;
+        let description = schema.description().ok_or_else(|| {
+            let failure = Failure::new(Exit::Failed, format!("{} describes no features and no label", file.display()));
+            failure.next("leave --schema out to have them guessed, or describe them (docs/files.md)")
+        })?;
+        return Ok(TableDraft { schema, schema_text, description, left_out: Vec::new(), columns: Vec::new() });
     }
     let table = inspect_file(&args.data).map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
     let wishes = Wishes { label: args.label.as_deref(), positive: &args.positive, classes: args.classes };
-    let suggestion = suggest(&table, wishes).map_err(|error| unclear(args, &error))?;
-    let text = table::schema(&args.data, &table, &suggestion);
-    Ok((suggestion, text))
+    let Suggestion { schema, left_out } = suggest(&table, wishes).map_err(|error| unclear(args, &error))?;
+    let schema_text = table::schema(&args.data, &schema);
+    let description = schema.description().ok_or_else(|| Failure::new(Exit::Failed, "no features can be guessed"))?;
+    let found = |column: &Column| FoundColumn { column: column.name.clone(), found: table::described(column) };
+    let columns = table.columns.iter().map(found).collect();
+    Ok(TableDraft { schema: parsed(&schema_text)?, schema_text, description, left_out, columns })
 }
 
 fn given_schema(file: &Path) -> Result<(Schema, String), Failure> {
@@ -323,6 +355,7 @@ impl Written<'_> {
             ),
             None => format!("{} images to train on, {} to test on", self.train_rows, self.test_rows),
         });
+        lines.extend(self.columns.iter().map(|column| format!("column {}: {}", column.column, column.found)));
         lines.extend(
             self.left_out.iter().map(|left_out| format!("column {} is left out: {}", left_out.column, left_out.reason)),
         );

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use fedledger_participant::table::{
-    Column, Feature, Inspection, Label, Missing, Normalize, PositiveWhen, Schema, Split, Suggestion,
+    Column, Feature, Group, Label, Missing, Normalize, PositiveWhen, Schema, Split, TableDescription,
 };
+use serde::Serialize;
 
 use super::{
     Model,
@@ -29,10 +30,10 @@ pub(super) fn architecture(model: Model, features: u64, classes: Option<u32>, ro
     };
     let features = padded(&format!("features = {features}"));
     let classes = classes.map_or_else(String::new, |classes| {
-        format!("{}# as many as schema.toml lists\n", padded(&format!("classes = {classes}")))
+        format!("{}# as many as [data.label] lists\n", padded(&format!("classes = {classes}")))
     });
     Some(format!(
-        "{kind}{features}# as many as schema.toml yields, every category counted; alike at every site\n{classes}"
+        "{kind}{features}# as many as [data] yields, every category counted\n{classes}"
     ))
 }
 
@@ -48,54 +49,73 @@ pub(super) fn optimizer(model: Model) -> String {
     }
 }
 
-/// The schema.
-pub(super) fn schema(data: &Path, table: &Inspection, suggestion: &Suggestion) -> String {
-    let Schema { delimiter, missing_markers, missing, normalize, label, .. } = &suggestion.schema;
-    let column = |name: &str| table.columns.iter().find(|column| column.name == name);
-    let described = |name: &str| column(name).map(described).unwrap_or_default();
-    let markers: Vec<String> = missing_markers.iter().map(|marker| quoted(marker)).collect();
-    // Nothing else is suggested.
-    let missing = match missing {
-        Missing::DropRow => "drop_row",
-        Missing::Mean => "mean",
-        Missing::Error | Missing::Constant(_) => "error",
+/// The section on data in a plan. It says nothing of what this site's records are, but for the texts of its categories.
+pub(super) fn data(description: &TableDescription) -> String {
+    // Nothing else is suggested; a schema that was given may say more.
+    let missing = match &description.missing {
+        Missing::DropRow => "missing = \"drop_row\"".to_owned(),
+        Missing::Mean => "missing = \"mean\"".to_owned(),
+        Missing::Error => "missing = \"error\"".to_owned(),
+        other @ Missing::Constant(_) => format!("missing = {}", inline(other)),
     };
-    let normalize = match normalize {
-        Normalize::Site => "site",
-        Normalize::None | Normalize::Plan(_) => "none",
+    let normalize = match &description.normalize {
+        Normalize::Site => "normalize = \"site\"".to_owned(),
+        Normalize::None => "normalize = \"none\"".to_owned(),
+        other @ Normalize::Plan(_) => format!("normalize = {}", inline(other)),
     };
-    let column_of_label = label.as_ref().map(|label| label.column.as_str()).unwrap_or_default();
-    let predicted = label.as_ref().map(predicted).unwrap_or_default();
     let mut text = format!(
-        r#"# What the columns of {data} mean, guessed by `fedledger plan init` from its {rows} rows. Read every line: it decides
-# what is trained on. This file stays here; all sites of a plan must describe the same features in the same order.
+        r#"[data]                         # what is done to records, at every site alike
+kind = "table"
+{missing}# "drop_row", "mean" (of the site's training rows) or "error"
+{normalize}# mean 0 and deviation 1 over the site's training rows, or "none"
+{bad_rows_max}# most rows that a site may skip because they cannot be read
+
+[data.label]                   # what is predicted
+{label}
+{predicted}
+"#,
+        missing = padded(&missing),
+        normalize = padded(&normalize),
+        bad_rows_max = padded(&format!("bad_rows_max = {}", description.bad_rows_max)),
+        label = format_args!("column = {}", quoted(&description.label.column)),
+        predicted = predicted(&description.label),
+    );
+    for feature in &description.features {
+        text += &feature_text(feature);
+    }
+    if let Some(Group { column, categories }) = &description.group {
+        let categories: Vec<String> = categories.iter().map(|category| quoted(category)).collect();
+        text += &format!(
+            "\n[data.group]                   # metrics are reported for these as well\ncolumn = {}\ncategories = [{}]\n",
+            quoted(column),
+            categories.join(", ")
+        );
+    }
+    text += "\n";
+    text
+}
+
+/// A value within a line of TOML.
+fn inline(value: &impl Serialize) -> String {
+    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// The schema of a site whose plans describe their data: how its file is written, and which rows it keeps for evaluation.
+pub(super) fn schema(data: &Path, suggested: &Schema) -> String {
+    let Schema { delimiter, missing_markers, split, .. } = suggested;
+    let markers: Vec<String> = missing_markers.iter().map(|marker| quoted(marker)).collect();
+    let mut text = format!(
+        r#"# How {data} is written, guessed by `fedledger plan init`. What its columns mean for a model, the plan says.
 delimiter = {delimiter}
 # Texts that stand for a missing value:
 missing_markers = [{markers}]
-{missing}# "drop_row", "mean" (of the training rows) or "error"; {incomplete} rows have gaps
-{normalize}# mean 0 and deviation 1 over this site's training rows, or "none"
-
-[label]                        # what is predicted
-{label}# {of_label}
-{predicted}
+# columns = {{ age = "alter" }}   # what this file calls columns that plans call otherwise
 "#,
         data = comment(&data.display().to_string()),
-        rows = table.rows,
         delimiter = quoted(&delimiter.to_string()),
         markers = markers.join(", "),
-        missing = padded(&format!("missing = \"{missing}\"")),
-        normalize = padded(&format!("normalize = \"{normalize}\"")),
-        incomplete = table.rows.saturating_sub(table.complete_rows),
-        label = padded(&format!("column = {}", quoted(column_of_label))),
-        of_label = described(column_of_label),
     );
-    for feature in &suggestion.schema.features {
-        text += &feature_text(feature, &described(feature.column()));
-    }
-    for (name, why) in &suggestion.left_out {
-        text += &format!("\n# Column {} is no feature: {}.\n", comment(&quoted(name)), why.reason());
-    }
-    if let Split::TestFraction { fraction, seed } = &suggestion.schema.split {
+    if let Split::TestFraction { fraction, seed } = split {
         text += &format!(
             "\n[split]                        # rows that are kept for evaluation\nkind = \"test_fraction\"\nfraction = {}\nseed = \
              {seed}\n",
@@ -121,26 +141,25 @@ fn predicted(label: &Label) -> String {
     }
 }
 
-fn feature_text(feature: &Feature, described: &str) -> String {
+fn feature_text(feature: &Feature) -> String {
     match feature {
         Feature::Numeric { column } => {
-            let column = padded(&format!("column = {}", quoted(column)));
-            format!("\n[[features]]\nkind = \"numeric\"\n{column}# {described}\n")
+            format!("\n[[data.features]]\nkind = \"numeric\"\ncolumn = {}\n", quoted(column))
         }
         Feature::OneHot { column, categories, drop_first } => {
             let categories: Vec<String> = categories.iter().map(|category| quoted(category)).collect();
-            let (column, categories) = (padded(&format!("column = {}", quoted(column))), categories.join(", "));
+            let (column, categories) = (quoted(column), categories.join(", "));
             let drop_first = padded(&format!("drop_first = {drop_first}"));
             format!(
-                "\n[[features]]\nkind = \"one_hot\"\n{column}# {described}\n# Every text that any site has there:\n\
+                "\n[[data.features]]\nkind = \"one_hot\"\ncolumn = {column}\n# Every text that any site has there:\n\
                  categories = [{categories}]\n{drop_first}# whether the first is told by zeros in the others\n"
             )
         }
     }
 }
 
-/// What stands in a column, for a comment.
-fn described(column: &Column) -> String {
+/// What stands in a column. It is for people of the site: counts go into no file.
+pub(super) fn described(column: &Column) -> String {
     let missing = if column.missing > 0 { format!(", {} missing", column.missing) } else { String::new() };
     match (&column.values, column.range) {
         (Some(values), range) if values.len() <= VALUES_SHOWN => {
@@ -156,6 +175,9 @@ fn described(column: &Column) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use fedledger_federation::data_description::DataDescription;
     use fedledger_participant::table::{Wishes, inspect, suggest};
 
     use super::*;
@@ -171,8 +193,16 @@ mod tests {
             let suggestion = suggest(&table, Wishes::default()).unwrap();
             let classes = suggestion.schema.label.as_ref().unwrap().classes.as_ref().map(Vec::len);
             assert_eq!(classes, (csv != strange).then_some(3));
-            let text = schema(Path::new("strange\r\n.csv"), &table, &suggestion);
-            assert_eq!(Schema::from_toml(&text).unwrap_or_else(|error| panic!("{error}: {text}")), suggestion.schema);
+            let text = schema(Path::new("strange\r\n.csv"), &suggestion.schema);
+            let site = Schema::from_toml(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert_eq!((site.delimiter, &site.split), (suggestion.schema.delimiter, &suggestion.schema.split));
+            assert_eq!(site.missing_markers, suggestion.schema.missing_markers);
+            assert!(site.description().is_none());
+            let description = suggestion.schema.description().unwrap();
+            let text = data(&description);
+            let plan: BTreeMap<String, DataDescription> =
+                toml::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert_eq!(plan["data"], DataDescription::Table(description));
             assert!(fedledger_participant::table::read(csv.as_bytes(), &suggestion.schema, None).is_ok());
         }
     }

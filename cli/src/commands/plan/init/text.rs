@@ -42,7 +42,7 @@ impl PlanDraft<'_> {
     pub(super) fn text(&self) -> String {
         let Self { records, data, architecture, optimizer, rows, .. } = self;
         let batch = batch(*rows);
-        let steps = rows.div_ceil(batch).max(1).saturating_mul(PASSES);
+        let steps = rounded_up(rows.div_ceil(batch).max(1).saturating_mul(PASSES));
         let scale = rows.saturating_mul(LARGEST_SITE).min(EXAMPLE_SCALE_MAX).next_power_of_two();
         format!(
             r#"# A plan for {source}, written by `fedledger plan init`. It is a beginning: read it and change what you know better.
@@ -58,7 +58,7 @@ rounds = 10
 {data}[architecture]
 {architecture}
 [training]                     # what each site does in a round
-{steps}# optimiser steps, of one batch each: {PASSES} passes through this site's {records}
+{steps}# optimiser steps, of one batch each: about {PASSES} passes through this site's {records}
 {batch}# {records} per batch
 
 [training.optimizer]
@@ -93,6 +93,17 @@ attempts = 10                  # attempts at one round before the plan stops
     }
 }
 
+/// A number of at most three significant binary digits that is not smaller: how many records there are exactly is nobody else's
+/// business.
+const fn rounded_up(number: u64) -> u64 {
+    let digits = u64::BITS - number.leading_zeros();
+    let unit = 1u64 << digits.saturating_sub(3);
+    match number.checked_next_multiple_of(unit) {
+        Some(rounded) => rounded,
+        None => number,
+    }
+}
+
 /// Records of a batch, where there are so many to train on.
 pub(super) fn batch(rows: u64) -> u64 {
     (rows / 8).clamp(BATCH.0, BATCH.1)
@@ -122,6 +133,13 @@ mod tests {
         super::{Model, table},
         *,
     };
+
+    #[test]
+    fn numbers_are_rounded_to_three_digits() {
+        let rounded = [0, 1, 7, 8, 9, 10, 15, 17, 100, 1000].map(rounded_up);
+        assert_eq!(rounded, [0, 1, 7, 8, 10, 10, 16, 20, 112, 1024]);
+        assert_eq!(rounded_up(u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn plans_of_all_sizes_can_be_carried_out() {

@@ -9,6 +9,7 @@
 mod batches;
 mod checkpoint;
 mod convolution;
+mod device;
 mod images;
 mod library;
 mod linear;
@@ -33,13 +34,15 @@ use fedledger_federation::{
 use self::{
     batches::Batches,
     checkpoint::{LossSums, Restored},
-    library::{LibraryNetwork, accelerator},
+    device::accelerator,
+    library::LibraryNetwork,
     network::{LoadError, Network, WeightsError},
     optimizer::OptimizerState,
 };
 use crate::table::Dataset;
 
 pub use checkpoint::Progress;
+pub use device::{ComputeDevice, DeviceError, check_device};
 pub use network::WeightsError as BaseWeightsError;
 pub(crate) use network::rows_per_pass;
 pub use settings::{BATCH_SIZE_MAX, Optimizer, STEPS_MAX, SettingsError, TrainingSettings};
@@ -130,7 +133,10 @@ pub enum TrainingError {
         /// Steps done, from the start of the round.
         step: u64,
     },
-    /// The local checkpoint was made by a run with other settings, records or base weights, or is damaged.
+    /// The device that the site wants gradients computed on cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The local checkpoint was made by a run with other settings, records or base weights or on another device, or is damaged.
     #[error("the local checkpoint is damaged or belongs to another run: delete it to train from the base weights")]
     ForeignCheckpoint,
     /// A local checkpoint was not saved, or the training was cancelled.
@@ -233,7 +239,7 @@ fn train_from<B: BaseWeights + ?Sized>(
     on_one_thread(move || {
         let identity = checkpoint::identity(settings, data, base);
         let mut run = match resume_from {
-            Some(saved) => Run::resume(settings, data, checkpoint::read(saved, identity, settings)?),
+            Some(saved) => Run::resume(settings, data, checkpoint::read(saved, identity, settings)?)?,
             None => Run::begin(settings, data, base)?,
         };
         let every = if every_steps == 0 { run.batches.per_epoch() } else { every_steps };
@@ -323,17 +329,17 @@ impl<'a> Run<'a> {
         let network = Network::load(&settings.architecture, base)?;
         let optimizer = OptimizerState::new(&settings.optimizer, &network);
         let batches = Batches::new(data, settings);
-        let (accelerator, losses) = (accelerator(), LossSums::default());
+        let (accelerator, losses) = (accelerator(settings.device)?, LossSums::default());
         Ok(Self { settings, network, accelerator, optimizer, batches, losses, step: 0, resumed_at: None })
     }
 
-    fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
+    fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Result<Self, TrainingError> {
         let Restored { step, network, mut optimizer, losses } = saved;
         let mut batches = Batches::new(data, settings);
         batches.skip(step);
         optimizer.skip(step);
-        let accelerator = accelerator();
-        Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) }
+        let accelerator = accelerator(settings.device)?;
+        Ok(Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) })
     }
 
     /// One optimiser step over the next batch.

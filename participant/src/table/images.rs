@@ -37,8 +37,9 @@ pub(super) trait Arrays {
     /// What MNIST or MedMNIST call a part.
     fn default_name(&self, part: Part, of: Of) -> &'static str;
 
-    /// SHA-256 of the one file, or of the names and digests of all files that were read.
-    fn digest(&self) -> Digest;
+    /// SHA-256 of the one file, or of the names and digests of all files that were read, if they are still what they were
+    /// before.
+    fn finish(&mut self) -> Result<Digest, ImageError>;
 }
 
 /// What images are for.
@@ -101,7 +102,7 @@ impl Reading<'_> {
             return Err(ImageError::NoTrainingImages);
         }
         let (train, test) = (self.dataset(train)?, self.dataset(test)?);
-        Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.digest() })
+        Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.finish()? })
     }
 
     /// What an array is called.

@@ -22,7 +22,10 @@ mod settings;
 mod vector;
 mod weights;
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    thread,
+};
 
 use candle_core::Device;
 use fedledger_federation::{
@@ -285,10 +288,11 @@ pub(crate) fn row_of_other_class(data: &Dataset, classes: u32) -> Option<usize> 
 
 /// Has the C library keep memory that is given back, up to 64 MiB, in place of returning it to the system and asking for it,
 /// page by page, in every step. glibc takes the size of the largest block that was freed, up to 32 MiB, for what a program
-/// goes on using (mallopt(3), M_MMAP_THRESHOLD); this block is never touched, so it costs nothing. Elsewhere nothing changes.
+/// goes on using (mallopt(3), M_MMAP_THRESHOLD); this block is neither touched nor zeroed, so it costs nothing. Elsewhere nothing
+/// changes.
 fn keep_freed_memory() {
     const LARGEST_BLOCK: usize = (32 << 20) - (64 << 10);
-    drop(std::hint::black_box(vec![0_u8; LARGEST_BLOCK]));
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST_BLOCK)));
 }
 
 /// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
@@ -299,8 +303,19 @@ where
     E: From<rayon::ThreadPoolBuildError> + Send,
 {
     keep_freed_memory();
-    let name = |_| "training".to_owned();
-    rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build()?.install(work)
+    let mut thread = None;
+    let start = |worker: rayon::ThreadBuilder| {
+        thread = Some(thread::Builder::new().name("training".to_owned()).spawn(|| worker.run())?);
+        Ok(())
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).spawn_handler(start).build()?;
+    let result = pool.install(work);
+    drop(pool);
+    // Only when this thread is gone can the next one use the memory that it leaves: glibc keeps it by threads.
+    if let Some(thread) = thread {
+        thread.join().ok();
+    }
+    result
 }
 
 /// Passes that are made one on a device, which has more memory and wants more work at a time.

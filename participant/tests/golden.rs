@@ -13,6 +13,9 @@ use fedledger_participant::{
 
 const ROWS: u32 = 100;
 
+/// SHA-256 of the updates of a logistic regression, a perceptron, a convolutional and a residual network.
+const DIGESTS: [&str; 4] = ["46c33cfab00118939b72ab913d582ddf49fcf9fd7572964e8fa67ce95d61589b", "", "", ""];
+
 /// Numbers without a pattern.
 fn number(index: u32) -> u32 {
     index.wrapping_mul(2_654_435_761) >> 16
@@ -72,17 +75,15 @@ fn updates_have_the_same_bytes_in_every_build() {
     let residual = Architecture::Residual { channels: 3, height, width, widths, blocks, classes };
     let perceptron = Architecture::MultilayerPerceptron { features: 13, hidden: vec![32, 16], classes: Some(5) };
     let cases = [
-        (Architecture::logistic_regression(13), Optimizer::sgd(0.05), table(13, 2), "LOGISTIC"),
-        (perceptron, Optimizer::adam(0.01), table(13, 5), "MLP"),
-        (convolutional, Optimizer::adamw(0.01, 0.01), images(14 * 12, 4), "CNN"),
-        (residual, Optimizer::sgd(0.05), images(3 * 14 * 12, 4), "RESIDUAL"),
+        (Architecture::logistic_regression(13), Optimizer::sgd(0.05), table(13, 2)),
+        (perceptron, Optimizer::adam(0.01), table(13, 5)),
+        (convolutional, Optimizer::adamw(0.01, 0.01), images(14 * 12, 4)),
+        (residual, Optimizer::sgd(0.05), images(3 * 14 * 12, 4)),
     ];
     for threads in [1, 3] {
         // Threads that the numeric library would spread work over if it were asked to.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        for (architecture, optimizer, data, expected) in &cases {
-            let found = pool.install(|| digest(architecture, *optimizer, data));
-            assert_eq!(found, *expected, "{architecture:?} with {threads} threads");
-        }
+        let found = pool.install(|| cases.each_ref().map(|(model, optimizer, data)| digest(model, *optimizer, data)));
+        assert_eq!(found, DIGESTS, "with {threads} threads");
     }
 }

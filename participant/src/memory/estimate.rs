@@ -11,7 +11,7 @@
 //! | evaluation | four for each parameter, a pass without gradients, and for each test row its logits and [`SCORE_BYTES`] |
 //!
 //! and [`FIXED_BYTES`] for what does not grow. A node does not train and evaluate at the same time, so only the larger of
-//! both counts. `tests/memory.rs` measures trainings and evaluations: none takes more than was estimated, and the estimate
+//! both counts; to an evaluation, up to [`LEFT_BYTES_MAX`] are added that a training has left and that it may not find. `tests/memory.rs` measures trainings and evaluations: none takes more than was estimated, and the estimate
 //! without [`FIXED_BYTES`] is at most 1.6 times as much as was taken.
 //!
 //! Not part of it are the node itself with its connections and the state of the ledger, other data sets that the node keeps
@@ -30,17 +30,25 @@ use crate::{
 /// Size of a 32-bit float.
 const VALUE_BYTES: u64 = 4;
 
-/// Bytes of a row beside its values: its label, its place in the order, its group; and while images are read, what was read
-/// of their labels.
-const ROW_BYTES: u64 = 24;
+/// Bytes of a row beside its values: its label, its place in the order, and its group.
+const ROW_BYTES: u64 = 10;
 
-/// Bytes that it takes to hold a row's outputs against its label: its score in the order of all scores, twice while that of a
-/// group grows, and the logarithm of the sum of its exponentials.
-const SCORE_BYTES: u64 = 40;
+/// Bytes of an image's label while images are read: as it stands in the file, and as a class.
+const READ_LABEL_BYTES: u64 = 16;
+
+/// Bytes that it takes to hold a row's outputs against its label: its score in the order of all scores, of which a part is
+/// there twice while those of a group are gathered.
+const SCORE_BYTES: u64 = 24;
+
+/// Bytes for each row where there are several classes: the logarithm of the sum of its exponentials.
+const NORMALIZER_BYTES: u64 = 8;
 
 /// What a training takes however small it is: its thread's stack, buffers of files, and memory that was given back and is kept
 /// for the next step.
 const FIXED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most bytes that stay with the process after a training: what the C library keeps of freed memory.
+const LEFT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A site's records as they are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +105,16 @@ pub fn estimate(settings: &TrainingSettings, records: &Records) -> MemoryEstimat
     let activations_bytes = of_pass.saturating_add(batch.saturating_mul(row_of_batch));
 
     let of_pass = test_rows.min(pass).saturating_mul(layers.kept_bytes().saturating_add(row_of_batch));
-    let of_row = floats(settings.architecture.outputs().into()).saturating_add(SCORE_BYTES);
+    let outputs = u64::from(settings.architecture.outputs());
+    let of_row = floats(outputs).saturating_add(SCORE_BYTES + if outputs > 2 { NORMALIZER_BYTES } else { 0 });
     let evaluation = [floats(parameters), layers.weights_in_order(), of_pass, test_rows.saturating_mul(of_row)];
     let evaluation_bytes = sum(evaluation);
 
     let rows = train_rows.saturating_add(test_rows);
-    let data_bytes = rows.saturating_mul(columns.saturating_mul(value_bytes).saturating_add(ROW_BYTES));
-    let larger = model_bytes.saturating_add(activations_bytes).max(evaluation_bytes);
+    let beside_values = ROW_BYTES + if value_bytes < VALUE_BYTES { READ_LABEL_BYTES } else { 0 };
+    let data_bytes = rows.saturating_mul(columns.saturating_mul(value_bytes).saturating_add(beside_values));
+    let training_bytes = model_bytes.saturating_add(activations_bytes);
+    let larger = training_bytes.max(evaluation_bytes.saturating_add(training_bytes.min(LEFT_BYTES_MAX)));
     let total_bytes = sum([data_bytes, larger, FIXED_BYTES]);
     MemoryEstimate { model_bytes, activations_bytes, data_bytes, evaluation_bytes, total_bytes }
 }

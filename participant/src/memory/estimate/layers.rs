@@ -16,8 +16,8 @@ const LANES_MAX: u64 = 16;
 const DEPTH_TOGETHER: u64 = 512;
 
 /// Copies of a convolution's filters while their gradient is computed: by place, laid out for the image's gradient, and their
-/// own gradient.
-const FILTER_COPIES: u64 = 3;
+/// own gradient; and room that other layers' have left where none of them fits in.
+const FILTER_COPIES: u64 = 5;
 
 /// Copies of one image of a convolution's output: before pooling or its gradient, and that laid out.
 const OUTPUT_COPIES: u64 = 2;

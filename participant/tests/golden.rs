@@ -14,7 +14,12 @@ use fedledger_participant::{
 const ROWS: u32 = 100;
 
 /// SHA-256 of the updates of a logistic regression, a perceptron, a convolutional and a residual network.
-const DIGESTS: [&str; 4] = ["46c33cfab00118939b72ab913d582ddf49fcf9fd7572964e8fa67ce95d61589b", "", "", ""];
+const DIGESTS: [&str; 4] = [
+    "46c33cfab00118939b72ab913d582ddf49fcf9fd7572964e8fa67ce95d61589b",
+    "8a4cf13e2814d944fa511f4ce2f8e0ec82c1cfe9cb27fb53e24540fac37daf0f",
+    "0b18b12146c85a43b9230d7ecf1ba1f8b259097884264cac5cc75c631e9972ce",
+    "ea63e173b62f6501060f9032329c8e8a987093432dde8be054203ba0eff49c03",
+];
 
 /// Numbers without a pattern.
 fn number(index: u32) -> u32 {

@@ -26,7 +26,7 @@ const IN_OWN_PROCESS: &str = "FEDLEDGER_MEMORY_CASE";
 
 /// What the estimate may be too high by, beside this factor in percent: its constant part.
 const FIXED_BYTES: u64 = 16 * 1024 * 1024;
-const FACTOR_PERCENT: u64 = 160;
+const FACTOR_PERCENT: u64 = 150;
 
 /// Memory of this process now, in bytes.
 fn resident_bytes() -> Option<u64> {

@@ -12,7 +12,7 @@
 //!
 //! and [`FIXED_BYTES`] for what does not grow. A node does not train and evaluate at the same time, so only the larger of
 //! both counts; to an evaluation, up to [`LEFT_BYTES_MAX`] are added that a training has left and that it may not find. `tests/memory.rs` measures trainings and evaluations: none takes more than was estimated, and the estimate
-//! without [`FIXED_BYTES`] is at most 1.6 times as much as was taken.
+//! without [`FIXED_BYTES`] is at most 1.5 times as much as was taken.
 //!
 //! Not part of it are the node itself with its connections and the state of the ledger, other data sets that the node keeps
 //! in memory, what it takes to read a table, and the memory of a device beside the processor and of its libraries.

@@ -67,15 +67,15 @@ fn convolutions_keep_what_is_pooled_and_take_one_image_at_a_time() {
     let (channels, height, width, classes) = (1, 8, 8, None);
     let (convolutions, hidden) = (vec![16], vec![]);
     let architecture =
-        Architecture::Convolutional { channels, height, width, convolutions, kernel: 3, hidden, classes };
+        Architecture::Convolutional { channels, height, width, convolutions, kernel: 5, hidden, classes };
     let layers = Layers::of(&architecture);
-    // 6 x 6 places, pooled to 3 x 3 with a byte each; the same in another order; a logit.
-    let (pooled, ordered, logit) = (3 * 3 * 16 * 5, 3 * 3 * 16 * 4, 4);
+    // 4 x 4 places, pooled to 2 x 2 with a byte each; the same in another order; a logit.
+    let (pooled, ordered, logit) = (2 * 2 * 16 * 5, 2 * 2 * 16 * 4, 4);
     assert_eq!(layers.kept_bytes(), pooled + ordered + logit);
     assert_eq!(layers.training_bytes(), layers.kept_bytes() + 6 * pooled);
-    assert_eq!(layers.bytes_of_an_image(), (2 * 36 * 16 + 2 * 64) * 4);
-    // 16 filters of 9 values, which are filled up to 16, five times.
-    assert_eq!(layers.weights_in_order(), 16 * 16 * 4 * 5);
+    assert_eq!(layers.bytes_of_an_image(), (2 * 16 * 16 + 2 * 64) * 4);
+    // 16 filters of 25 values, which are filled up to 32, five times.
+    assert_eq!(layers.weights_in_order(), 16 * 32 * 4 * 5);
 }
 
 #[test]

@@ -93,7 +93,8 @@ pub struct BuiltInTraining {
     pub loss_first: f64,
     /// The same of the last pass.
     pub loss_last: f64,
-    /// Memory that it was expected to take.
+    /// Memory that a node's training was expected to take. This one has its base weights and its update in memory as well,
+    /// where a node has files.
     pub memory_estimate: MemoryEstimate,
     /// The most memory that the process had before, in bytes; none where the system does not tell.
     pub memory_before_bytes: Option<u64>,
@@ -176,7 +177,7 @@ pub fn run(
     base: Base<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<LocalRound, LocalRoundError> {
-    let settings = TrainingSettings::from_plan(plan, ROUND, &site.member)?;
+    let settings = TrainingSettings { device: site.device, ..TrainingSettings::from_plan(plan, ROUND, &site.member)? };
     let layout = settings.architecture.update_layout(plan.aggregation.update_dtype)?;
     let base = Held::open(base, plan)?;
     let data = DataSummary::from(table);

@@ -5,7 +5,7 @@ mod peak;
 
 use std::fmt;
 
-pub use estimate::{MemoryEstimate, estimate};
+pub use estimate::{MemoryEstimate, Records, estimate};
 pub use peak::{peak_bytes, peak_bytes_of};
 
 /// A number of bytes for people, in whole megabytes, rounded up.

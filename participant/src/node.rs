@@ -76,7 +76,10 @@ use self::{
     heads::Heads,
     peers::KnownReplicas,
 };
-use crate::table::{SiteData, TableError};
+use crate::{
+    table::{SiteData, TableError},
+    training::check_device,
+};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -259,6 +262,9 @@ struct Opened {
 
 fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantError> {
     let files = NodeFiles::open(directory)?;
+    let device = kit.config.settings.device;
+    check_device(device)?;
+    tracing::info!(environment = environment::description(device), "updates are computed with this");
     let memory_max = kit.config.settings.memory_max.map(|size| size.0);
     let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?.within(memory_max));
     let own = data.read_own()?;
@@ -281,7 +287,8 @@ pub fn site(
         author: kit.transaction_key.public(),
         policy: kit.policy.clone(),
         own_data,
-        environment: environment::digest(),
+        environment: environment::digest(kit.config.settings.device),
+        device: kit.config.settings.device,
         software: environment::SOFTWARE.to_owned(),
         memory_max: kit.config.settings.memory_max.map(|size| size.0),
         trainers,

@@ -9,6 +9,7 @@
 mod batches;
 mod checkpoint;
 mod convolution;
+mod device;
 mod images;
 mod library;
 mod linear;
@@ -21,7 +22,10 @@ mod settings;
 mod vector;
 mod weights;
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    thread,
+};
 
 use candle_core::Device;
 use fedledger_federation::{
@@ -33,13 +37,15 @@ use fedledger_federation::{
 use self::{
     batches::Batches,
     checkpoint::{LossSums, Restored},
-    library::{LibraryNetwork, accelerator},
+    device::accelerator,
+    library::LibraryNetwork,
     network::{LoadError, Network, WeightsError},
     optimizer::OptimizerState,
 };
 use crate::table::Dataset;
 
 pub use checkpoint::Progress;
+pub use device::{ComputeDevice, DeviceError, check_device};
 pub use network::WeightsError as BaseWeightsError;
 pub(crate) use network::rows_per_pass;
 pub use settings::{BATCH_SIZE_MAX, Optimizer, STEPS_MAX, SettingsError, TrainingSettings};
@@ -130,7 +136,10 @@ pub enum TrainingError {
         /// Steps done, from the start of the round.
         step: u64,
     },
-    /// The local checkpoint was made by a run with other settings, records or base weights, or is damaged.
+    /// The device that the site wants gradients computed on cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The local checkpoint was made by a run with other settings, records or base weights or on another device, or is damaged.
     #[error("the local checkpoint is damaged or belongs to another run: delete it to train from the base weights")]
     ForeignCheckpoint,
     /// A local checkpoint was not saved, or the training was cancelled.
@@ -233,7 +242,7 @@ fn train_from<B: BaseWeights + ?Sized>(
     on_one_thread(move || {
         let identity = checkpoint::identity(settings, data, base);
         let mut run = match resume_from {
-            Some(saved) => Run::resume(settings, data, checkpoint::read(saved, identity, settings)?),
+            Some(saved) => Run::resume(settings, data, checkpoint::read(saved, identity, settings)?)?,
             None => Run::begin(settings, data, base)?,
         };
         let every = if every_steps == 0 { run.batches.per_epoch() } else { every_steps };
@@ -279,10 +288,11 @@ pub(crate) fn row_of_other_class(data: &Dataset, classes: u32) -> Option<usize> 
 
 /// Has the C library keep memory that is given back, up to 64 MiB, in place of returning it to the system and asking for it,
 /// page by page, in every step. glibc takes the size of the largest block that was freed, up to 32 MiB, for what a program
-/// goes on using (mallopt(3), M_MMAP_THRESHOLD); this block is never touched, so it costs nothing. Elsewhere nothing changes.
+/// goes on using (mallopt(3), M_MMAP_THRESHOLD); this block is neither touched nor zeroed, so it costs nothing. Elsewhere nothing
+/// changes.
 fn keep_freed_memory() {
     const LARGEST_BLOCK: usize = (32 << 20) - (64 << 10);
-    drop(std::hint::black_box(vec![0_u8; LARGEST_BLOCK]));
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST_BLOCK)));
 }
 
 /// Runs `work` inside a pool of one thread: the matrix library divides its work among the threads of the pool that it is
@@ -293,8 +303,19 @@ where
     E: From<rayon::ThreadPoolBuildError> + Send,
 {
     keep_freed_memory();
-    let name = |_| "training".to_owned();
-    rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build()?.install(work)
+    let mut thread = None;
+    let start = |worker: rayon::ThreadBuilder| {
+        thread = Some(thread::Builder::new().name("training".to_owned()).spawn(|| worker.run())?);
+        Ok(())
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).spawn_handler(start).build()?;
+    let result = pool.install(work);
+    drop(pool);
+    // Only when this thread is gone can the next one use the memory that it leaves: glibc keeps it by threads.
+    if let Some(thread) = thread {
+        thread.join().ok();
+    }
+    result
 }
 
 /// Passes that are made one on a device, which has more memory and wants more work at a time.
@@ -323,17 +344,17 @@ impl<'a> Run<'a> {
         let network = Network::load(&settings.architecture, base)?;
         let optimizer = OptimizerState::new(&settings.optimizer, &network);
         let batches = Batches::new(data, settings);
-        let (accelerator, losses) = (accelerator(), LossSums::default());
+        let (accelerator, losses) = (accelerator(settings.device)?, LossSums::default());
         Ok(Self { settings, network, accelerator, optimizer, batches, losses, step: 0, resumed_at: None })
     }
 
-    fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Self {
+    fn resume(settings: &'a TrainingSettings, data: &'a Dataset, saved: Restored) -> Result<Self, TrainingError> {
         let Restored { step, network, mut optimizer, losses } = saved;
         let mut batches = Batches::new(data, settings);
         batches.skip(step);
         optimizer.skip(step);
-        let accelerator = accelerator();
-        Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) }
+        let accelerator = accelerator(settings.device)?;
+        Ok(Self { settings, network, accelerator, optimizer, batches, losses, step, resumed_at: Some(step) })
     }
 
     /// One optimiser step over the next batch.

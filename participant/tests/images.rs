@@ -6,7 +6,7 @@ use fedledger_federation::{architecture::Architecture, tensors::Tensor};
 use fedledger_participant::{
     evaluation::evaluate,
     table::Dataset,
-    training::{Optimizer, TrainingSettings, train},
+    training::{ComputeDevice, Optimizer, TrainingSettings, train},
 };
 
 const SIDE: usize = 12;
@@ -56,6 +56,7 @@ fn accuracy(architecture: &Architecture, steps: u64) -> i64 {
         seed: 1,
         round: 1,
         member: "cleveland".to_owned(),
+        device: ComputeDevice::Cpu,
     };
     let outcome = train(&settings, &lines(600, 1), &weights).unwrap();
     for (weights, delta) in weights.iter_mut().zip(outcome.delta) {

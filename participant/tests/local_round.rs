@@ -18,7 +18,7 @@ use fedledger_participant::{
         policy::SitePolicy,
     },
     table::{self, Schema, Table},
-    training::{TrainingSettings, train},
+    training::{ComputeDevice, TrainingSettings, train},
 };
 
 const SCHEMA: &str = r#"
@@ -83,7 +83,8 @@ fn site(table: &Table) -> Site {
         author: SecretKey::from_seed([1; 32]).public(),
         policy: SitePolicy::default(),
         own_data: Ok(DataSummary::from(table)),
-        environment: environment::digest(),
+        environment: environment::digest(ComputeDevice::Cpu),
+        device: ComputeDevice::Cpu,
         software: environment::SOFTWARE.to_owned(),
         memory_max: None,
         trainers: BTreeMap::new(),

@@ -8,8 +8,8 @@ use fedledger_federation::{architecture::Architecture, tensors::Tensor};
 use fedledger_participant::{
     table::Dataset,
     training::{
-        Optimizer, Progress, Resumption, SettingsError, TrainingError, TrainingOutcome, TrainingSettings, train,
-        train_resumable,
+        ComputeDevice, DeviceError, Optimizer, Progress, Resumption, SettingsError, TrainingError, TrainingOutcome,
+        TrainingSettings, train, train_resumable,
     },
 };
 
@@ -22,7 +22,8 @@ fn data() -> Dataset {
 
 fn settings(architecture: Architecture, optimizer: Optimizer) -> TrainingSettings {
     let (steps, batch_size, seed, round) = (25, 4, 42, 3);
-    TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member: "cleveland".to_owned() }
+    let (member, device) = ("cleveland".to_owned(), ComputeDevice::Cpu);
+    TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member, device }
 }
 
 fn logistic() -> Architecture {
@@ -334,6 +335,7 @@ fn a_checkpoint_of_another_run_is_refused() {
         TrainingSettings { member: "va".to_owned(), ..own.clone() },
         TrainingSettings { optimizer: Optimizer::adam(0.01), ..own.clone() },
         TrainingSettings { optimizer: ADAMW, ..own.clone() },
+        TrainingSettings { device: ComputeDevice::Cuda, ..own.clone() },
     ];
     for other in &others {
         let outcome = resume(other, &data, &base, &checkpoint);
@@ -458,4 +460,16 @@ fn divergence_is_an_error_and_not_an_update() {
     let settings = settings(Architecture::logistic_regression(1), Optimizer::sgd(1e30));
     let error = train(&settings, &rows, &base(&settings.architecture)).unwrap_err();
     assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_device_that_cannot_be_used_is_an_error_and_nothing_takes_its_place() {
+    if cfg!(feature = "cuda") {
+        println!("skipped: this build may find a CUDA device");
+        return;
+    }
+    let settings = TrainingSettings { device: ComputeDevice::Cuda, ..settings(logistic(), SGD) };
+    let error = train(&settings, &data(), &base(&logistic())).unwrap_err();
+    assert!(matches!(error, TrainingError::Device(DeviceError::NotBuilt)), "{error}");
+    assert!(error.to_string().contains("built without CUDA"), "{error}");
 }

@@ -15,8 +15,8 @@ use fedledger_participant::{
     evaluation::{EvaluationError, evaluate, evaluate_from},
     table::Dataset,
     training::{
-        Optimizer, Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile, train,
-        train_to_file,
+        ComputeDevice, Optimizer, Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile,
+        train, train_to_file,
     },
 };
 use tempfile::TempDir;
@@ -37,6 +37,7 @@ fn settings(learning_rate: f64) -> TrainingSettings {
         seed: 42,
         round: 1,
         member: "cleveland".to_owned(),
+        device: ComputeDevice::Cpu,
     }
 }
 

@@ -52,7 +52,8 @@ pub use addresses::AddressList;
 pub use approval::{ApprovalError, ProvisionedKits};
 pub use certificates::{CertificateAuthority, CertificateError, certified_key};
 pub use config::{
-    DataConfig, NodeConfig, ParticipantConfig, ParticipantSettings, PeerConfig, ReplicaConfig, ReplicaSettings,
+    ComputeDevice, DataConfig, NodeConfig, ParticipantConfig, ParticipantSettings, PeerConfig, ReplicaConfig,
+    ReplicaSettings,
 };
 pub use defaults::CliDefaults;
 pub use description::{

@@ -17,7 +17,7 @@ use fedledger_federation::{
 use fedledger_participant::{
     evaluation::{EvaluationError, evaluate},
     table::{Dataset, DatasetError, Normalization, Normalize},
-    training::{Optimizer, TrainingError, TrainingSettings, train},
+    training::{ComputeDevice, Optimizer, TrainingError, TrainingSettings, train},
 };
 
 use crate::{
@@ -270,7 +270,7 @@ fn initial_weights(seed: u64) -> Result<Vec<Tensor>, FlambyError> {
 
 fn settings(optimizer: Optimizer, steps: u64, member: &str, seed: u64) -> TrainingSettings {
     let (architecture, batch_size, member) = (architecture(), BATCH_SIZE, member.to_owned());
-    TrainingSettings { architecture, optimizer, steps, batch_size, seed, round: 1, member }
+    TrainingSettings { architecture, optimizer, steps, batch_size, seed, round: 1, member, device: ComputeDevice::Cpu }
 }
 
 fn accuracy(weights: &[Tensor], test: &Dataset) -> Result<f64, FlambyError> {

@@ -3,7 +3,7 @@
 use fedledger_federation::{architecture::Architecture, tensors::Tensor};
 use fedledger_participant::{
     table::Dataset,
-    training::{Optimizer, TrainingSettings},
+    training::{ComputeDevice, Optimizer, TrainingSettings},
 };
 
 const FEATURES: u32 = 13;
@@ -31,6 +31,7 @@ impl Case {
             seed: 1,
             round: 1,
             member: "cleveland".to_owned(),
+            device: ComputeDevice::Cpu,
         }
     }
 

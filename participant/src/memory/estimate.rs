@@ -1,73 +1,131 @@
-//! How much memory a training will take, before anything is allocated.
+//! How much main memory a training and the evaluation of its model will take, before either begins.
 //!
-//! The estimate is the sum of what the trainer holds at its fullest moment:
+//! The estimate is the sum of what is held at the fullest moment:
 //!
-//! | what | values of four bytes each |
+//! | what | bytes |
 //! |---|---|
-//! | weights | one per parameter |
-//! | gradients | five per parameter: of the batch, of a part of it, and what the library makes on the way from one to the other |
-//! | optimiser | one per parameter and moment: two for Adam and AdamW, one for SGD with momentum, none without |
-//! | activations | four per value of a layer, and of what convolutions multiply with their filters, and row that is computed at a time |
-//! | batch | two per value of a row and its label, and row of a batch |
-//! | records | one per value of a row and its label; one of the order per row |
+//! | records | each value as it is held: four bytes in a table, one in an image; [`ROW_BYTES`] for each row |
+//! | model | four for each parameter, as many for its gradient, and as many for each of the optimiser's moments: two of Adam and AdamW, one of SGD with momentum, none without; and a layer's weights in the order in which products read them |
+//! | a pass | four for each value that a layer keeps, of each row that is computed at a time, and the copies of the largest layer's that its gradient takes |
+//! | a batch | four for each value and label |
+//! | evaluation | four for each parameter, a pass without gradients, and for each test row its logits and [`SCORE_BYTES`] |
 //!
-//! and [`FIXED_BYTES`] for what does not grow. It is meant to be somewhat too high, never too low. The node itself, with its
-//! connections and the state of the ledger, is not part of it.
+//! and [`FIXED_BYTES`] for what does not grow. A node does not train and evaluate at the same time, so only the larger of
+//! both counts; to an evaluation, up to [`LEFT_BYTES_MAX`] are added that a training has left and that it may not find. `tests/memory.rs` measures trainings and evaluations: none takes more than was estimated, and the estimate
+//! without [`FIXED_BYTES`] is at most 1.5 times as much as was taken.
+//!
+//! Not part of it are the node itself with its connections and the state of the ledger, other data sets that the node keeps
+//! in memory, what it takes to read a table, and the memory of a device beside the processor and of its libraries.
+
+mod layers;
 
 use serde::Serialize;
 
-use crate::training::{Optimizer, TrainingSettings, rows_per_pass};
+use self::layers::Layers;
+use crate::{
+    table::Table,
+    training::{Optimizer, TrainingSettings, rows_per_pass},
+};
 
-/// Size of a value.
+/// Size of a 32-bit float.
 const VALUE_BYTES: u64 = 4;
 
-/// Copies of the gradients that there are at a time, as measured with the widest layers.
-const GRADIENT_COPIES: u64 = 5;
+/// Bytes of a row beside its values: its label, its place in the order, and its group.
+const ROW_BYTES: u64 = 10;
 
-/// Copies of a layer's values that a pass holds: the values before and after the rectified linear unit, and the gradients of
-/// both.
-const ACTIVATION_COPIES: u64 = 4;
+/// Bytes of an image's label while images are read: as it stands in the file, and as a class.
+const READ_LABEL_BYTES: u64 = 16;
 
-/// Copies of a batch: its rows, and those of the part that is computed.
-const BATCH_COPIES: u64 = 2;
+/// Bytes that it takes to hold a row's outputs against its label: its score in the order of all scores, of which a part is
+/// there twice while those of a group are gathered.
+const SCORE_BYTES: u64 = 24;
 
-/// Copies of the records and of the order in which they are visited.
-const ROW_ORDER_VALUES: u64 = 1;
+/// Bytes for each row where there are several classes: the logarithm of the sum of its exponentials.
+const NORMALIZER_BYTES: u64 = 8;
 
-/// What a training takes however small it is: its thread's stack, buffers of files and of matrix products.
+/// What a training takes however small it is: its thread's stack, buffers of files, and memory that was given back and is kept
+/// for the next step.
 const FIXED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most bytes that stay with the process after a training: what the C library keeps of freed memory.
+const LEFT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A site's records as they are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    /// Rows to train on.
+    pub train_rows: u64,
+    /// Rows to test on.
+    pub test_rows: u64,
+    /// Values of a row.
+    pub columns: u64,
+    /// Bytes of a value.
+    pub value_bytes: u64,
+}
 
 /// What a training will take, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MemoryEstimate {
     /// Weights, gradients and the optimiser's moments.
     pub model_bytes: u64,
-    /// Activations of a pass, and the batch.
+    /// Values of all layers in a pass, their gradients, and the batch.
     pub activations_bytes: u64,
     /// The site's records.
     pub data_bytes: u64,
-    /// All of it, and what does not grow.
+    /// The evaluation of the model, which takes the place of the training: weights, a pass, and the outputs for all test rows.
+    pub evaluation_bytes: u64,
+    /// Records, the larger one of training and evaluation, and what does not grow.
     pub total_bytes: u64,
 }
 
-/// What a training with these settings will take at a site with so many records, of so many values each. All sums saturate.
-pub fn estimate(settings: &TrainingSettings, rows: u64, columns: u64) -> MemoryEstimate {
-    let parameters = settings.architecture.parameter_count();
-    let copies = 1 + GRADIENT_COPIES + moments(&settings.optimizer);
-    let model_bytes = bytes(parameters, copies);
-    let batch = u64::from(settings.batch_size).min(rows);
-    let pass = batch.min(rows_per_pass(&settings.architecture) as u64);
-    let of_pass = bytes(pass.saturating_mul(values_per_row(settings)), ACTIVATION_COPIES);
-    let row = columns.saturating_add(1);
-    let activations_bytes = of_pass.saturating_add(bytes(batch.saturating_mul(row), BATCH_COPIES));
-    let data_bytes = bytes(rows, row.saturating_add(ROW_ORDER_VALUES));
-    let parts = [model_bytes, activations_bytes, data_bytes, FIXED_BYTES];
-    let total_bytes = parts.into_iter().fold(0, u64::saturating_add);
-    MemoryEstimate { model_bytes, activations_bytes, data_bytes, total_bytes }
+impl From<&Table> for Records {
+    fn from(table: &Table) -> Self {
+        Self {
+            train_rows: table.manifest.train_rows,
+            test_rows: table.manifest.test_rows,
+            columns: table.manifest.feature_count,
+            value_bytes: table.train.value_bytes(),
+        }
+    }
 }
 
-fn bytes(values: u64, copies: u64) -> u64 {
-    values.saturating_mul(copies).saturating_mul(VALUE_BYTES)
+/// What a training with these settings will take at a site with these records, and an evaluation of its model. All sums
+/// saturate.
+pub fn estimate(settings: &TrainingSettings, records: &Records) -> MemoryEstimate {
+    let Records { train_rows, test_rows, columns, value_bytes } = *records;
+    let layers = Layers::of(&settings.architecture);
+    let parameters = settings.architecture.parameter_count();
+    let pass = rows_per_pass(&settings.architecture) as u64;
+    let batch = u64::from(settings.batch_size).min(train_rows);
+    let row_of_batch = floats(columns.saturating_add(1));
+
+    let model_bytes = floats(parameters.saturating_mul(2 + moments(&settings.optimizer)));
+    let model_bytes = model_bytes.saturating_add(layers.weights_in_order());
+    let of_pass = batch.min(pass).saturating_mul(layers.training_bytes()).saturating_add(layers.bytes_of_an_image());
+    let activations_bytes = of_pass.saturating_add(batch.saturating_mul(row_of_batch));
+
+    let of_pass = test_rows.min(pass).saturating_mul(layers.kept_bytes().saturating_add(row_of_batch));
+    let outputs = u64::from(settings.architecture.outputs());
+    let of_row = floats(outputs).saturating_add(SCORE_BYTES + if outputs > 2 { NORMALIZER_BYTES } else { 0 });
+    let evaluation = [floats(parameters), layers.weights_in_order(), of_pass, test_rows.saturating_mul(of_row)];
+    let evaluation_bytes = sum(evaluation);
+
+    let rows = train_rows.saturating_add(test_rows);
+    let beside_values = ROW_BYTES + if value_bytes < VALUE_BYTES { READ_LABEL_BYTES } else { 0 };
+    let data_bytes = rows.saturating_mul(columns.saturating_mul(value_bytes).saturating_add(beside_values));
+    let training_bytes = model_bytes.saturating_add(activations_bytes);
+    let larger = training_bytes.max(evaluation_bytes.saturating_add(training_bytes.min(LEFT_BYTES_MAX)));
+    let total_bytes = sum([data_bytes, larger, FIXED_BYTES]);
+    MemoryEstimate { model_bytes, activations_bytes, data_bytes, evaluation_bytes, total_bytes }
+}
+
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Bytes of so many 32-bit floats.
+const fn floats(values: u64) -> u64 {
+    values.saturating_mul(VALUE_BYTES)
 }
 
 /// Values that an optimiser remembers for each parameter.
@@ -78,58 +136,5 @@ fn moments(optimizer: &Optimizer) -> u64 {
     }
 }
 
-/// Values of all layers for one row, inputs and outputs; of convolutions also what is multiplied with their filters.
-fn values_per_row(settings: &TrainingSettings) -> u64 {
-    let architecture = &settings.architecture;
-    let linear = architecture.layers().into_iter().map(|layer| u64::from(layer.inputs) + u64::from(layer.outputs));
-    let blocks = architecture.residual_blocks().into_iter();
-    let blocks = blocks.flat_map(|block| [Some(block.first), Some(block.second), block.shortcut]).flatten();
-    let convolutions = architecture.convolutions().into_iter().chain(architecture.stem()).chain(blocks);
-    let convolved = convolutions.map(|layer| {
-        let output = layer.output();
-        let places = u64::from(output.height).saturating_mul(output.width.into());
-        places.saturating_mul(layer.fan_in().saturating_add(2 * u64::from(output.channels)))
-    });
-    linear.chain(convolved).fold(0, u64::saturating_add)
-}
-
 #[cfg(test)]
-mod tests {
-    use fedledger_federation::architecture::Architecture;
-
-    use super::*;
-
-    fn settings(architecture: Architecture, optimizer: Optimizer, batch_size: u32) -> TrainingSettings {
-        TrainingSettings { architecture, optimizer, steps: 1, batch_size, seed: 1, round: 1, member: "va".to_owned() }
-    }
-
-    #[test]
-    fn every_part_counts() {
-        let sgd = Optimizer::sgd(0.1);
-        let perceptron = |hidden| Architecture::multilayer_perceptron(10, &[hidden]);
-        let least = estimate(&settings(perceptron(100), sgd, 4), 1000, 10);
-        // 10 x 100 weights and 100 biases, then 100 weights and a bias.
-        assert_eq!(least.model_bytes, 1201 * 6 * 4);
-        // 10 and 100 values, then 100 and 1; a batch of 11 values a row.
-        assert_eq!(least.activations_bytes, 4 * (10 + 100 + 100 + 1) * 4 * 4 + 4 * 11 * 2 * 4);
-        assert_eq!(least.data_bytes, 1000 * 12 * 4);
-        let parts = least.model_bytes + least.activations_bytes + least.data_bytes;
-        assert_eq!(least.total_bytes, parts + FIXED_BYTES);
-        for more in [
-            estimate(&settings(perceptron(101), sgd, 4), 1000, 10),
-            estimate(&settings(perceptron(100), Optimizer::adam(0.1), 4), 1000, 10),
-            estimate(&settings(perceptron(100), sgd, 5), 1000, 10),
-            estimate(&settings(perceptron(100), sgd, 4), 1001, 10),
-            estimate(&settings(perceptron(100), sgd, 4), 1000, 11),
-        ] {
-            assert!(more.total_bytes > least.total_bytes);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_counted_is_too_much() {
-        let huge = Architecture::multilayer_perceptron(u32::MAX, &[u32::MAX; 8]);
-        let estimate = estimate(&settings(huge, Optimizer::adam(0.1), u32::MAX), u64::MAX, u64::MAX);
-        assert_eq!(estimate.total_bytes, u64::MAX);
-    }
-}
+mod tests;

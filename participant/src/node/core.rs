@@ -33,7 +33,10 @@ use super::{
     policy::SitePolicy,
     witness::{SignedHead, Witness},
 };
-use crate::{evaluation::Evaluation, training::TrainingSettings};
+use crate::{
+    evaluation::Evaluation,
+    training::{ComputeDevice, TrainingSettings},
+};
 
 /// Versions that wait to be evaluated; older ones are left out while more come in.
 const EVALUATIONS_WAITING_MAX: usize = 64;
@@ -61,8 +64,10 @@ pub struct Site {
     pub policy: SitePolicy,
     /// What its records amount to for plans that do not describe them, or why they cannot be used for such plans.
     pub own_data: Result<DataSummary, String>,
-    /// Digest of the description of hardware and libraries.
+    /// Digest of the description of hardware and libraries, of which `device` is a part.
     pub environment: Digest,
+    /// What computes the gradients of built-in training.
+    pub device: ComputeDevice,
     /// Name and version of the software.
     pub software: String,
     /// Memory that a training may take, in bytes; without a limit if there is none.

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use fedledger_ledger::Digest;
 
+use crate::training::ComputeDevice;
+
 /// Name and version of this software, as it stands in contributions.
 pub const SOFTWARE: &str = concat!("fedledger/", env!("CARGO_PKG_VERSION"));
 
 /// The library that computes gradients; its version is that of the workspace.
 const NUMERIC_LIBRARY: &str = "candle-core 0.11";
 
-/// Describes the environment of this process as compact JSON with sorted keys.
-pub fn description() -> String {
+/// Describes the environment of this process, whose built-in training computes on `device`, as compact JSON with sorted keys.
+pub fn description(device: ComputeDevice) -> String {
     let description = BTreeMap::from([
         ("arch", std::env::consts::ARCH),
+        ("device", device.name()),
         ("numeric_library", NUMERIC_LIBRARY),
         ("os", std::env::consts::OS),
         ("software", SOFTWARE),
@@ -23,8 +26,8 @@ pub fn description() -> String {
 }
 
 /// SHA-256 of [`description`].
-pub fn digest() -> Digest {
-    Digest::of(description().as_bytes())
+pub fn digest(device: ComputeDevice) -> Digest {
+    Digest::of(description(device).as_bytes())
 }
 
 #[cfg(test)]
@@ -33,9 +36,16 @@ mod tests {
 
     #[test]
     fn the_description_is_json() {
-        let parsed: BTreeMap<String, String> = serde_json::from_str(&description()).unwrap();
-        assert_eq!(parsed["software"], SOFTWARE);
-        assert_eq!(parsed.len(), 4);
-        assert_eq!(serde_json::to_string(&parsed).unwrap(), description());
+        let description = description(ComputeDevice::Cpu);
+        let parsed: BTreeMap<String, String> = serde_json::from_str(&description).unwrap();
+        assert_eq!((parsed["software"].as_str(), parsed["device"].as_str()), (SOFTWARE, "cpu"));
+        assert_eq!(parsed.len(), 5);
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), description);
+    }
+
+    #[test]
+    fn sites_with_and_without_a_gpu_have_different_environments() {
+        assert!(description(ComputeDevice::Cuda).contains("\"device\":\"cuda\""));
+        assert_ne!(digest(ComputeDevice::Cpu), digest(ComputeDevice::Cuda));
     }
 }

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use fedledger_ledger::{Digest, checkpoint::CheckpointNoteError};
 use fedledger_proto::endpoint::EndpointError;
 
-use crate::table::OpenError;
+use crate::{table::OpenError, training::DeviceError};
 
 /// Why a participant's node does not start, or stops by itself.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum ParticipantError {
     /// A program that `node.toml` names cannot be read.
     #[error(transparent)]
     Trainer(#[from] super::external::ProgramError),
+    /// The device that `node.toml` names cannot be trained on by this program.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The genesis file cannot be replayed.
     #[error("the genesis file is wrong: {0}")]
     Genesis(String),

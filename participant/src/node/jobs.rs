@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
-    memory,
+    memory::{self, Records},
     table::{Dataset, Table},
     training::{Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile, train_to_file},
 };
@@ -141,9 +141,7 @@ pub async fn train(context: Arc<Context>, task: TrainingTask, stop: Cancellation
 /// Tells how much memory was in use, where the system tells it.
 fn tell_of_memory(context: &Context, task: &TrainingTask, settings: &TrainingSettings, table: &Table) {
     let Some(peak_bytes) = memory::peak_bytes() else { return };
-    let manifest = &table.manifest;
-    let rows = manifest.train_rows.saturating_add(manifest.test_rows);
-    let estimated_bytes = memory::estimate(settings, rows, manifest.feature_count).total_bytes;
+    let estimated_bytes = memory::estimate(settings, &Records::from(table)).total_bytes;
     context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });
 }
 
@@ -294,6 +292,7 @@ fn train_blocking(
     mut turn: Turn,
 ) -> Result<TrainedUpdate, JobError> {
     fault_point("training");
+    tracing::info!(round = task.key.round, device = %settings.device, "a round is trained");
     let base = weights_file(context, task.weights, &settings.architecture)?;
     let layout = settings.architecture.update_layout(task.update_dtype)?;
     let mut attempt = || -> Result<_, JobError> {

@@ -11,7 +11,7 @@ pub use fedledger_proto::kit::SitePolicy;
 
 use super::core::{DataSummary, KnownData, Site, TrainingMethod};
 use crate::{
-    memory::{self, Megabytes, MemoryEstimate},
+    memory::{self, Megabytes, MemoryEstimate, Records},
     training::{SettingsError, TrainingSettings},
 };
 
@@ -199,9 +199,10 @@ fn objection_of_trainer(site: &Site, plan: &Plan) -> Option<Objection> {
     Some(Objection::Program { trainer, expected, found })
 }
 
-/// How much memory a training on these records with these settings takes.
+/// How much memory a training on these records with these settings takes, and an evaluation of its model.
 pub fn memory_of(data: &DataSummary, settings: &TrainingSettings) -> MemoryEstimate {
-    memory::estimate(settings, data.train_examples.saturating_add(data.test_examples), data.features)
+    let DataSummary { features: columns, value_bytes, train_examples, test_examples, .. } = *data;
+    memory::estimate(settings, &Records { train_rows: train_examples, test_rows: test_examples, columns, value_bytes })
 }
 
 fn objection_of_memory(site: &Site, data: &DataSummary, settings: &TrainingSettings) -> Option<Objection> {

@@ -7,7 +7,7 @@ use fedledger_federation::{
 };
 
 use super::{core::TrainingMethod, external::ExternalSettings};
-use crate::training::{Optimizer, SettingsError, TrainingSettings};
+use crate::training::{ComputeDevice, Optimizer, SettingsError, TrainingSettings};
 
 impl TrainingMethod {
     /// How `member` trains in `round` of a plan, and with which trainer.
@@ -21,10 +21,21 @@ impl TrainingMethod {
             None => TrainingSettings::from_plan(plan, round, member).map(Self::BuiltIn),
         }
     }
+
+    /// The same, with the gradients of built-in training computed on `device`. What an external trainer computes on is for
+    /// itself to choose.
+    #[must_use]
+    pub fn on(self, device: ComputeDevice) -> Self {
+        match self {
+            Self::BuiltIn(settings) => Self::BuiltIn(TrainingSettings { device, ..settings }),
+            Self::External(settings) => Self::External(settings),
+        }
+    }
 }
 
 impl TrainingSettings {
-    /// How `member` trains in `round` of a plan. They depend on nothing else, so every attempt gives the same update.
+    /// How `member` trains in `round` of a plan, on the processor. They depend on nothing else, so every attempt gives the same
+    /// update.
     ///
     /// # Errors
     ///
@@ -39,6 +50,7 @@ impl TrainingSettings {
             seed: plan.seed,
             round,
             member: member.to_owned(),
+            device: ComputeDevice::default(),
         };
         settings.validate()?;
         Ok(settings)

@@ -183,6 +183,15 @@ impl Dataset {
         self.columns
     }
 
+    /// Bytes of memory that each value takes.
+    pub fn value_bytes(&self) -> u64 {
+        let size = match &self.values {
+            Values::Numbers(_) => size_of::<f32>(),
+            Values::Pixels(_) => size_of::<u8>(),
+        };
+        size as u64
+    }
+
     /// All features of a table, row after row. Images are not held as numbers: [`append_row`](Self::append_row) gives them
     /// one by one, and here is nothing.
     pub fn features(&self) -> &[f32] {
@@ -287,6 +296,7 @@ mod tests {
         assert_eq!(values, [2.0, -0.4, -2.0, -1.2]);
         assert_eq!((data.rows(), data.columns(), data.features()), (2, 2, &[][..]));
         let joined = Dataset::concatenate([&data, &data]).unwrap();
+        assert_eq!((data.value_bytes(), joined.value_bytes()), (1, 4));
         assert_eq!((joined.rows(), &joined.features()[..4]), (4, &[-2.0, -1.2, 2.0, -0.4][..]));
         let shape = Err(DatasetError::Shape { values: 3, rows: 2, columns: 2 });
         assert_eq!(Dataset::of_images(vec![0; 3], scale, vec![0.0; 2], 2), shape);

@@ -63,6 +63,9 @@ pub enum TableError {
     /// More than [`FILE_BYTES_MAX`] bytes.
     #[error("the table is larger than {FILE_BYTES_MAX} bytes: split it")]
     FileTooLarge,
+    /// Somebody wrote to the file while it was read.
+    #[error("the table was changed while it was read: read it again when nobody writes to it")]
+    Changed,
     /// A line of more than [`LINE_BYTES_MAX`] bytes.
     #[error("line {line} is longer than {LINE_BYTES_MAX} bytes")]
     LineTooLong {

@@ -1,4 +1,4 @@
-//! Digests of files, which are read through once before they are understood or while they are.
+//! Digests of files: of what is read from beginning to end while it is understood, and of other files before and after.
 
 use std::{
     fs::File,
@@ -36,8 +36,38 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
+/// A file that is read in any order, with the digest that it had before.
+pub(super) struct HashedFile {
+    file: File,
+    digest: Digest,
+    limit: u64,
+}
+
+impl HashedFile {
+    /// Hashes a whole file of at most `limit` bytes; none for a larger one.
+    pub(super) fn of(mut file: File, limit: u64) -> io::Result<Option<Self>> {
+        let digest = digest_of(&mut file, limit)?;
+        Ok(digest.map(|digest| Self { file, digest, limit }))
+    }
+
+    /// The digest that the file had.
+    pub(super) const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The file at its beginning, to be read before it is asked whether it is [`unchanged`](Self::unchanged).
+    pub(super) fn reader(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Hashes the file again, after it was read: the digest of what was read, or none if somebody wrote to the file meanwhile.
+    pub(super) fn unchanged(&mut self) -> io::Result<Option<Digest>> {
+        Ok(digest_of(&mut self.file, self.limit)?.filter(|digest| *digest == self.digest))
+    }
+}
+
 /// SHA-256 of a whole file of at most `limit` bytes, which stands at its beginning again afterwards; none for a larger one.
-pub(super) fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
+fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
     if file.metadata()?.len() > limit {
         return Ok(None);
     }

@@ -41,8 +41,9 @@ pub(super) trait Arrays {
     /// What MNIST or MedMNIST call a part.
     fn default_name(&self, part: Part, of: Of) -> &'static str;
 
-    /// SHA-256 of the one file, or of the names and digests of all files that were read.
-    fn digest(&self) -> Digest;
+    /// SHA-256 of the one file, or of the names and digests of all files that were read, if they are still what they were
+    /// before.
+    fn finish(&mut self) -> Result<Digest, ImageError>;
 }
 
 /// What images are for.
@@ -107,7 +108,7 @@ impl Reading<'_> {
             return Err(ImageError::NoTrainingImages);
         }
         let (train, test) = (self.dataset(train)?, self.dataset(test)?);
-        Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.digest() })
+        Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.finish()? })
     }
 
     /// The classes of a part's images, none for one that is skipped; nothing if test labels are neither there nor named.

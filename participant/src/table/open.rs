@@ -12,7 +12,7 @@ use fedledger_ledger::Digest;
 
 use super::{
     DataManifest, Format, ImageError, Reading, Schema, SchemaError, Split, Table, TableError,
-    hashing::digest_of,
+    hashing::HashedFile,
     images::{self, Arrays, Images},
     lines::FILE_BYTES_MAX,
     parquet::ParquetRows,
@@ -183,11 +183,11 @@ impl SiteData {
             match self.schema.format_of(&self.path) {
                 Format::Csv => reading.csv(File::open(&self.path)?),
                 Format::Parquet => {
-                    let mut file = File::open(&self.path)?;
-                    let digest = digest_of(&mut file, FILE_BYTES_MAX)?.ok_or(TableError::FileTooLarge)?;
+                    let file = HashedFile::of(File::open(&self.path)?, FILE_BYTES_MAX)?;
+                    let mut file = file.ok_or(TableError::FileTooLarge)?;
                     let columns = self.used_columns(description);
-                    let parsed = reading.parse(&mut ParquetRows::open(file, &columns)?)?;
-                    reading.finish(&parsed, digest)
+                    let parsed = reading.parse(&mut ParquetRows::open(file.reader()?, &columns)?)?;
+                    reading.finish(&parsed, file.unchanged()?.ok_or(TableError::Changed)?)
                 }
                 format @ (Format::Npz | Format::Idx) => Err(TableError::OtherRecords { described: "a table", format }),
             }

@@ -90,7 +90,7 @@ mod tests {
     use fedledger_federation::architecture::Architecture;
 
     use super::*;
-    use crate::training::Optimizer;
+    use crate::training::{ComputeDevice, Optimizer};
 
     fn settings(round: u64, steps: u64) -> TrainingSettings {
         TrainingSettings {
@@ -101,6 +101,7 @@ mod tests {
             seed: 42,
             round,
             member: "cleveland".to_owned(),
+            device: ComputeDevice::Cpu,
         }
     }
 

@@ -242,10 +242,10 @@ impl<R: Read> HashingReader<R> {
 
 /// Digest of everything that the outcome of a run depends on.
 pub(super) fn identity<B: BaseWeights + ?Sized>(settings: &TrainingSettings, data: &Dataset, base: &B) -> Digest {
-    let TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member } = settings;
+    let TrainingSettings { architecture, optimizer, steps, batch_size, seed, round, member, device } = settings;
     let numbers = optimizer.hyperparameters().into_iter();
     let optimizer: Vec<(&str, u64)> = numbers.map(|(name, value, _)| (name, value.to_bits())).collect();
-    let settings = codec::encode(&(architecture, optimizer, steps, batch_size, seed, round, member));
+    let settings = codec::encode(&(architecture, optimizer, steps, batch_size, seed, round, member, device.name()));
     let data = [digest_of_rows(data), digest_of_floats(data.labels())];
     Digest::of(&codec::encode(&(data, base.identity(), Digest::of(&settings))))
 }

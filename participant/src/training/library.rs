@@ -12,15 +12,6 @@ use super::{loss::cross_entropy, network::Network};
 /// Added to the variance in a normalisation.
 const EPSILON: f64 = 1e-5;
 
-/// The device to train on beside the processor; none where the feature `cuda` is off or there is no such device.
-pub(super) fn accelerator() -> Option<Device> {
-    #[cfg(feature = "cuda")]
-    let device = Device::new_cuda(0).ok();
-    #[cfg(not(feature = "cuda"))]
-    let device = None;
-    device
-}
-
 /// A network on some device.
 pub(super) struct LibraryNetwork<'a> {
     architecture: &'a Architecture,
@@ -122,7 +113,14 @@ impl<'a> LibraryNetwork<'a> {
     }
 
     fn convolve(&self, images: &Tensor, layer: &ConvolutionLayer, weight: &str) -> Result<Tensor> {
-        images.conv2d(self.get(weight)?, layer.padding as usize, layer.stride as usize, 1, 1)
+        let (padding, stride) = (layer.padding as usize, layer.stride as usize);
+        if stride == 1 {
+            return images.conv2d(self.get(weight)?, padding, 1, 1, 1);
+        }
+        let output = layer.output();
+        let images = under_filters(images, 2, layer, output.height)?;
+        let images = under_filters(&images, 3, layer, output.width)?;
+        images.conv2d(self.get(weight)?, 0, stride, 1, 1)
     }
 
     fn residual(&self, images: &Tensor, stem: &ConvolutionLayer) -> Result<Tensor> {
@@ -172,4 +170,14 @@ fn pooled(images: &Tensor) -> Result<Tensor> {
     let (height, width) = (height / 2, width / 2);
     let even = images.narrow(2, 0, 2 * height)?.narrow(3, 0, 2 * width)?.contiguous()?;
     even.reshape((rows, channels, height, 2, width, 2))?.max(5)?.max(3)
+}
+
+/// Images padded with zeros along one dimension, as far as filters of so many places reach. The library's gradient of a
+/// convolution takes what filters with a stride leave over of the height for what they leave over of the width; here they
+/// leave nothing over.
+fn under_filters(images: &Tensor, dimension: usize, layer: &ConvolutionLayer, places: u32) -> Result<Tensor> {
+    let [padding, kernel, stride, places] =
+        [layer.padding, layer.kernel, layer.stride, places].map(|size| size as usize);
+    let reached = places.saturating_sub(1).saturating_mul(stride).saturating_add(kernel);
+    images.pad_with_zeros(dimension, padding, padding)?.narrow(dimension, 0, reached)?.contiguous()
 }

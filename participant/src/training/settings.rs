@@ -2,6 +2,8 @@
 
 use fedledger_federation::architecture::Architecture;
 
+use super::ComputeDevice;
+
 /// Most optimiser steps of one round.
 pub const STEPS_MAX: u64 = 1_000_000_000;
 
@@ -25,6 +27,8 @@ pub struct TrainingSettings {
     pub round: u64,
     /// The member's id, as in the genesis file.
     pub member: String,
+    /// What computes the gradients: the site's choice, not the plan's. It decides their last digits.
+    pub device: ComputeDevice,
 }
 
 /// How weights follow gradients.

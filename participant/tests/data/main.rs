@@ -7,3 +7,4 @@ mod described;
 mod files;
 mod images;
 mod parquet;
+mod rewritten;

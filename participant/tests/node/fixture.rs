@@ -28,9 +28,12 @@ use fedledger_ledger::{
     note::{NoteSignature, sign_note},
     transaction::{Nonce, Transaction},
 };
-use fedledger_participant::node::{
-    core::{Core, DataSummary, Input, LOSS_FIRST, LOSS_LAST, Output, Site, TrainedUpdate},
-    policy::SitePolicy,
+use fedledger_participant::{
+    node::{
+        core::{Core, DataSummary, Input, LOSS_FIRST, LOSS_LAST, Output, Site, TrainedUpdate},
+        policy::SitePolicy,
+    },
+    training::ComputeDevice,
 };
 use fedledger_proto::kit::Surprises;
 
@@ -136,6 +139,7 @@ pub fn plan() -> Plan {
 pub fn data() -> DataSummary {
     DataSummary {
         features: 2,
+        value_bytes: 4,
         classes: 2,
         train_examples: EXAMPLES,
         test_examples: 4,
@@ -172,6 +176,7 @@ pub fn site(member: &str) -> Site {
         },
         own_data: Ok(data()),
         environment: Digest::of(b"environment"),
+        device: ComputeDevice::Cpu,
         software: "fedledger/test".to_owned(),
         memory_max: None,
         trainers: BTreeMap::new(),

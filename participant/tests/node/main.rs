@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is unexpected in a test fails it")]
 
 mod described;
+mod device;
 mod directory;
 mod external;
 mod faults;

@@ -1,6 +1,6 @@
 //! `node.toml`: what a node is told when it starts. Relative paths start from the node's directory.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU64, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU64, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,11 +142,50 @@ pub struct ParticipantSettings {
     /// Most steps of training between two local checkpoints, which are also saved by time; by time alone if it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_steps_max: Option<NonZeroU64>,
+    /// Where built-in training computes its gradients.
+    #[serde(skip_serializing_if = "ComputeDevice::is_default")]
+    pub device: ComputeDevice,
 }
 
 impl Default for ParticipantSettings {
     fn default() -> Self {
-        Self { replica_timeout_ms: 10_000, memory_max: None, checkpoint_steps_max: None }
+        Self {
+            replica_timeout_ms: 10_000,
+            memory_max: None,
+            checkpoint_steps_max: None,
+            device: ComputeDevice::default(),
+        }
+    }
+}
+
+/// What computes the gradients of built-in training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeDevice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first CUDA device. Where there is none, nothing is trained.
+    Cuda,
+}
+
+impl ComputeDevice {
+    /// Its name in `node.toml` and in the description of the environment.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for ComputeDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{node::policy, table::Table};
 pub struct DataSummary {
     /// Values of an example.
     pub features: u64,
+    /// Bytes of memory that each value takes.
+    pub value_bytes: u64,
     /// Classes that a label may be of.
     pub classes: u32,
     /// Examples to train on.
@@ -49,6 +51,7 @@ impl From<&Table> for DataSummary {
         let manifest = &table.manifest;
         Self {
             features: manifest.feature_count,
+            value_bytes: table.train.value_bytes(),
             classes: table.classes,
             train_examples: manifest.train_rows,
             test_examples: manifest.test_rows,

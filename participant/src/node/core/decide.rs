@@ -233,7 +233,7 @@ impl Core {
             return Err(Objection::RevokedBase(base));
         }
         let weights = version.manifest.weights().ok_or(Objection::UnknownBase)?;
-        let method = TrainingMethod::from_plan(plan, key.round, &self.site.member)?;
+        let method = TrainingMethod::from_plan(plan, key.round, &self.site.member)?.on(self.site.device);
         let update_dtype = plan.aggregation.update_dtype;
         Ok(TrainingTask { key: *key, base, weights, method, update_dtype, data: DataRef::of(plan, data) })
     }

@@ -25,6 +25,12 @@ pub enum ImageError {
         /// Largest size allowed, in bytes.
         limit: u64,
     },
+    /// Somebody wrote to a file while it was read.
+    #[error("{name} was changed while it was read: read the images again when nobody writes to them")]
+    Changed {
+        /// The file.
+        name: String,
+    },
     /// An array that is needed is not there.
     #[error("there is no array {name:?}: name the right one under [images] in the schema")]
     MissingArray {

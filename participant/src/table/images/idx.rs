@@ -15,7 +15,7 @@ use super::{
     Arrays, ImageError, Of, Part,
     array::{Array, DIMENSIONS_MAX, Element},
 };
-use crate::table::{hashing::digest_of, lines::FILE_BYTES_MAX};
+use crate::table::{hashing::HashedFile, lines::FILE_BYTES_MAX};
 
 /// Ending of compressed files.
 const GZIP: &str = ".gz";
@@ -23,14 +23,15 @@ const GZIP: &str = ".gz";
 /// A folder with IDX files.
 pub(in crate::table) struct IdxFiles {
     folder: PathBuf,
-    digests: BTreeMap<String, Digest>,
+    /// Those that were opened.
+    files: BTreeMap<String, HashedFile>,
 }
 
 impl IdxFiles {
     /// The files of a folder, or those beside one of them.
     pub(in crate::table) fn of(path: &Path) -> Self {
         let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        Self { folder: folder.to_owned(), digests: BTreeMap::new() }
+        Self { folder: folder.to_owned(), files: BTreeMap::new() }
     }
 
     /// Opens a file; of two names that differ in `.gz` only, the one that is there.
@@ -50,14 +51,18 @@ impl IdxFiles {
 
 impl Arrays for IdxFiles {
     fn array(&mut self, name: &str) -> Result<Option<Array<'_>>, ImageError> {
-        let Some((name, mut file)) = self.open(name)? else { return Ok(None) };
+        let Some((name, file)) = self.open(name)? else { return Ok(None) };
         let too_large = || ImageError::FileTooLarge { name: name.clone(), limit: FILE_BYTES_MAX };
-        let digest = digest_of(&mut file, FILE_BYTES_MAX)?.ok_or_else(too_large)?;
-        let file = io::BufReader::new(file);
+        let hashed = HashedFile::of(file, FILE_BYTES_MAX)?.ok_or_else(too_large)?;
+        let file = io::BufReader::new(hashed.reader()?);
         let bytes: Box<dyn Read> =
             if name.ends_with(GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         let array = read_header(&name, bytes)?;
-        self.digests.insert(name, digest);
+        let digest = hashed.digest();
+        // One file may be named for two arrays.
+        if self.files.insert(name.clone(), hashed).is_some_and(|before| before.digest() != digest) {
+            return Err(ImageError::Changed { name });
+        }
         Ok(Some(array))
     }
 
@@ -70,8 +75,13 @@ impl Arrays for IdxFiles {
         }
     }
 
-    fn digest(&self) -> Digest {
-        Digest::of(&codec::encode(&self.digests))
+    fn finish(&mut self) -> Result<Digest, ImageError> {
+        let mut digests = BTreeMap::new();
+        for (name, file) in &mut self.files {
+            let digest = file.unchanged()?.ok_or_else(|| ImageError::Changed { name: name.clone() })?;
+            digests.insert(name.as_str(), digest);
+        }
+        Ok(Digest::of(&codec::encode(&digests)))
     }
 }
 

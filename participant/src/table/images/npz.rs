@@ -13,7 +13,10 @@ use super::{
     Arrays, ImageError, Of, Part,
     array::{Array, DIMENSIONS_MAX, Element},
 };
-use crate::table::{hashing::digest_of, lines::FILE_BYTES_MAX};
+use crate::table::{hashing::HashedFile, lines::FILE_BYTES_MAX};
+
+/// What the file is called where no array is meant.
+const FILE_NAME: &str = "the npz file";
 
 /// What an array begins with.
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -24,15 +27,15 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// An archive of arrays.
 pub(in crate::table) struct Npz {
     archive: ZipArchive<io::BufReader<File>>,
-    digest: Digest,
+    file: HashedFile,
 }
 
 impl Npz {
     /// Reads the archive's list of members.
-    pub(in crate::table) fn open(mut file: File) -> Result<Self, ImageError> {
-        let too_large = || ImageError::FileTooLarge { name: "the npz file".to_owned(), limit: FILE_BYTES_MAX };
-        let digest = digest_of(&mut file, FILE_BYTES_MAX)?.ok_or_else(too_large)?;
-        Ok(Self { archive: ZipArchive::new(io::BufReader::new(file))?, digest })
+    pub(in crate::table) fn open(file: File) -> Result<Self, ImageError> {
+        let too_large = || ImageError::FileTooLarge { name: FILE_NAME.to_owned(), limit: FILE_BYTES_MAX };
+        let file = HashedFile::of(file, FILE_BYTES_MAX)?.ok_or_else(too_large)?;
+        Ok(Self { archive: ZipArchive::new(io::BufReader::new(file.reader()?))?, file })
     }
 }
 
@@ -54,8 +57,8 @@ impl Arrays for Npz {
         }
     }
 
-    fn digest(&self) -> Digest {
-        self.digest
+    fn finish(&mut self) -> Result<Digest, ImageError> {
+        self.file.unchanged()?.ok_or_else(|| ImageError::Changed { name: FILE_NAME.to_owned() })
     }
 }
 

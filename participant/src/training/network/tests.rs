@@ -16,9 +16,8 @@ fn convolutional(channels: u32, classes: Option<u32>, kernel: u32) -> Architectu
     Architecture::Convolutional { channels, height, width, convolutions, kernel, hidden, classes }
 }
 
-/// Square ones: the numeric library's gradient of a convolution with a stride wants as many rows as columns.
-fn residual(channels: u32, classes: Option<u32>) -> Architecture {
-    Architecture::Residual { channels, height: 7, width: 7, widths: vec![4, 6, 6], blocks: 2, classes }
+fn residual(channels: u32, [height, width]: [u32; 2], classes: Option<u32>) -> Architecture {
+    Architecture::Residual { channels, height, width, widths: vec![4, 6, 6], blocks: 2, classes }
 }
 
 fn architectures() -> Vec<Architecture> {
@@ -27,8 +26,12 @@ fn architectures() -> Vec<Architecture> {
         convolutional(1, Some(4), 5),
         convolutional(1, Some(4), 2),
         convolutional(3, None, 3),
-        residual(1, Some(4)),
-        residual(3, None),
+        // A stride of two leaves over a row, a column, both or neither, in the first, in the second or in both stages.
+        residual(1, [7, 7], Some(4)),
+        residual(3, [8, 8], None),
+        residual(1, [7, 8], Some(4)),
+        residual(2, [10, 5], None),
+        residual(1, [6, 9], Some(4)),
     ]
 }
 

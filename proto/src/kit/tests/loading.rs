@@ -26,6 +26,7 @@ fn a_participant_starts_from_its_kit() {
     let folder = written();
     let kit = ParticipantKit::load(&folder.path().join("cleveland/participant")).unwrap();
     assert_eq!(kit.policy, SitePolicy::default());
+    assert_eq!(kit.config.settings.device, ComputeDevice::Cpu);
     assert_eq!(kit.table_path(), folder.path().join("cleveland/participant/data.csv"));
     assert_eq!(kit.config.peers.len(), 2, "every replica");
     let kit = ParticipantKit::load(&folder.path().join("budapest/participant")).unwrap();
@@ -187,6 +188,12 @@ fn mistakes_in_configuration_are_named_with_their_line() {
             "replica_timeout_ms = 10000",
             "replica_timeout_ms = 1",
             "`settings.replica_timeout_ms`",
+        ),
+        (
+            "participant/node.toml",
+            "replica_timeout_ms = 10000",
+            "device = \"gpu\"",
+            "unknown variant `gpu`, expected `cpu` or `cuda`",
         ),
         ("identity/identity.toml", "cleveland", "paris", "names \"paris\", which is not in"),
     ];

@@ -9,7 +9,7 @@
 //! | optimiser | one per parameter and moment: two for Adam and AdamW, one for SGD with momentum, none without |
 //! | activations | four per value of a layer, and of what convolutions multiply with their filters, and row that is computed at a time |
 //! | batch | two per value of a row and its label, and row of a batch |
-//! | records | one per value of a row and its label; one of the order per row |
+//! | records | one per value of a row and its label; three per row of the order and the numbers |
 //!
 //! and [`FIXED_BYTES`] for what does not grow. It is meant to be somewhat too high, never too low. The node itself, with its
 //! connections and the state of the ledger, is not part of it.
@@ -31,8 +31,8 @@ const ACTIVATION_COPIES: u64 = 4;
 /// Copies of a batch: its rows, and those of the part that is computed.
 const BATCH_COPIES: u64 = 2;
 
-/// Copies of the records and of the order in which they are visited.
-const ROW_ORDER_VALUES: u64 = 1;
+/// Values per record of the order in which they are visited, and of their numbers in the file.
+const ROW_ORDER_VALUES: u64 = 3;
 
 /// What a training takes however small it is: its thread's stack, buffers of files and of matrix products.
 const FIXED_BYTES: u64 = 16 * 1024 * 1024;
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(least.model_bytes, 1201 * 6 * 4);
         // 10 and 100 values, then 100 and 1; a batch of 11 values a row.
         assert_eq!(least.activations_bytes, 4 * (10 + 100 + 100 + 1) * 4 * 4 + 4 * 11 * 2 * 4);
-        assert_eq!(least.data_bytes, 1000 * 12 * 4);
+        assert_eq!(least.data_bytes, 1000 * 14 * 4);
         let parts = least.model_bytes + least.activations_bytes + least.data_bytes;
         assert_eq!(least.total_bytes, parts + FIXED_BYTES);
         for more in [

@@ -11,7 +11,7 @@ use fedledger_federation::{
     tensors::{Tensor, TensorWriter},
 };
 use fedledger_participant::{
-    memory::{estimate, peak_bytes},
+    memory::{PeakMeasurement, estimate, peak_bytes},
     table::Dataset,
     training::{Optimizer, Resumption, TrainingSettings, WeightsFile, train_to_file},
 };
@@ -50,7 +50,7 @@ fn a_training_takes_no_more_than_was_estimated_and_not_much_less() {
     // From small to large, because the peak of a process never falls.
     let models: [(&[u32], Optimizer); 3] =
         [(&[64], Optimizer::sgd(0.01)), (&[2048, 512], Optimizer::sgd(0.01)), (&[4096, 2048], Optimizer::adam(0.001))];
-    for (hidden, optimizer) in models {
+    let train = |hidden: &[u32], optimizer: Optimizer| {
         let architecture = Architecture::multilayer_perceptron(COLUMNS, hidden);
         let base = weights(&architecture, folder.path());
         let settings = TrainingSettings {
@@ -65,10 +65,24 @@ fn a_training_takes_no_more_than_was_estimated_and_not_much_less() {
         let resumption = Resumption { resume_from: None, every_steps: 0, report: &mut |_| Ok(()) };
         let layout = architecture.layout().unwrap();
         train_to_file(&settings, &data, &base, resumption, layout, std::io::sink()).unwrap();
-        let taken = peak_bytes().unwrap().saturating_sub(before);
-        let expected = estimate(&settings, ROWS as u64, COLUMNS.into());
+        (peak_bytes().unwrap().saturating_sub(before), estimate(&settings, ROWS as u64, COLUMNS.into()))
+    };
+    let mut largest = 0;
+    for (hidden, optimizer) in models {
+        let (taken, expected) = train(hidden, optimizer);
+        largest = taken;
         println!("{hidden:?}: {taken} bytes taken, {expected:?}");
         assert!(taken <= expected.total_bytes, "{hidden:?}: {taken} bytes taken, {expected:?}");
         assert!(taken * 3 >= expected.total_bytes, "{hidden:?}: {taken} bytes taken, {expected:?}");
     }
+
+    // The peak of a process falls where a measurement begins, and only there.
+    assert!(train(&[64], Optimizer::sgd(0.01)).0 >= largest);
+    let _measurement = PeakMeasurement::begin();
+    let (taken, _) = train(&[64], Optimizer::sgd(0.01));
+    assert!(taken < largest / 2, "a small training was told the {largest} bytes of a large one: {taken}");
+    train(&[2048, 512], Optimizer::sgd(0.01));
+    let peak = peak_bytes();
+    drop(PeakMeasurement::begin());
+    assert!(peak_bytes() >= peak, "a measurement was spoilt by another one that began later");
 }

@@ -153,7 +153,7 @@ fn a_program_trains_as_the_document_says() {
         assert_eq!((&row["examples"], row.get("skipped_rows")), (&227.into(), None));
     }
     // Seeds decide everything, so these are always the numbers.
-    assert!((metric(&rows[0], "loss") - 0.553).abs() < 0.01, "{printed}");
+    assert!((metric(&rows[0], "loss") - 0.571).abs() < 0.01, "{printed}");
     assert!(metric(&rows[1], "loss") < metric(&rows[1], "loss_first"), "it did not learn: {printed}");
     let work = folder.path().join("kits/basel/participant/work");
     assert!(!fs::read_dir(work).unwrap().any(|entry| entry.unwrap().path().join("trainer").exists()));

@@ -8,13 +8,13 @@ The plan's configuration, with its defaults:
   epochs          passes through the rows per round (5)
   batch_size      (16)
   learning_rate   (0.05)
-  test_every      every so many rows one is kept for evaluation (4)
 
 The model is `bias` of shape [1] and `weight` of shape [number of features].
 """
 
 import csv
 import json
+import math
 import os
 import struct
 
@@ -48,21 +48,39 @@ def write_weights(path, tensors):
             file.write(np.ascontiguousarray(values, "<f4").tobytes())
 
 
-def read_rows(path, options):
-    """Features and labels of the rows in which every value is a number, and how many rows were left out."""
-    features, labels, skipped = [], [], 0
+def read_rows(path, told):
+    """Features and labels of the records to train on and of those to test on, and how many were skipped for which reason."""
+    options, limit = told["configuration"], told.get("bad_rows_max", 0)
+    with open(told["rows"]) as file:
+        parts = {number: name for name, numbers in json.load(file).items() for number in numbers}
+    found, skipped = {"train": ([], []), "test": ([], [])}, {}
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
+        table = csv.DictReader(file)
+        for row in table:
+            # The node counts lines, the first below the header being number 0.
+            part = parts.get(table.line_num - 2)
+            if part is None:
+                continue
             try:
-                features.append([float(row[name]) for name in options["features"]])
-                labels.append(float(row[options["label"]]) > 0)
-            except ValueError:
-                features, skipped = features[: len(labels)], skipped + 1
-    features, labels = np.array(features, float), np.array(labels, float)
-    for name, (subtracted, divided) in options.get("scale", {}).items():
-        column = options["features"].index(name)
-        features[:, column] = (features[:, column] - subtracted) / divided
-    return features, labels, skipped
+                values = [float(row[name]) for name in [*options["features"], options["label"]]]
+                reason = None if all(map(math.isfinite, values)) else "out_of_range"
+            except (ValueError, TypeError):
+                reason = "not_a_number"
+            if reason is None:
+                found[part][0].append(values[:-1])
+                found[part][1].append(values[-1] > 0)
+            else:
+                skipped[reason] = skipped.get(reason, 0) + 1
+            if sum(skipped.values()) > limit:
+                raise SystemExit("more than %d records cannot be read, the last one in line %d" % (limit, table.line_num))
+    arrays = {}
+    for part, (features, labels) in found.items():
+        features, labels = np.array(features, float).reshape(-1, len(options["features"])), np.array(labels, float)
+        for name, (subtracted, divided) in options.get("scale", {}).items():
+            column = options["features"].index(name)
+            features[:, column] = (features[:, column] - subtracted) / divided
+        arrays[part] = features, labels
+    return arrays["train"], arrays["test"], skipped
 
 
 def probabilities(weights, features):
@@ -75,25 +93,27 @@ def scores(weights, features, labels):
     return {"loss": float(loss), "accuracy": float(np.mean((found > 0.5) == (labels > 0.5)))}
 
 
-def save_state(epoch, weights):
+def save_state(epoch, before, weights):
     """A whole file or none: the node may be stopped at any moment."""
     with open("state/partial", "wb") as file:
-        np.savez(file, epoch=epoch, **weights)
+        np.savez(file, epoch=epoch, before=before, **weights)
     os.replace("state/partial", "state/epoch.npz")
 
 
 def load_state():
     with np.load("state/epoch.npz") as saved:
-        return int(saved["epoch"]), {name: saved[name] for name in saved.files if name != "epoch"}
+        weights = {name: saved[name] for name in saved.files if name not in ("epoch", "before")}
+        return int(saved["epoch"]), float(saved["before"]), weights
 
 
 def train(told, options, features, labels):
     epochs, size = options.get("epochs", 5), options.get("batch_size", 16)
     rate = options.get("learning_rate", 0.05)
     first, weights = 0, {name: values.astype(float) for name, values in read_weights(told["base"]).items()}
-    if told["resumption"] and os.path.exists("state/epoch.npz"):
-        first, weights = load_state()
     before = scores(weights, features, labels)["loss"]
+    if told["resumption"] and os.path.exists("state/epoch.npz"):
+        # With the loss of the round's beginning, so that what is reported does not depend on interruptions.
+        first, before, weights = load_state()
     for epoch in range(first, epochs):
         # The order depends on the round's seed and the epoch alone, so an interrupted run ends with the same weights.
         order = np.random.default_rng([int(told["seed"], 16), epoch]).permutation(len(labels))
@@ -102,7 +122,7 @@ def train(told, options, features, labels):
             error = probabilities(weights, features[rows]) - labels[rows]
             weights["weight"] = weights["weight"] - rate * (features[rows].T @ error) / len(rows)
             weights["bias"] = weights["bias"] - rate * np.mean(error, keepdims=True)
-        save_state(epoch + 1, weights)
+        save_state(epoch + 1, before, weights)
         message = "loss %.4f" % scores(weights, features, labels)["loss"]
         print(json.dumps({"progress": (epoch + 1) / epochs, "message": message}), flush=True)
     write_weights(told["trained"], weights)
@@ -113,16 +133,15 @@ def main():
     with open("configuration.json") as file:
         told = json.load(file)
     options = told["configuration"]
-    features, labels, skipped = read_rows(told["data"], options)
-    kept = np.arange(len(labels)) % options.get("test_every", 4) == 0
+    training, testing, skipped = read_rows(told["data"], told)
     if told["task"] == "evaluate":
-        weights, used = read_weights(told["base"]), kept
-        metrics = scores(weights, features[used], labels[used])
+        features, labels = testing
+        metrics = scores(read_weights(told["base"]), features, labels)
     else:
-        used = ~kept
-        metrics = train(told, options, features[used], labels[used])
+        features, labels = training
+        metrics = train(told, options, features, labels)
     with open(told["metrics"], "w") as file:
-        json.dump({"examples": int(used.sum()), "metrics": {**metrics, "rows_skipped": skipped}}, file)
+        json.dump({"examples": len(labels), "metrics": metrics, "skipped_rows": skipped}, file)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ The plan's configuration, with its defaults:
   epochs          passes through the rows per round (5)
   batch_size      (16)
   learning_rate   (0.01)
-  test_every      every so many rows one is kept for evaluation (4)
 
 `perceptron_torch.py --architecture CONFIGURATION.json` prints the plan's [architecture] for such a configuration.
 """
 
 import csv
 import json
+import math
 import os
 import struct
 import sys
@@ -57,19 +57,40 @@ def store(model, path):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(payload))
 
 
-def read_rows(path, options):
-    """Features and labels of the rows in which every value is a number, and how many rows were left out;
-    the features get mean 0 and deviation 1."""
-    features, labels, skipped = [], [], 0
+def read_rows(path, told):
+    """Features and labels of the records to train on and of those to test on, and how many were skipped for which reason.
+    The features get mean 0 and deviation 1 over the training records; those to test on are no part of that."""
+    options, limit = told["configuration"], told.get("bad_rows_max", 0)
+    with open(told["rows"]) as file:
+        parts = {number: name for name, numbers in json.load(file).items() for number in numbers}
+    found, skipped = {"train": ([], []), "test": ([], [])}, {}
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
+        table = csv.DictReader(file)
+        for row in table:
+            # The node counts lines, the first below the header being number 0.
+            part = parts.get(table.line_num - 2)
+            if part is None:
+                continue
             try:
-                features.append([float(row[name]) for name in options["features"]])
-                labels.append(float(row[options["label"]]) > 0)
-            except ValueError:
-                features, skipped = features[: len(labels)], skipped + 1
-    features, labels = torch.tensor(features), torch.tensor(labels, dtype=torch.float32)
-    return (features - features.mean(0)) / (features.std(0) + 1e-6), labels, skipped
+                values = [float(row[name]) for name in [*options["features"], options["label"]]]
+                reason = None if all(map(math.isfinite, values)) else "out_of_range"
+            except (ValueError, TypeError):
+                reason = "not_a_number"
+            if reason is None:
+                found[part][0].append(values[:-1])
+                found[part][1].append(values[-1] > 0)
+            else:
+                skipped[reason] = skipped.get(reason, 0) + 1
+            if sum(skipped.values()) > limit:
+                raise SystemExit("more than %d records cannot be read, the last one in line %d" % (limit, table.line_num))
+    width = len(options["features"])
+    tensors = [
+        (torch.tensor(features).reshape(-1, width), torch.tensor(labels, dtype=torch.float32))
+        for features, labels in found.values()
+    ]
+    mean, deviation = tensors[0][0].mean(0), tensors[0][0].std(0) + 1e-6
+    training, testing = (((features - mean) / deviation, labels) for features, labels in tensors)
+    return training, testing, skipped
 
 
 def scores(model, features, labels):
@@ -83,11 +104,12 @@ def train(model, told, options, features, labels):
     epochs, size = options.get("epochs", 5), options.get("batch_size", 16)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.get("learning_rate", 0.01))
     first = 0
+    before = scores(model, features, labels)["loss"]
     if told["resumption"] and os.path.exists("state/epoch.pt"):
-        first, weights, moments = torch.load("state/epoch.pt")
+        # With the loss of the round's beginning, so that what is reported does not depend on interruptions.
+        first, before, weights, moments = torch.load("state/epoch.pt")
         model.load_state_dict(weights)
         optimizer.load_state_dict(moments)
-    before = scores(model, features, labels)["loss"]
     for epoch in range(first, epochs):
         # The order depends on the round's seed and the epoch alone, so an interrupted run ends with the same weights.
         order = torch.Generator().manual_seed((int(told["seed"][:15], 16) + epoch) % 2**63)
@@ -97,7 +119,7 @@ def train(model, told, options, features, labels):
             torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[rows]).backward()
             optimizer.step()
         # A whole file or none: the node may be stopped at any moment.
-        torch.save((epoch + 1, model.state_dict(), optimizer.state_dict()), "state/partial")
+        torch.save((epoch + 1, before, model.state_dict(), optimizer.state_dict()), "state/partial")
         os.replace("state/partial", "state/epoch.pt")
         message = "loss %.4f" % scores(model, features, labels)["loss"]
         print(json.dumps({"progress": (epoch + 1) / epochs, "message": message}), flush=True)
@@ -126,16 +148,15 @@ def main():
     options = told["configuration"]
     model = model_of(options)
     load(model, told["base"])
-    features, labels, skipped = read_rows(told["data"], options)
-    kept = torch.arange(len(labels)) % options.get("test_every", 4) == 0
+    training, testing, skipped = read_rows(told["data"], told)
     if told["task"] == "evaluate":
-        used = kept
-        metrics = scores(model, features[used], labels[used])
+        features, labels = testing
+        metrics = scores(model, features, labels)
     else:
-        used = ~kept
-        metrics = train(model, told, options, features[used], labels[used])
+        features, labels = training
+        metrics = train(model, told, options, features, labels)
     with open(told["metrics"], "w") as file:
-        json.dump({"examples": int(used.sum()), "metrics": {**metrics, "rows_skipped": skipped}}, file)
+        json.dump({"examples": len(labels), "metrics": metrics, "skipped_rows": skipped}, file)
 
 
 if __name__ == "__main__":

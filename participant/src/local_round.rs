@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from, report},
-    memory::{MemoryEstimate, peak_bytes},
+    memory::{MemoryEstimate, PeakMeasurement, peak_bytes},
     node::{
         ExternalError,
         core::{DataSummary, LOSS_FIRST, LOSS_LAST, Site, TrainedUpdate},
@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub use base::Base;
-pub use external::run_external;
+pub use external::{Equipment, run_external};
 pub use leaving::{Leaving, LeavingTensor};
 
 use base::Held;
@@ -98,7 +98,7 @@ pub struct BuiltInTraining {
     pub memory_estimate: MemoryEstimate,
     /// The most memory that the process had before, in bytes; none where the system does not tell.
     pub memory_before_bytes: Option<u64>,
-    /// The most memory that it had until the training was over.
+    /// The most memory that it had during the training.
     pub memory_peak_bytes: Option<u64>,
 }
 
@@ -111,9 +111,9 @@ pub struct ExternalTraining {
     pub program: Digest,
     /// What it reports, in millionths.
     pub training_metrics: Metrics,
-    /// The most memory that the program itself was seen to have, in bytes; none where the system does not tell.
+    /// The most memory that its processes were seen to have, in bytes; none where the system does not tell.
     pub memory_peak_bytes: Option<u64>,
-    /// Address space that each of its processes is allowed, in bytes.
+    /// What they are allowed together, in bytes.
     pub memory_max_bytes: u64,
 }
 
@@ -187,10 +187,11 @@ pub fn run(
     };
     let before = evaluate(&base)?;
     let memory_before_bytes = peak_bytes();
+    let measurement = PeakMeasurement::begin();
     let began = Instant::now();
     let (summary, file, update) = train(&settings, table, &base, &layout, progress)?;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let memory_peak_bytes = peak_bytes();
+    let memory_peak_bytes = measurement.peak_bytes();
     let update = tensors::read_f32(&update, &layout)?;
     let after = evaluate(&Held::Memory(base.plus(&update)?))?;
     let trained = TrainedUpdate {
@@ -199,11 +200,13 @@ pub fn run(
         metrics: [(LOSS_FIRST, summary.first_loss), (LOSS_LAST, summary.last_loss)]
             .map(|(name, loss)| (name.to_owned(), millionths(loss)))
             .into(),
+        data_manifest: table.manifest.digest(),
+        skipped_rows: data.skipped_rows.clone(),
         trainer: None,
     };
     let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
     let evaluation = after.as_ref().map(|found| report(unknown_version(), Some(found), site.policy.suppress_below));
-    let leaving = Leaving::of(plan, (site, &data), key, trained, &layout, &update, evaluation.as_ref());
+    let leaving = Leaving::of(plan, (site, &data), key, &trained, &layout, &update, evaluation.as_ref());
     Ok(LocalRound {
         plan: key.plan,
         round: ROUND,

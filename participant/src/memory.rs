@@ -6,7 +6,7 @@ mod peak;
 use std::fmt;
 
 pub use estimate::{MemoryEstimate, Records, estimate};
-pub use peak::{peak_bytes, peak_bytes_of};
+pub use peak::{PeakMeasurement, Process, machine_bytes, peak_bytes, processes_of_group};
 
 /// A number of bytes for people, in whole megabytes, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

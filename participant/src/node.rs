@@ -37,6 +37,7 @@ pub mod witness;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -60,12 +61,13 @@ pub use data::DATA_KEPT_MAX;
 pub use error::{HistoryError, ParticipantError};
 pub use event::{NodeEvent, NodeStatus};
 pub use external::{
-    ExternalError, ExternalSettings, GivenWeights, Places as TrainerPlaces, Program as TrainerProgram, ProgramError,
-    Results as TrainerResults, Trial, TrialOutcome,
+    DataError, ExternalError, ExternalSettings, GivenWeights, Places as TrainerPlaces, Program as TrainerProgram,
+    ProgramError, Records as TrainerRecords, Results as TrainerResults, Trial, TrialOutcome,
 };
 pub use files::{NodeFiles, OutcomeOf, PartialUpdate, TrainingReport};
 pub use intent::Intent;
 pub use peers::last_known as last_known_replicas;
+pub use trainer_thread::NICENESS as TRAINER_NICENESS;
 
 use self::{
     context::Context,
@@ -77,12 +79,16 @@ use self::{
     peers::KnownReplicas,
 };
 use crate::{
-    table::{SiteData, TableError},
+    memory,
+    table::{OpenError, Schema, SiteData, TableError},
     training::check_device,
 };
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_WAITING_MAX: usize = 1024;
+
+/// Why plans for the built-in trainer cannot be carried out where only trainers have data.
+const NO_TABLE: &str = "this site has no table, only data for programs of its own";
 
 /// What a node is told beside its directory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -167,6 +173,7 @@ impl ParticipantNode {
             compute: Arc::new(Semaphore::new(1)),
             trainers,
             external: Slots::default(),
+            examples_min: kit.policy.examples_min,
             served: Mutex::default(),
             events: events.clone(),
             delays: Arc::clone(&delays),
@@ -265,15 +272,42 @@ fn open(kit: ParticipantKit, directory: &Path) -> Result<Opened, ParticipantErro
     let device = kit.config.settings.device;
     check_device(device)?;
     tracing::info!(environment = environment::description(device), "updates are computed with this");
-    let memory_max = kit.config.settings.memory_max.map(|size| size.0);
-    let data = DataStore::new(SiteData::open(&kit.table_path(), &kit.schema_path())?.within(memory_max));
-    let own = data.read_own()?;
-    let own = own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string());
+    let data = DataStore::new(site_data(&kit)?.within(memory_max_of(&kit)));
+    let own = match data.read_own() {
+        Ok(own) => own.as_deref().map(DataSummary::from).ok_or_else(|| TableError::Undescribed.to_string()),
+        Err(error) if has_other_data(&kit) && is_absent(&error) => Err(NO_TABLE.to_owned()),
+        Err(error) => return Err(error.into()),
+    };
     let trainers = external::programs(&kit);
     let site = site(&kit, own, site_trainers(&trainers)?);
     let stored = files.witnessed()?;
     let core = Core::new(kit.genesis.bytes.clone(), site, stored).map_err(ParticipantError::Genesis)?;
     Ok(Opened { kit, files, data, trainers, core })
+}
+
+/// Where a kit's records come from. Without a schema there are none, if a trainer has data of its own.
+///
+/// # Errors
+///
+/// [`OpenError`] names the file.
+pub fn site_data(kit: &ParticipantKit) -> Result<SiteData, OpenError> {
+    let (table, schema) = (kit.table_path(), kit.schema_path());
+    match SiteData::open(&table, &schema) {
+        Err(error) if has_other_data(kit) && is_absent(&error) => {
+            let empty = Schema::from_toml("").map_err(|source| OpenError::Schema { path: schema, source })?;
+            Ok(SiteData::with_schema(&table, empty, &kit.directory))
+        }
+        opened => opened,
+    }
+}
+
+/// Whether a trainer has data of its own, so that the node can do without a table.
+fn has_other_data(kit: &ParticipantKit) -> bool {
+    kit.config.trainers.values().any(|trainer| trainer.data.is_some())
+}
+
+fn is_absent(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// What a node decides by: its kit, what its records amount to as its schema describes them, if it does, and its trainers.
@@ -290,9 +324,16 @@ pub fn site(
         environment: environment::digest(kit.config.settings.device),
         device: kit.config.settings.device,
         software: environment::SOFTWARE.to_owned(),
-        memory_max: kit.config.settings.memory_max.map(|size| size.0),
+        memory_max: memory_max_of(kit),
         trainers,
     }
+}
+
+/// What the site allows; else three quarters of the machine, where the system tells how large it is: more would take down
+/// everything else on it.
+fn memory_max_of(kit: &ParticipantKit) -> Option<u64> {
+    let machine = || memory::machine_bytes().map(|bytes| bytes / 4 * 3);
+    kit.config.settings.memory_max.map(|size| size.0).or_else(machine)
 }
 
 /// The programs that a kit's `node.toml` names, with their digests.
@@ -311,7 +352,8 @@ pub fn trainer_of(kit: &ParticipantKit, trainer: &str) -> Option<Arc<Program>> {
 
 fn site_trainers(trainers: &BTreeMap<String, Arc<Program>>) -> Result<BTreeMap<String, SiteTrainer>, ProgramError> {
     let known = |(name, program): (&String, &Arc<Program>)| {
-        Ok((name.clone(), SiteTrainer { program: program.digest()?, evaluates: program.evaluates }))
+        let own_data = program.has_own_data.then(|| DataSummary::of_trainer(program.examples));
+        Ok((name.clone(), SiteTrainer { program: program.digest()?, evaluates: program.evaluates, own_data }))
     };
     trainers.iter().map(known).collect()
 }

@@ -18,6 +18,7 @@ mod parquet;
 mod parse;
 mod pixels;
 mod record;
+mod records;
 mod schema;
 mod skipped;
 mod split;
@@ -41,6 +42,7 @@ pub use normalization::Normalization;
 pub use open::{OpenError, SCHEMA_BYTES_MAX, SiteData, TEST_ROWS_BYTES_MAX, load};
 pub use parse::{CELLS_MAX, ROWS_MAX};
 pub use pixels::PixelScale;
+pub use records::RecordNumbers;
 pub use schema::{Format, ImageFiles, RowFilter, Schema, SchemaError, Split};
 pub use suggest::{LABEL_NAMES, LeftOut, SuggestError, Suggestion, Wishes, suggest};
 
@@ -57,6 +59,8 @@ pub struct Table {
     pub classes: u32,
     /// Names of the features, in the order of a row's values; a category stands as `column=category`. None for images.
     pub feature_names: Vec<String>,
+    /// Which records of the file these rows are.
+    pub records: RecordNumbers,
     /// Digests and counts that identify these data without showing them.
     pub manifest: DataManifest,
 }
@@ -128,6 +132,7 @@ impl Reading<'_> {
             dropped_rows: parsed.dropped_rows,
             skipped_rows: parsed.skipped_rows.clone(),
         };
-        Ok(Table { train, test, classes: description.label.class_count(), feature_names, manifest })
+        let records = RecordNumbers::split(parsed.records.iter().copied().zip(is_test));
+        Ok(Table { train, test, classes: description.label.class_count(), feature_names, records, manifest })
     }
 }

@@ -120,7 +120,10 @@ fn examine(context: &Context, args: &DoctorArgs) -> Result<Report, Failure> {
     };
     let mut records = None;
     match &node.config {
-        NodeConfig::Participant(config) => records = data::examine(&node.directory, &config.data, &mut checks),
+        NodeConfig::Participant(config) => {
+            let has_other_data = config.trainers.values().any(|trainer| trainer.data.is_some());
+            records = data::examine(&node.directory, &config.data, has_other_data, &mut checks);
+        }
         NodeConfig::Replica(config) => checks.extend(ports::examine(config, node.running)),
     }
     if let Some(node::Kit::Participant(kit)) = &node.kit {

@@ -1,6 +1,6 @@
 //! The same round by a program of the site.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, sync::Arc, time::Instant};
 
 use fedledger_federation::{
     command::{FileRef, RoundKey},
@@ -16,14 +16,26 @@ use super::{
 use crate::{
     evaluation::report_of_program,
     node::{
-        ExternalSettings, GivenWeights, TrainerProgram, TrainerResults, Trial,
+        ExternalSettings, GivenWeights, TrainerProgram, TrainerRecords, TrainerResults, Trial,
         core::{DataSummary, Site, TrainedUpdate},
     },
+    table::SiteData,
     training::{SettingsError, WeightsFile},
 };
 
 /// Name of the file of weights that the site would have trained alone.
 const AFTER_FILE: &str = "after.safetensors";
+
+/// A program of the site, and what it trains on.
+#[derive(Debug, Clone, Copy)]
+pub struct Equipment<'a> {
+    /// The program.
+    pub program: &'a Arc<TrainerProgram>,
+    /// The records.
+    pub records: &'a TrainerRecords,
+    /// Where the node's own records come from.
+    pub source: &'a SiteData,
+}
 
 /// Trains one round of a plan with a program of the site from `base`, and lets it evaluate the result if it can.
 ///
@@ -36,7 +48,7 @@ const AFTER_FILE: &str = "after.safetensors";
 pub async fn run_external(
     plan: &Plan,
     (site, data): (&Site, &DataSummary),
-    program: &TrainerProgram,
+    Equipment { program, records, source }: Equipment<'_>,
     base: Base<'_>,
     folder: &Path,
     progress: &mut dyn FnMut(u8),
@@ -45,7 +57,8 @@ pub async fn run_external(
     let settings = ExternalSettings::from_plan(plan, &site.member).ok_or(SettingsError::BuiltIn)?;
     let (path, file) = base::as_file(base, plan, folder)?;
     let given = GivenWeights { path: &path, file };
-    let trial = Trial { program, settings: &settings, folder };
+    let examples_min = site.policy.examples_min;
+    let trial = Trial { program, settings: &settings, records: (records, source), examples_min, folder };
     let before = trial.evaluate(given).await?;
     let key = RoundKey { plan: plan.id(), round: ROUND, attempt: 1 };
     let began = Instant::now();
@@ -61,13 +74,19 @@ pub async fn run_external(
     } else {
         None
     };
-    let TrainerResults { examples, metrics } = trained.results;
-    let contributed =
-        TrainedUpdate { file: trained.file, examples, metrics: metrics.clone(), trainer: Some(trained.program) };
-    let evaluation = after.as_ref().map(|TrainerResults { examples, metrics }| {
+    let TrainerResults { examples, metrics, skipped_rows } = trained.results;
+    let contributed = TrainedUpdate {
+        file: trained.file,
+        examples,
+        metrics: metrics.clone(),
+        data_manifest: records.manifest,
+        skipped_rows,
+        trainer: Some(trained.program),
+    };
+    let evaluation = after.as_ref().map(|TrainerResults { examples, metrics, .. }| {
         report_of_program(unknown_version(), *examples, metrics, site.policy.suppress_below)
     });
-    let leaving = Leaving::of(plan, (site, data), key, contributed, &layout, &update, evaluation.as_ref());
+    let leaving = Leaving::of(plan, (site, data), key, &contributed, &layout, &update, evaluation.as_ref());
     Ok(LocalRound {
         plan: key.plan,
         round: ROUND,

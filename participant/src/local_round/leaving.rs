@@ -53,7 +53,7 @@ impl Leaving {
         plan: &Plan,
         (site, data): (&Site, &DataSummary),
         key: RoundKey,
-        trained: TrainedUpdate,
+        trained: &TrainedUpdate,
         layout: &TensorLayout,
         update: &[Tensor],
         evaluation: Option<&Evaluate>,
@@ -78,7 +78,7 @@ impl Leaving {
             consent_examples: declares.then_some(data.train_examples),
             update: trained.file,
             tensors: tensors.collect(),
-            contribution: without(&contribution(site, data, key, version, &trained), &["key", "base"]),
+            contribution: without(&contribution(site, key, version, trained), &["key", "base"]),
             evaluation: evaluation.map(|report| without(report, &["version"])),
         }
     }

@@ -30,8 +30,8 @@ use crate::{
 /// Size of a 32-bit float.
 const VALUE_BYTES: u64 = 4;
 
-/// Bytes of a row beside its values: its label, its place in the order, and its group.
-const ROW_BYTES: u64 = 10;
+/// Bytes of a row beside its values: its label, its place in the order, its group, and its number in the file.
+const ROW_BYTES: u64 = 18;
 
 /// Bytes of an image's label while images are read: as it stands in the file, and as a class.
 const READ_LABEL_BYTES: u64 = 16;

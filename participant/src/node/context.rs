@@ -63,6 +63,8 @@ pub struct Context {
     pub trainers: BTreeMap<String, Arc<Program>>,
     /// The rights to run them.
     pub external: Slots,
+    /// Fewest examples of which the site lets an update leave.
+    pub examples_min: u64,
     /// Updates, and weights of versions, that replicas may fetch.
     pub served: Mutex<BTreeSet<Digest>>,
     /// Tells whoever listens what happens.

@@ -17,7 +17,7 @@ use fedledger_federation::{
     Command, Federation, VersionId,
     architecture::Architecture,
     command::{FileRef, Metrics, RoundKey},
-    data_description::DataDescription,
+    data_description::{DataDescription, SkippedRows},
     member::MemberId,
     plan::UpdateDtype,
 };
@@ -70,19 +70,21 @@ pub struct Site {
     pub device: ComputeDevice,
     /// Name and version of the software.
     pub software: String,
-    /// Memory that a training may take, in bytes; without a limit if there is none.
+    /// Memory that a training may take, in bytes; without a limit if there is none, where the system tells of no memory.
     pub memory_max: Option<u64>,
     /// Programs that may train here, by the names that plans know them by.
     pub trainers: BTreeMap<String, SiteTrainer>,
 }
 
 /// A program of the site, as the core must know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteTrainer {
     /// Its digest when the node started.
     pub program: Digest,
     /// Whether it can evaluate models.
     pub evaluates: bool,
+    /// What is known of data of its own; none if it trains on the node's records.
+    pub own_data: Option<DataSummary>,
 }
 
 /// An update that was trained and lies on the local disk.
@@ -95,6 +97,10 @@ pub struct TrainedUpdate {
     /// Metrics of the training, in millionths: of the built-in trainer `loss_first` and `loss_last`, the mean losses of the
     /// first and of the last pass through the examples.
     pub metrics: Metrics,
+    /// Digest of the description of the data that it was trained on, or of a program's own data.
+    pub data_manifest: Digest,
+    /// Records that were skipped because they cannot be read, by reason.
+    pub skipped_rows: SkippedRows,
     /// Digest of the program that trained, if it was not the built-in trainer.
     pub trainer: Option<Digest>,
 }
@@ -207,8 +213,8 @@ pub struct TrainingTask {
     pub method: TrainingMethod,
     /// The numbers in which the update travels.
     pub update_dtype: UpdateDtype,
-    /// The records to train on.
-    pub data: DataRef,
+    /// The records to train on; none if the program has data of its own.
+    pub data: Option<DataRef>,
 }
 
 impl TrainingTask {
@@ -239,9 +245,9 @@ pub struct EvaluationTask {
     pub architecture: Architecture,
     /// The version's weights.
     pub weights: FileRef,
-    /// The records to test on.
-    pub data: DataRef,
-    /// The program that evaluates it, if the built-in evaluation does not know the model.
+    /// The records to test on; none if the program has data of its own.
+    pub data: Option<DataRef>,
+    /// The program that evaluates it, if the built-in evaluation does not.
     pub external: Option<ExternalSettings>,
 }
 

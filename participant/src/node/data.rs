@@ -32,6 +32,11 @@ impl DataStore {
         Self { source, kept: Mutex::new(VecDeque::new()), reading: Semaphore::const_new(1) }
     }
 
+    /// Where the records come from.
+    pub const fn source(&self) -> &SiteData {
+        &self.source
+    }
+
     /// Reads the records as the schema itself describes them, if it does, and keeps them. Blocks.
     ///
     /// # Errors

@@ -85,7 +85,8 @@ pub enum NodeEvent {
     TrainingMemory {
         /// The attempt.
         key: RoundKey,
-        /// The most memory that the process has had so far, in bytes.
+        /// The most memory that the process had during the training, in bytes; where the system does not forget, or another
+        /// training goes on in the same process, the most since an earlier moment.
         peak_bytes: u64,
         /// What the training was expected to take, in bytes.
         estimated_bytes: u64,
@@ -94,9 +95,9 @@ pub enum NodeEvent {
     TrainerMemory {
         /// The attempt.
         key: RoundKey,
-        /// The most that the program itself was seen to have, in bytes, without processes that it has started.
+        /// The most that all its processes together were seen to have, in bytes.
         peak_bytes: u64,
-        /// Address space that each of its processes is allowed, in bytes.
+        /// What they are allowed together, in bytes.
         allowed_bytes: u64,
     },
     /// The site's contribution is on the ledger.

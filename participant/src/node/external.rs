@@ -5,71 +5,76 @@
 //! metrics there. Everything that it writes is checked as if a stranger had written it.
 //!
 //! ```text
-//!  program  which programs there are, and their digests
-//!  task     what a program is told                          folder   what it finds and leaves
-//!  process  one run: limits, supervision, its end           output   what it prints
-//!  results  metrics.json and progress                       weights  trained weights to update
-//!  trial    a round on trial, of which nothing is kept      footprint  how much memory it has
+//!  program  which programs there are, and their digests     data        the records, and their digest
+//!  task     what a program is told                          folder      what it finds and leaves
+//!  process  one run: limits, supervision, its end           output      what it prints
+//!  watch    what the run uses                               processors  those that it is bound to
+//!  results  metrics.json and progress                       weights     trained weights to update
+//!  trial    a round on trial, of which nothing is kept      error       what is told of a failure, and to whom
 //! ```
 //!
 //! One training and one evaluation run at a time at a node, beside what the built-in trainer computes: a program may take
 //! hours and cannot be asked to let others in, so it runs with low priority instead of taking turns.
 
+mod data;
+mod error;
 mod folder;
-#[cfg(unix)]
-mod footprint;
 mod output;
 #[cfg(unix)]
 mod process;
 #[cfg(not(unix))]
 #[path = "external/no_process.rs"]
 mod process;
+#[cfg(target_os = "linux")]
+mod processors;
+#[cfg(not(target_os = "linux"))]
+#[path = "external/no_processors.rs"]
+mod processors;
 mod program;
 mod results;
 mod task;
 mod text;
 mod trial;
+#[cfg(unix)]
+mod watch;
 mod weights;
 
 use std::{
-    io::{self, BufReader, Write},
+    io::{BufReader, Write},
     path::Path,
     sync::Arc,
 };
 
-use fedledger_federation::{
-    command::FileRef,
-    plan::UpdateDtype,
-    tensors::{FileError, LayoutError},
-};
+use fedledger_federation::{command::FileRef, plan::UpdateDtype};
 use fedledger_ledger::Digest;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use data::{DataError, Records};
+pub use error::ExternalError;
 pub use folder::{Places, PrepareError};
 pub use program::{Program, ProgramError, programs};
-pub use results::{Progress, Results, ResultsError};
+pub use results::{Progress, Results};
 pub use task::ExternalSettings;
 pub use trial::{Trial, TrialOutcome};
-pub use weights::UpdateError;
 
 use self::{
     output::Output,
     process::Ended,
-    program::Limits,
-    results::RESULTS_SIZE_BYTES_MAX,
-    task::{Occasion, RESULTS_FILE, TRAINED_FILE, configuration},
+    processors::Processors,
+    results::{Allowed, RESULTS_SIZE_BYTES_MAX},
+    task::{Occasion, RESULTS_FILE, TRAINED_FILE, Work, configuration},
 };
 use super::{
     context::Context,
-    core::{EvaluationTask, TrainedUpdate, TrainingTask},
+    core::{DataRef, EvaluationTask, TrainedUpdate, TrainingTask},
     event::NodeEvent,
     files::{OutcomeOf, TrainingReport},
 };
-use crate::training::WeightsFile;
-
-/// Most examples that a version can be evaluated on.
-const EVALUATED_MAX: u64 = 1 << 32;
+use crate::{
+    table::{SiteData, Table},
+    training::WeightsFile,
+};
 
 /// The right to run a program: one at a time for each of the two things that it is called for, so that a version is evaluated
 /// while the next round is trained.
@@ -77,11 +82,12 @@ const EVALUATED_MAX: u64 = 1 << 32;
 pub struct Slots {
     trainings: Semaphore,
     evaluations: Semaphore,
+    processors: Processors,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { trainings: Semaphore::new(1), evaluations: Semaphore::new(1) }
+        Self { trainings: Semaphore::new(1), evaluations: Semaphore::new(1), processors: Processors::default() }
     }
 }
 
@@ -94,105 +100,23 @@ pub struct GivenWeights<'a> {
     pub file: FileRef,
 }
 
-/// Why a trainer has led to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ExternalError {
-    /// The site has no such trainer.
-    #[error("node.toml of this site names no trainer {0:?}")]
-    UnknownTrainer(String),
-    /// A file of the program cannot be read.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    /// The plan requires another program.
-    #[error("the plan requires program {expected} as trainer {trainer:?}, this site has {found}")]
-    WrongProgram {
-        /// The trainer.
-        trainer: String,
-        /// Digest in the plan.
-        expected: Digest,
-        /// Digest of the site's program.
-        found: Digest,
-    },
-    /// A file of the program is not what it was when the training began.
-    #[error("trainer {0:?} was changed while it ran: leave its files alone during a round")]
-    Changed(String),
-    /// The folder could not be made ready.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-    /// The program could not be started or waited for.
-    #[error("trainer {trainer:?} cannot be run: {source}")]
-    Run {
-        /// The trainer.
-        trainer: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The program ended, but not well.
-    #[error("trainer {trainer:?} failed with {status}: {last_lines}")]
-    Failed {
-        /// The trainer.
-        trainer: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// What it printed last.
-        last_lines: String,
-    },
-    /// The program took too long.
-    #[error("trainer {trainer:?} took longer than the {seconds} s that it is allowed: {last_lines}")]
-    TimeUp {
-        /// The trainer.
-        trainer: String,
-        /// Seconds that it was allowed.
-        seconds: u64,
-        /// What it printed last.
-        last_lines: String,
-    },
-    /// A file that the program should have left is not there, or is no file.
-    #[error("trainer {trainer:?} has left no {file} that can be read: {source}")]
-    Missing {
-        /// The trainer.
-        trainer: String,
-        /// The file.
-        file: &'static str,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The results are of no use.
-    #[error(transparent)]
-    Results(#[from] ResultsError),
-    /// The trained weights are of no use.
-    #[error(transparent)]
-    Update(#[from] UpdateError),
-    /// The model is too large for a file.
-    #[error("the model is too large for a file: {0}")]
-    Layout(#[from] LayoutError),
-    /// The node's own disk refuses.
-    #[error("the update cannot be stored: {0}")]
-    Storage(#[from] io::Error),
-    /// The node has no use for the result any more.
-    #[error("the work was cancelled")]
-    Cancelled,
-    /// The node's own task did not end as it should.
-    #[error("the task ended unexpectedly")]
-    Task,
-}
-
-impl ExternalError {
-    /// What was wrong with the node's own copy of the base weights, if that is why.
-    pub fn of_base(&self) -> Option<&FileError> {
-        match self {
-            Self::Prepare(PrepareError::Base(error)) | Self::Update(UpdateError::Base(error)) => Some(error),
-            _ => None,
-        }
+/// The records that a task is about, as its program finds them: the node's table, or data of the program's own, which are read.
+///
+/// # Errors
+///
+/// [`ExternalError`].
+pub async fn records(
+    context: &Arc<Context>,
+    settings: &ExternalSettings,
+    table: Option<(Arc<Table>, &DataRef)>,
+    stop: &CancellationToken,
+) -> Result<Records, ExternalError> {
+    let program = program_of(context, settings)?;
+    if let Some((table, data)) = table {
+        return Ok(Records::of_table(table, data.description.clone()));
     }
-
-    /// Whether the program itself is to blame, so that nothing that it has left is worth going on with.
-    const fn is_programs_own(&self) -> bool {
-        matches!(
-            self,
-            Self::Failed { .. } | Self::Missing { .. } | Self::Results(_) | Self::Update(_) | Self::Changed(_)
-        )
-    }
+    let stop = stop.clone();
+    blocking(move || Ok(Records::own(&program, &|| !stop.is_cancelled())?)).await
 }
 
 /// Trains a round. The folder outlives a cancelled run and the node itself, and the next run of the same inputs is told so.
@@ -203,29 +127,28 @@ impl ExternalError {
 pub async fn train(
     context: &Arc<Context>,
     task: &TrainingTask,
-    settings: &ExternalSettings,
+    (settings, records): (&ExternalSettings, &Records),
     stop: &CancellationToken,
 ) -> Result<TrainedUpdate, ExternalError> {
     let _slot = slot(&context.external.trainings, stop).await?;
-    let program = program_of(context, settings)?;
-    let limits = limits(&program, settings);
+    let work = Work::new(&program_of(context, settings)?, settings, records.clone(), context.examples_min);
     let places = context.files.trainer_places(&task.key.plan, task.key.round)?;
     let (digest, resumed) = {
-        let (context, task, settings, program, places) =
-            (Arc::clone(context), task.clone(), settings.clone(), Arc::clone(&program), places.clone());
-        blocking(move || prepare_training(&context, &task, &settings, &program, &places, limits)).await?
+        let (context, task, work, places) = (Arc::clone(context), task.clone(), work.clone(), places.clone());
+        let stop = stop.clone();
+        blocking(move || prepare_training(&context, &task, &work, &places, &stop)).await?
     };
-    let key = task.key;
-    context.tell(NodeEvent::TrainerStarted { key, trainer: program.name.clone(), program: digest, resumed });
+    let (key, trainer) = (task.key, work.program.name.clone());
+    context.tell(NodeEvent::TrainerStarted { key, trainer, program: digest, resumed });
     let tell = |Progress { percent, message }| context.tell(NodeEvent::Progress { key, percent, message });
-    let trained = match run(&program, &places, limits, stop, tell).await {
+    let order = context.external.processors.order();
+    let trained = match run(&work, &places, &order, stop, tell).await {
         Ok(peak_bytes) => {
             if let Some(peak_bytes) = peak_bytes {
-                context.tell(NodeEvent::TrainerMemory { key, peak_bytes, allowed_bytes: limits.memory });
+                context.tell(NodeEvent::TrainerMemory { key, peak_bytes, allowed_bytes: work.limits.memory });
             }
-            let (context, task, settings, places) =
-                (Arc::clone(context), task.clone(), settings.clone(), places.clone());
-            blocking(move || finish_training(&context, &task, &settings, (&program, digest), &places)).await
+            let (context, task, places, stop) = (Arc::clone(context), task.clone(), places.clone(), stop.clone());
+            blocking(move || finish_training(&context, &task, (&work, digest), &places, &stop)).await
         }
         Err(error) => Err(error),
     };
@@ -243,22 +166,22 @@ pub async fn train(
 pub async fn evaluate(
     context: &Arc<Context>,
     task: &EvaluationTask,
-    settings: &ExternalSettings,
+    (settings, records): (&ExternalSettings, &Records),
     stop: &CancellationToken,
 ) -> Result<Results, ExternalError> {
     let _slot = slot(&context.external.evaluations, stop).await?;
-    let program = program_of(context, settings)?;
-    let limits = limits(&program, settings);
+    let work = Work::new(&program_of(context, settings)?, settings, records.clone(), context.examples_min);
     let places = context.files.evaluation_places()?;
     {
-        let (context, task, settings, program, places) =
-            (Arc::clone(context), task.clone(), settings.clone(), Arc::clone(&program), places.clone());
-        blocking(move || prepare_evaluation(&context, &task, &settings, &program, &places, limits)).await?;
+        let (context, task, work, places) = (Arc::clone(context), task.clone(), work.clone(), places.clone());
+        let stop = stop.clone();
+        blocking(move || prepare_evaluation(&context, &task, &work, &places, &stop)).await?;
     }
-    let evaluated = match run(&program, &places, limits, stop, |_| ()).await {
+    let order = context.external.processors.order();
+    let evaluated = match run(&work, &places, &order, stop, |_| ()).await {
         Ok(_) => {
-            let (places, trainer) = (places.clone(), program.name.clone());
-            blocking(move || read_results(&places, &trainer, EVALUATED_MAX)).await
+            let places = places.clone();
+            blocking(move || read_results(&places, &work, &work.allowed_of_evaluation())).await
         }
         Err(error) => Err(error),
     };
@@ -280,11 +203,6 @@ fn program_of(context: &Context, settings: &ExternalSettings) -> Result<Arc<Prog
     context.trainers.get(name).cloned().ok_or_else(|| ExternalError::UnknownTrainer(name.clone()))
 }
 
-/// The site's limits, or the plan's where it allows less time.
-fn limits(program: &Program, settings: &ExternalSettings) -> Limits {
-    Limits { time: program.limits.time.min(settings.time_max), ..program.limits }
-}
-
 /// Runs work that blocks.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ExternalError> + Send + 'static,
@@ -292,14 +210,16 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ExternalError::Task))
 }
 
-/// The program's digest as it is now, which must be the plan's if that names one.
-fn checked_digest(program: &Program, settings: &ExternalSettings) -> Result<Digest, ExternalError> {
-    let found = program.digest()?;
-    match settings.training.program {
-        Some(expected) if expected != found => {
-            Err(ExternalError::WrongProgram { trainer: program.name.clone(), expected, found })
-        }
-        Some(_) | None => Ok(found),
+/// The program's digest as it is now, which must be the plan's if that names one; so must that of its data.
+fn checked_digest(work: &Work) -> Result<Digest, ExternalError> {
+    let Work { program, settings, records, .. } = work;
+    let (found, trainer) = (program.digest()?, || program.name.clone());
+    if let Some(expected) = settings.training.program.filter(|expected| *expected != found) {
+        return Err(ExternalError::WrongProgram { trainer: trainer(), expected, found });
+    }
+    match settings.data_manifest.filter(|expected| *expected != records.manifest) {
+        Some(expected) => Err(ExternalError::WrongData { trainer: trainer(), expected, found: records.manifest }),
+        None => Ok(found),
     }
 }
 
@@ -307,17 +227,19 @@ fn checked_digest(program: &Program, settings: &ExternalSettings) -> Result<Dige
 fn prepare_training(
     context: &Context,
     task: &TrainingTask,
-    settings: &ExternalSettings,
-    program: &Program,
+    work: &Work,
     places: &Places,
-    limits: Limits,
+    stop: &CancellationToken,
 ) -> Result<(Digest, bool), ExternalError> {
-    let digest = checked_digest(program, settings)?;
-    let run = task::identity(settings, &digest, &task.weights, &task.data.manifest);
+    let digest = checked_digest(work)?;
+    if work.records.table.is_some() {
+        work.records.check(&work.program, context.data.source(), &|| !stop.is_cancelled())?;
+    }
+    let run = task::identity(&work.settings, &digest, &task.weights, &work.records.manifest);
     let path = context.files.blob_path(&task.weights.digest);
     let weights = GivenWeights { path: &path, file: task.weights };
     let occasion = Occasion::Train { key: &task.key, base: &task.base };
-    Ok((digest, make_ready(places, &run, weights, (settings, program), occasion, limits)?))
+    Ok((digest, make_ready(places, &run, weights, work, occasion)?))
 }
 
 /// Makes a folder ready for a run: whether an interrupted one is gone on with.
@@ -325,104 +247,118 @@ fn make_ready(
     places: &Places,
     run: &Digest,
     weights: GivenWeights<'_>,
-    (settings, program): (&ExternalSettings, &Program),
+    work: &Work,
     occasion: Occasion<'_>,
-    limits: Limits,
 ) -> Result<bool, ExternalError> {
     let resumes = places.prepare(run).map_err(PrepareError::Io)?;
     places.give_base(weights.path, weights.file)?;
-    let text = configuration(settings, program, occasion, limits.time, resumes);
-    places.give_configuration(&text).map_err(PrepareError::Io)?;
+    if let Some((table, _)) = &work.records.table {
+        places.give_rows(&table.records).map_err(PrepareError::Io)?;
+    }
+    places.give_configuration(&configuration(work, occasion, resumes)).map_err(PrepareError::Io)?;
     Ok(resumes)
 }
 
 fn prepare_evaluation(
     context: &Context,
     task: &EvaluationTask,
-    settings: &ExternalSettings,
-    program: &Program,
+    work: &Work,
     places: &Places,
-    limits: Limits,
+    stop: &CancellationToken,
 ) -> Result<(), ExternalError> {
-    let digest = checked_digest(program, settings)?;
+    let digest = checked_digest(work)?;
+    // It is told the numbers of its test rows, which hold in this file only.
+    if work.records.table.is_some() {
+        work.records.check(&work.program, context.data.source(), &|| !stop.is_cancelled())?;
+    }
     // What an earlier process has left is of no use.
     places.discard().map_err(PrepareError::Io)?;
     let path = context.files.blob_path(&task.weights.digest);
     let weights = GivenWeights { path: &path, file: task.weights };
     let occasion = Occasion::Evaluate { version: &task.version };
-    make_ready(places, &digest, weights, (settings, program), occasion, limits).map(drop)
+    make_ready(places, &digest, weights, work, occasion).map(drop)
 }
 
-/// Runs a program to its good end: the most memory that it was seen to have, in bytes.
+/// Runs a program to its good end: the most memory that its processes were seen to have, in bytes.
 async fn run(
-    program: &Program,
+    work: &Work,
     places: &Places,
-    limits: Limits,
+    processors: &[usize],
     stop: &CancellationToken,
     tell: impl FnMut(Progress),
 ) -> Result<Option<u64>, ExternalError> {
+    let Work { program, limits, .. } = work;
     let trainer = || program.name.clone();
     let failed = |source| ExternalError::Run { trainer: trainer(), source };
     let mut output = Output::open(&places.log).map_err(failed)?;
-    let run = process::run(program, &places.folder, limits, stop, &mut output, tell).await.map_err(failed)?;
+    let run = process::run(program, &places.folder, *limits, processors, stop, &mut output, tell).await;
+    let run = run.map_err(failed)?;
+    let last_lines = || output.last_lines();
     match run.ended {
         Ended::Exited(status) if status.success() => Ok(run.peak_bytes),
         // A node that is being stopped may have asked it to end in the same moment.
         Ended::Exited(_) | Ended::Cancelled if stop.is_cancelled() => Err(ExternalError::Cancelled),
         Ended::Cancelled => Err(ExternalError::Cancelled),
-        Ended::Exited(status) => {
-            Err(ExternalError::Failed { trainer: trainer(), status, last_lines: output.last_lines() })
-        }
+        Ended::Exited(status) => Err(ExternalError::Failed { trainer: trainer(), status, last_lines: last_lines() }),
         Ended::TimeUp => {
-            let (seconds, last_lines) = (limits.time.as_secs(), output.last_lines());
-            Err(ExternalError::TimeUp { trainer: trainer(), seconds, last_lines })
+            let seconds = limits.time.as_secs();
+            Err(ExternalError::TimeUp { trainer: trainer(), seconds, last_lines: last_lines() })
+        }
+        Ended::Exceeded(excess) => {
+            Err(ExternalError::Exceeded { trainer: trainer(), excess, last_lines: last_lines() })
         }
     }
 }
 
-fn read_results(places: &Places, trainer: &str, examples_max: u64) -> Result<Results, ExternalError> {
+fn read_results(places: &Places, work: &Work, allowed: &Allowed) -> Result<Results, ExternalError> {
     let file = RESULTS_FILE;
     let bytes = places.read(file, RESULTS_SIZE_BYTES_MAX).map_err(|source| ExternalError::Missing {
-        trainer: trainer.to_owned(),
+        trainer: work.program.name.clone(),
         file,
         source,
     })?;
-    Ok(results::parse(&bytes, examples_max)?)
+    Ok(results::parse(&bytes, allowed)?)
 }
 
 /// From what the program has left to the update of the round.
 fn finish_training(
     context: &Context,
     task: &TrainingTask,
-    settings: &ExternalSettings,
-    (program, digest): (&Program, Digest),
+    (work, digest): (&Work, Digest),
     places: &Places,
+    stop: &CancellationToken,
 ) -> Result<TrainedUpdate, ExternalError> {
-    if program.digest()? != digest {
-        return Err(ExternalError::Changed(program.name.clone()));
-    }
-    let Results { examples, metrics } = read_results(places, &program.name, settings.examples_max)?;
+    check_inputs(work, digest, context.data.source(), stop)?;
+    let Results { examples, metrics, skipped_rows } = read_results(places, work, &work.allowed_of_training())?;
     let path = context.files.blob_path(&task.weights.digest);
     let base = GivenWeights { path: &path, file: task.weights };
     let mut update = context.files.begin_update(&task.key.plan, task.key.round)?;
-    let file = write_update(places, (settings, program), base, task.update_dtype, &mut update)?;
-    let report = TrainingReport { examples, metrics, trainer: Some(digest) };
-    let of =
-        OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &task.data.manifest };
+    let file = write_update(places, work, base, task.update_dtype, &mut update)?;
+    let report = TrainingReport { examples, metrics, skipped_rows, trainer: Some(digest) };
+    let data_manifest = &work.records.manifest;
+    let of = OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest };
     Ok(context.files.save_outcome(&of, update, file, report)?)
+}
+
+/// Whether the program and its data are what they were before it ran.
+fn check_inputs(work: &Work, digest: Digest, source: &SiteData, stop: &CancellationToken) -> Result<(), ExternalError> {
+    if work.program.digest()? != digest {
+        return Err(ExternalError::Changed(work.program.name.clone()));
+    }
+    Ok(work.records.check(&work.program, source, &|| !stop.is_cancelled())?)
 }
 
 /// Writes the update that follows from the weights that the program has left.
 fn write_update(
     places: &Places,
-    (settings, program): (&ExternalSettings, &Program),
+    work: &Work,
     base: GivenWeights<'_>,
     dtype: UpdateDtype,
     sink: impl Write,
 ) -> Result<FileRef, ExternalError> {
-    let missing = |source| ExternalError::Missing { trainer: program.name.clone(), file: TRAINED_FILE, source };
+    let missing = |source| ExternalError::Missing { trainer: work.program.name.clone(), file: TRAINED_FILE, source };
     let trained = BufReader::new(places.open(TRAINED_FILE).map_err(missing)?);
-    let model = settings.architecture.layout()?;
+    let model = work.settings.architecture.layout()?;
     let layout = model.with_dtype(dtype.into())?;
     let base = WeightsFile::new(base.path, base.file, model.clone());
     Ok(weights::write_update(&base, trained, &model, layout, sink)?)

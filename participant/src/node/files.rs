@@ -17,6 +17,7 @@ use std::{
 use fedledger_federation::{
     VersionId,
     command::{FileRef, Metrics},
+    data_description::SkippedRows,
 };
 use fedledger_ledger::{Digest, checkpoint::Checkpoint, codec, note::NOTE_SIZE_BYTES_MAX};
 use fedledger_proto::blobs::{BlobStore, Marks};
@@ -75,7 +76,7 @@ pub struct OutcomeOf<'a> {
     pub round: u64,
     /// The version that is trained on.
     pub base: &'a VersionId,
-    /// Digest of the description of the data.
+    /// Digest of the description of the data, or of a program's own data.
     pub data_manifest: &'a Digest,
 }
 
@@ -87,6 +88,9 @@ pub struct TrainingReport {
     pub examples: u64,
     /// Metrics of the training, in millionths.
     pub metrics: Metrics,
+    /// Records that were skipped because they cannot be read, by reason.
+    #[serde(default, skip_serializing_if = "SkippedRows::is_empty")]
+    pub skipped_rows: SkippedRows,
     /// Digest of the program that trained, if it was not the built-in trainer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainer: Option<Digest>,
@@ -104,8 +108,9 @@ struct SavedOutcome {
 
 impl SavedOutcome {
     fn into_update(self) -> TrainedUpdate {
-        let TrainingReport { examples, metrics, trainer } = self.report;
-        TrainedUpdate { file: self.update, examples, metrics, trainer }
+        let TrainingReport { examples, metrics, skipped_rows, trainer } = self.report;
+        let (file, data_manifest) = (self.update, self.data_manifest);
+        TrainedUpdate { file, examples, metrics, data_manifest, skipped_rows, trainer }
     }
 }
 

@@ -3,12 +3,9 @@
 //! Each job runs in a task of its own until it is done or cancelled, and answers with an [`Input`]. Failures of the network
 //! are waited out; failures of the work itself are answered.
 
-use std::{
-    io,
-    num::NonZeroU64,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod saving;
+
+use std::{io, sync::Arc, time::Instant};
 
 use fedledger_federation::{
     architecture::Architecture,
@@ -17,7 +14,7 @@ use fedledger_federation::{
     limits::LOSS_MILLIONTHS_MAX,
     tensors::{FileError, LayoutError, TensorLayout},
 };
-use fedledger_ledger::PublicKey;
+use fedledger_ledger::{Digest, PublicKey};
 use fedledger_proto::{
     endpoint::{BlobError, CallError},
     fault_point::fault_point,
@@ -25,28 +22,25 @@ use fedledger_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::saving::Saving;
 use super::{
     context::Context,
-    core::{DataSummary, EvaluationTask, Input, LOSS_FIRST, LOSS_LAST, TrainedUpdate, TrainingMethod, TrainingTask},
+    core::{
+        DataRef, DataSummary, EvaluationTask, Input, LOSS_FIRST, LOSS_LAST, TrainedUpdate, TrainingMethod, TrainingTask,
+    },
     error::described,
     event::NodeEvent,
-    external::{self, ExternalError},
+    external::{self, ExternalError, ExternalSettings, Records, Results as TrainerResults},
     files::{OutcomeOf, PartialUpdate, TrainingReport},
     trainer_thread,
     turn::Turn,
 };
 use crate::{
     evaluation::{Evaluation, EvaluationError, MILLIONTHS, evaluate_from},
-    memory::{self, Records},
+    memory::{self, PeakMeasurement},
     table::{Dataset, Table},
     training::{Progress, Resumption, TrainingError, TrainingSettings, TrainingSummary, WeightsFile, train_to_file},
 };
-
-/// Shortest time from one local checkpoint to the next.
-const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(500);
-
-/// Training between two local checkpoints takes at least this many times as long as saving one took.
-const CHECKPOINT_COST_FACTOR: u32 = 20;
 
 /// Attempts in a row to read an update before it is taken for lost.
 const UNREADABLE_MAX: u32 = 5;
@@ -64,6 +58,8 @@ enum JobError {
     Storage(#[from] io::Error),
     #[error("evaluation failed: {0}")]
     Evaluation(#[from] EvaluationError),
+    #[error("the built-in trainer needs the node's own records")]
+    NoTable,
     #[error("the task ended unexpectedly")]
     Task,
 }
@@ -93,55 +89,120 @@ impl JobError {
 /// Trains a round, or finds the update that an earlier process left; none once cancelled.
 pub async fn train(context: Arc<Context>, task: TrainingTask, stop: CancellationToken) -> Option<Input> {
     let key = task.key;
-    let found = {
-        let (context, task) = (Arc::clone(&context), task.clone());
-        tokio::task::spawn_blocking(move || context.files.outcome(&outcome_of(&task))).await.ok()?
-    };
-    if let Some(update) = found {
+    if let Some(data) = &task.data
+        && let Some(update) = find_outcome(&context, &task, data.manifest).await
+    {
         return Some(Input::Trained(key, update));
     }
     if let Some(delay) = context.delay(key.round) {
         stop.run_until_cancelled(tokio::time::sleep(delay)).await?;
     }
-    let table = match context.data.obtain_unchanged(&task.data, &stop).await? {
+    let table = match table_of(&context, task.data.as_ref(), &stop).await? {
         Ok(table) => table,
         Err(reason) => return Some(Input::TrainingFailed(key, reason)),
     };
+    let records = match records_of(&context, &task, table, &stop).await {
+        Ok(records) => records,
+        Err(_) if stop.is_cancelled() => return None,
+        Err(error) => return Some(failed(&task, &error)),
+    };
+    if task.data.is_none()
+        && let Some(update) = find_outcome(&context, &task, records.manifest).await
+    {
+        return Some(Input::Trained(key, update));
+    }
     loop {
         // Others may train while this waits for its base.
         context.obtain(task.weights, &stop).await?;
-        let trained = match &task.method {
-            TrainingMethod::BuiltIn(settings) => {
-                let turn = Turn::begin(&context.compute, &stop).await?;
-                let (trainer, work, settings) = (Arc::clone(&context), task.clone(), settings.clone());
-                let records = Arc::clone(&table);
-                let trained = trainer_thread::run(move || {
-                    let trained = train_blocking(&trainer, &work, (&settings, &records), turn);
-                    if trained.is_ok() {
-                        tell_of_memory(&trainer, &work, &settings, &records);
-                    }
-                    trained
-                });
-                trained.await.unwrap_or(Err(JobError::Task))
-            }
-            TrainingMethod::External(settings) => {
-                external::train(&context, &task, settings, &stop).await.map_err(JobError::from)
-            }
-        };
-        let error = match trained {
+        let error = match attempt(&context, &task, &records, &stop).await? {
             Ok(update) => return Some(Input::Trained(key, update)),
             Err(_) if stop.is_cancelled() => return None,
             Err(error) => error,
         };
-        let Some(damage) = error.damage() else { return Some(Input::TrainingFailed(key, described(&error))) };
+        let Some(damage) = error.damage() else { return Some(failed(&task, &error)) };
         discard_damaged(&context, &task.weights, damage);
     }
 }
 
+/// The update that an earlier process left of the same inputs.
+async fn find_outcome(context: &Arc<Context>, task: &TrainingTask, data_manifest: Digest) -> Option<TrainedUpdate> {
+    let (context, task) = (Arc::clone(context), task.clone());
+    let found = tokio::task::spawn_blocking(move || context.files.outcome(&outcome_of(&task, &data_manifest)));
+    found.await.ok().flatten()
+}
+
+/// The table that a task is about, if it is about one; none once cancelled.
+async fn table_of(
+    context: &Context,
+    data: Option<&DataRef>,
+    stop: &CancellationToken,
+) -> Option<Result<Option<Arc<Table>>, String>> {
+    let Some(data) = data else { return Some(Ok(None)) };
+    Some(context.data.obtain_unchanged(data, stop).await?.map(Some))
+}
+
+/// The records that a training is about.
+async fn records_of(
+    context: &Arc<Context>,
+    task: &TrainingTask,
+    table: Option<Arc<Table>>,
+    stop: &CancellationToken,
+) -> Result<Records, JobError> {
+    let table = table.zip(task.data.as_ref());
+    match (&task.method, table) {
+        (TrainingMethod::External(settings), table) => Ok(external::records(context, settings, table, stop).await?),
+        (TrainingMethod::BuiltIn(_), Some((table, data))) => Ok(Records::of_table(table, data.description.clone())),
+        (TrainingMethod::BuiltIn(_), None) => Err(JobError::NoTable),
+    }
+}
+
+/// One attempt at a training; none once cancelled.
+async fn attempt(
+    context: &Arc<Context>,
+    task: &TrainingTask,
+    records: &Records,
+    stop: &CancellationToken,
+) -> Option<Result<TrainedUpdate, JobError>> {
+    let settings = match &task.method {
+        TrainingMethod::BuiltIn(settings) => settings.clone(),
+        TrainingMethod::External(settings) => {
+            let trained = external::train(context, task, (settings, records), stop).await;
+            return Some(trained.map_err(JobError::from));
+        }
+    };
+    let Some((table, _)) = records.table.clone() else { return Some(Err(JobError::NoTable)) };
+    let turn = Turn::begin(&context.compute, stop).await?;
+    let (trainer, work) = (Arc::clone(context), task.clone());
+    let trained = trainer_thread::run(move || {
+        let measurement = PeakMeasurement::begin();
+        let trained = train_blocking(&trainer, &work, (&settings, &table), turn);
+        if trained.is_ok() {
+            tell_of_memory(&trainer, &work, (&settings, &table), &measurement);
+        }
+        trained
+    });
+    Some(trained.await.unwrap_or(Err(JobError::Task)))
+}
+
+/// Says why a round is not trained: the ledger what may stand there for good, and the log of the site everything.
+fn failed(task: &TrainingTask, error: &JobError) -> Input {
+    tracing::warn!(round = task.key.round, error = described(error), "a round could not be trained");
+    let reason = match error {
+        JobError::External(error) => format!("training failed: {}", error.code()),
+        error => described(error),
+    };
+    Input::TrainingFailed(task.key, reason)
+}
+
 /// Tells how much memory was in use, where the system tells it.
-fn tell_of_memory(context: &Context, task: &TrainingTask, settings: &TrainingSettings, table: &Table) {
-    let Some(peak_bytes) = memory::peak_bytes() else { return };
-    let estimated_bytes = memory::estimate(settings, &Records::from(table)).total_bytes;
+fn tell_of_memory(
+    context: &Context,
+    task: &TrainingTask,
+    (settings, table): (&TrainingSettings, &Table),
+    measurement: &PeakMeasurement,
+) {
+    let Some(peak_bytes) = measurement.peak_bytes() else { return };
+    let estimated_bytes = memory::estimate(settings, &memory::Records::from(table)).total_bytes;
     context.tell(NodeEvent::TrainingMemory { key: task.key, peak_bytes, estimated_bytes });
 }
 
@@ -203,7 +264,7 @@ fn tell_of_failure(replica: &str, error: &BlobError, failures: u32) {
 /// Evaluates a version on the site's test examples; none once cancelled.
 pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop: CancellationToken) -> Option<Input> {
     let version = task.version;
-    let table = match context.data.obtain_unchanged(&task.data, &stop).await? {
+    let table = match table_of(&context, task.data.as_ref(), &stop).await? {
         Ok(table) => table,
         Err(reason) => {
             tracing::warn!(%version, reason, "a version cannot be evaluated here");
@@ -212,7 +273,7 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
     };
     loop {
         context.obtain(task.weights, &stop).await?;
-        let error = match evaluate(&context, &task, &table, &stop).await? {
+        let error = match evaluate(&context, &task, table.as_ref(), &stop).await? {
             Ok(found) => return Some(found),
             Err(error) => error,
         };
@@ -229,19 +290,31 @@ pub async fn evaluate_version(context: Arc<Context>, task: EvaluationTask, stop:
 async fn evaluate(
     context: &Arc<Context>,
     task: &EvaluationTask,
-    table: &Arc<Table>,
+    table: Option<&Arc<Table>>,
     stop: &CancellationToken,
 ) -> Option<Result<Input, JobError>> {
     let evaluated = if let Some(settings) = &task.external {
-        let found = external::evaluate(context, task, settings, stop).await;
+        let found = evaluate_externally(context, task, (settings, table), stop).await;
         found.map(|found| Input::EvaluatedExternally(task.version, Some(found))).map_err(JobError::from)
     } else {
+        let Some(table) = table else { return Some(Err(JobError::NoTable)) };
         let _turn = Turn::begin(&context.compute, stop).await?;
         let (evaluator, work, table) = (Arc::clone(context), task.clone(), Arc::clone(table));
         let evaluated = trainer_thread::run(move || evaluate_blocking(&evaluator, &work, &table)).await;
         evaluated.unwrap_or(Err(JobError::Task)).map(|found| Input::Evaluated(task.version, Some(found)))
     };
     if stop.is_cancelled() { None } else { Some(evaluated) }
+}
+
+async fn evaluate_externally(
+    context: &Arc<Context>,
+    task: &EvaluationTask,
+    (settings, table): (&ExternalSettings, Option<&Arc<Table>>),
+    stop: &CancellationToken,
+) -> Result<TrainerResults, ExternalError> {
+    let table = table.cloned().zip(task.data.as_ref());
+    let records = external::records(context, settings, table, stop).await?;
+    external::evaluate(context, task, (settings, &records), stop).await
 }
 
 fn evaluate_blocking(context: &Context, task: &EvaluationTask, table: &Table) -> Result<Evaluation, JobError> {
@@ -281,8 +354,8 @@ async fn put(context: &Context, peer: &PublicKey, file: FileRef, failures: u32) 
     Ok(())
 }
 
-fn outcome_of(task: &TrainingTask) -> OutcomeOf<'_> {
-    OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest: &task.data.manifest }
+fn outcome_of<'a>(task: &'a TrainingTask, data_manifest: &'a Digest) -> OutcomeOf<'a> {
+    OutcomeOf { plan: &task.key.plan, round: task.key.round, base: &task.base, data_manifest }
 }
 
 fn train_blocking(
@@ -311,8 +384,10 @@ fn train_blocking(
     };
     let losses = [(LOSS_FIRST, summary.first_loss), (LOSS_LAST, summary.last_loss)];
     let metrics = losses.map(|(name, loss)| (name.to_owned(), millionths(loss))).into();
-    let report = TrainingReport { examples: summary.example_count, metrics, trainer: None };
-    Ok(context.files.save_outcome(&outcome_of(task), update, file, report)?)
+    let skipped_rows = table.manifest.skipped_rows.clone();
+    let report = TrainingReport { examples: summary.example_count, metrics, skipped_rows, trainer: None };
+    let data_manifest = table.manifest.digest();
+    Ok(context.files.save_outcome(&outcome_of(task, &data_manifest), update, file, report)?)
 }
 
 /// One run from the local checkpoint, if there is one, to the end, or to a local checkpoint soon after cancellation.
@@ -332,7 +407,7 @@ fn run(
         let now = Instant::now();
         if progress.resumes() {
             context.tell(NodeEvent::Resumed { key: task.key, step: progress.step() });
-            saving.last_step = progress.step();
+            saving.go_on_from(progress.step());
         } else if turn.is_cancelled() || saving.is_due(now, progress.step(), progress.ends_pass()) {
             // Training goes on in memory: a full disk that is emptied meanwhile costs nothing.
             match context.files.save_local_checkpoint(plan, round, |file| progress.write_to(file)) {
@@ -350,73 +425,8 @@ fn run(
     train_to_file(settings, data, base, resumption, layout.clone(), update)
 }
 
-/// When local checkpoints are saved: at the end of a pass through the rows, and in the middle of one that takes long; so
-/// often that little work is lost, and so seldom that little time is spent on the disk, unless the site wants one after a
-/// number of steps.
-#[derive(Debug, Clone, Copy)]
-struct Saving {
-    last: Instant,
-    last_step: u64,
-    interval: Duration,
-    steps_max: Option<NonZeroU64>,
-}
-
-impl Saving {
-    const fn begin(now: Instant, steps_max: Option<NonZeroU64>) -> Self {
-        Self { last: now, last_step: 0, interval: CHECKPOINT_INTERVAL_MIN, steps_max }
-    }
-
-    /// At the end of a pass earlier than in the middle of one.
-    fn is_due(self, now: Instant, step: u64, ends_pass: bool) -> bool {
-        if self.steps_max.is_some_and(|most| step.saturating_sub(self.last_step) >= most.get()) {
-            return true;
-        }
-        let interval = if ends_pass { self.interval / 2 } else { self.interval };
-        now.saturating_duration_since(self.last) >= interval
-    }
-
-    fn saved(self, began: Instant, ended: Instant, step: u64) -> Self {
-        let cost = ended.saturating_duration_since(began);
-        let interval = CHECKPOINT_INTERVAL_MIN.max(cost.saturating_mul(CHECKPOINT_COST_FACTOR));
-        Self { last: ended, last_step: step, interval, ..self }
-    }
-}
-
 /// As the ledger takes it. A float-to-integer cast saturates, and a mean loss is never NaN after a training that did not
 /// diverge.
 fn millionths(value: f64) -> i64 {
     ((value * MILLIONTHS as f64).round() as i64).clamp(0, LOSS_MILLIONTHS_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checkpoints_are_as_seldom_as_they_are_slow() {
-        let start = Instant::now();
-        let after = |ms| start + Duration::from_millis(ms);
-        let quick = Saving::begin(start, None);
-        assert!(!quick.is_due(after(499), 99, false) && quick.is_due(after(500), 99, false));
-        assert!(
-            !quick.is_due(after(249), 99, true) && quick.is_due(after(250), 99, true),
-            "sooner at the end of a pass"
-        );
-        let slow = quick.saved(after(500), after(2500), 99);
-        assert!(!slow.is_due(after(2500 + 39_999), 999, false) && slow.is_due(after(2500 + 40_000), 999, false));
-        let quick_again = slow.saved(after(50_000), after(50_010), 1000);
-        assert!(quick_again.is_due(after(50_510), 1001, false));
-    }
-
-    #[test]
-    fn a_site_can_have_checkpoints_after_a_number_of_steps() {
-        let start = Instant::now();
-        let saving = Saving::begin(start, NonZeroU64::new(100));
-        assert!(!saving.is_due(start, 99, false) && saving.is_due(start, 100, false));
-        let saved = saving.saved(start, start + Duration::from_secs(10), 100);
-        assert!(
-            !saved.is_due(start, 199, false) && saved.is_due(start, 200, false),
-            "however long it takes to save one"
-        );
-    }
 }

@@ -69,6 +69,9 @@ pub enum Objection {
         /// The policy's minimum.
         needed: u64,
     },
+    /// The plan asks how many examples there are, and the trainer's own data are not counted.
+    #[error("the plan asks how many examples this site has: say so for trainer {0:?} in node.toml (examples)")]
+    UncountedExamples(String),
     /// The site has more examples than the plan can weigh.
     #[error("this site has more training examples than the {0} that the plan can weigh")]
     TooManyExamples(u64),
@@ -255,8 +258,21 @@ pub(super) fn objection_of_policy(site: &Site, plan: &Plan, operator: &str) -> O
 }
 
 /// Why a plan's model cannot take the site's records; none if it can, or if only an external trainer knows.
-pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objection> {
-    let features = plan.architecture.inputs().filter(|_| plan.external_training.is_none())?;
+fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objection> {
+    if plan.external_training.is_some() { None } else { objection_to_shape(data, plan) }
+}
+
+/// Whether the built-in evaluation can test the plan's model on the site's records. What an external trainer makes of records
+/// before they reach its model, is known only where the plan itself describes them for everybody.
+pub(super) fn is_testable(data: &DataSummary, plan: &Plan) -> bool {
+    let is_known = plan.external_training.is_none() || plan.data.is_some();
+    let has_form = plan.architecture.inputs().is_some() && objection_to_shape(data, plan).is_none();
+    is_known && has_form && data.test_examples > 0
+}
+
+/// Why records have another form than a model that is known here.
+fn objection_to_shape(data: &DataSummary, plan: &Plan) -> Option<Objection> {
+    let features = plan.architecture.inputs()?;
     if u64::from(features) != data.features {
         return Some(Objection::Features { plan: features, site: data.features });
     }
@@ -265,12 +281,19 @@ pub(super) fn objection_to_form(data: &DataSummary, plan: &Plan) -> Option<Objec
 }
 
 fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Objection> {
-    if data.train_examples < site.policy.examples_min {
+    // Of data that only a trainer reads, it says afterwards how many examples there are, if the site does not.
+    let is_counted = data.manifest.is_some() || data.train_examples > 0;
+    if is_counted && data.train_examples < site.policy.examples_min {
         return Some(Objection::TooFewExamples(site.policy.examples_min));
     }
     let found = plan.training.as_ref().map(|training| surprise::records_of_update(training, data.train_examples));
     if let Some(found) = found.filter(|found| *found < site.policy.examples_min) {
         return Some(Objection::TooFewInUpdate { found, needed: site.policy.examples_min });
+    }
+    if let Some(training) = plan.external_training.as_ref().filter(|_| !is_counted)
+        && plan.participation.minimum_example_share.is_some()
+    {
+        return Some(Objection::UncountedExamples(training.trainer.clone()));
     }
     if let Some(objection) = objection_to_form(data, plan) {
         return Some(objection);
@@ -280,7 +303,7 @@ fn objection_of_data(site: &Site, data: &DataSummary, plan: &Plan) -> Option<Obj
         return Some(Objection::TooManyExamples(plan.aggregation.example_scale));
     }
     let required = plan.requirements.data_manifests.get(&site.member);
-    if required.is_some_and(|required| *required != data.manifest) {
+    if required.is_some_and(|required| data.manifest.is_some_and(|found| *required != found)) {
         return Some(Objection::DataManifest);
     }
     let required = plan.requirements.environment;

@@ -8,9 +8,9 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-/// By how much the priority of these threads is lower than that of the process (`nice`): about a third of the processor's
-/// time beside others that want it, and all of it otherwise.
-const NICENESS: i32 = 5;
+/// By how much the priority of these threads, and of programs that train in their place, is lower than that of the process
+/// (`nice`): about a third of the processor's time beside others that want it, and all of it otherwise.
+pub const NICENESS: i32 = 5;
 
 /// Runs `work` on such a thread, and gives its result; none if it could not be started or did not end well.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {

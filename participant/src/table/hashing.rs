@@ -67,7 +67,12 @@ impl HashedFile {
 }
 
 /// SHA-256 of a whole file of at most `limit` bytes, which stands at its beginning again afterwards; none for a larger one.
-fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
+pub(super) fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
+    digest_while(file, limit, &|| true)
+}
+
+/// The same, as long as `goes_on` says that it is still wanted; [`io::ErrorKind::Interrupted`] if it is not.
+pub(super) fn digest_while(file: &mut File, limit: u64, goes_on: &dyn Fn() -> bool) -> io::Result<Option<Digest>> {
     if file.metadata()?.len() > limit {
         return Ok(None);
     }
@@ -75,6 +80,9 @@ fn digest_of(file: &mut File, limit: u64) -> io::Result<Option<Digest>> {
     let mut reader = HashingReader::new(&mut *file);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
+        if !goes_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         match reader.read(&mut chunk) {
             Ok(0) => break,
             Ok(_) => {}

@@ -21,7 +21,7 @@ pub use self::{
 };
 pub(super) use self::{idx::IdxFiles, npz::Npz};
 use super::{
-    Dataset, PixelScale, TableError,
+    Dataset, PixelScale, RecordNumbers, TableError,
     schema::{ImageFiles, Split, nearest},
     skipped::Skipped,
     split,
@@ -64,6 +64,7 @@ pub(super) enum Of {
 pub(super) struct Images {
     pub(super) train: Dataset,
     pub(super) test: Dataset,
+    pub(super) records: RecordNumbers,
     pub(super) skipped_rows: SkippedRows,
     pub(super) file: Digest,
 }
@@ -93,7 +94,9 @@ impl Reading<'_> {
         let mut skipped = Skipped::up_to(self.description.bad_rows_max);
         let labels = self.labels(arrays, Part::Train, &mut skipped)?.unwrap_or_default();
         let counted = labels.iter().flatten().count();
-        let mut is_test = split::test_rows(counted, self.split, self.test_rows)?.into_iter();
+        let is_test = split::test_rows(counted, self.split, self.test_rows)?;
+        let mut records = RecordNumbers::split(counting(&labels).zip(is_test.iter().copied()));
+        let mut is_test = is_test.into_iter();
         let (mut train, mut test) = (Collected::default(), Collected::default());
         self.images(arrays, Part::Train, &labels, |label, image| {
             let kept = if is_test.next().unwrap_or_default() { &mut test } else { &mut train };
@@ -103,12 +106,13 @@ impl Reading<'_> {
             && let Some(labels) = self.labels(arrays, Part::Test, &mut skipped)?
         {
             self.images(arrays, Part::Test, &labels, |label, image| test.push(label, image))?;
+            records.test = counting(&labels).collect();
         }
         if train.labels.is_empty() {
             return Err(ImageError::NoTrainingImages);
         }
         let (train, test) = (self.dataset(train)?, self.dataset(test)?);
-        Ok(Images { train, test, skipped_rows: skipped.counts(), file: arrays.finish()? })
+        Ok(Images { train, test, records, skipped_rows: skipped.counts(), file: arrays.finish()? })
     }
 
     /// The classes of a part's images, none for one that is skipped; nothing if test labels are neither there nor named.
@@ -182,6 +186,11 @@ impl Reading<'_> {
         let columns = usize::try_from(self.description.value_count()).unwrap_or(usize::MAX);
         Ok(Dataset::of_images(collected.pixels, scale, collected.labels, columns)?)
     }
+}
+
+/// Positions of the labels that count.
+fn counting(labels: &[Option<f32>]) -> impl Iterator<Item = u64> {
+    (0u64..).zip(labels).filter_map(|(position, label)| label.is_some().then_some(position))
 }
 
 /// What an array is called.

@@ -12,7 +12,7 @@ use fedledger_ledger::Digest;
 
 use super::{
     DataManifest, Format, ImageError, Reading, Schema, SchemaError, Split, Table, TableError,
-    hashing::HashedFile,
+    hashing::{HashedFile, digest_while},
     images::{self, Arrays, Images},
     lines::FILE_BYTES_MAX,
     parquet::ParquetRows,
@@ -228,7 +228,7 @@ impl SiteData {
             };
             reading.read(arrays.as_mut())
         };
-        let Images { train, test, skipped_rows, file } =
+        let Images { train, test, records, skipped_rows, file } =
             read().map_err(|source| OpenError::Images { path: self.path.clone(), source })?;
         let manifest = DataManifest {
             schema: self.schema.digest(),
@@ -241,7 +241,28 @@ impl SiteData {
             dropped_rows: 0,
             skipped_rows,
         };
-        Ok(Table { train, test, classes: description.classes, feature_names: Vec::new(), manifest })
+        Ok(Table { train, test, classes: description.classes, feature_names: Vec::new(), records, manifest })
+    }
+
+    /// Whether the files are still those that a table was read from, as `description` says. Of several files in a folder, all
+    /// that were read are read again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_while`](Self::read_while).
+    pub fn is_unchanged(
+        &self,
+        table: &Table,
+        description: Option<&DataDescription>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<bool, OpenError> {
+        if self.path.is_dir() || self.schema.format_of(&self.path) == Format::Idx {
+            return Ok(self.read_while(description, goes_on)?.manifest == table.manifest);
+        }
+        let failed = |source| OpenError::Io { path: self.path.clone(), source };
+        let listed = self.test_rows()?.map(|(_, digest)| digest);
+        let found = File::open(&self.path).and_then(|mut file| digest_while(&mut file, FILE_BYTES_MAX, goes_on));
+        Ok(found.map_err(failed)? == Some(table.manifest.file) && listed == table.manifest.test_rows_file)
     }
 
     /// The test rows that a file beside the schema lists, if the split wants one.

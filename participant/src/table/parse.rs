@@ -31,6 +31,8 @@ pub(super) struct Parsed {
     pub(super) labels: Vec<f32>,
     /// Position of each row's group; empty where there are no groups.
     pub(super) groups: Vec<u16>,
+    /// Number of each row's record in the file, from 0.
+    pub(super) records: Vec<u64>,
     pub(super) dropped_rows: u64,
     pub(super) skipped_rows: SkippedRows,
 }
@@ -57,6 +59,9 @@ pub(super) fn parse(
         };
         if let Err(error) = read {
             skipped.skip(error)?;
+        }
+        if parsed.labels.len() > parsed.records.len() {
+            parsed.records.push(number);
         }
     }
     parsed.skipped_rows = skipped.counts();

@@ -15,8 +15,21 @@ pub const LABEL_NAMES: [&str; 2] = ["label", "target"];
 /// Names of columns that tell who or which record it is, in small letters. Nothing can be learnt from them, and a model
 /// should not be able to remember them.
 const IDENTIFIER_NAMES: [&str; 15] = [
-    "id", "uid", "uuid", "mrn", "name", "surname", "firstname", "lastname", "patient", "subject", "case", "record", "row",
-    "index", "ssn",
+    "id",
+    "uid",
+    "uuid",
+    "mrn",
+    "name",
+    "surname",
+    "firstname",
+    "lastname",
+    "patient",
+    "subject",
+    "case",
+    "record",
+    "row",
+    "index",
+    "ssn",
 ];
 
 /// How the name of such a column may end.

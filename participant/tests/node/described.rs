@@ -6,7 +6,7 @@ use fedledger_federation::{Command, command::Contribute, plan::Plan, records::Pa
 use fedledger_ledger::Digest;
 use fedledger_participant::node::{
     Intent, NodeEvent,
-    core::{DataSummary, Input, Output},
+    core::{DataSummary, Input, Output, TrainedUpdate},
 };
 use fedledger_proto::kit::{Selection, Surprises};
 
@@ -27,7 +27,7 @@ fn description_of(plan: &Plan) -> Digest {
 /// What the records of the described plan amount to.
 fn summary() -> DataSummary {
     let skipped_rows = BTreeMap::from([("not_a_number".to_owned(), 2)]);
-    DataSummary { manifest: Digest::of(b"described"), skipped_rows, ..data() }
+    DataSummary { manifest: Some(Digest::of(b"described")), skipped_rows, ..data() }
 }
 
 /// The digests of the descriptions that are to be read.
@@ -120,12 +120,16 @@ fn a_node_that_is_started_again_reads_again_and_contributes_what_was_read() {
         _ => None,
     });
     let task = task.unwrap();
-    assert_eq!((&task.data.description, task.data.manifest), (&described().data, summary().manifest));
-    alpha.input(Input::Trained(key, trained(0.5)));
+    let data = task.data.clone().unwrap();
+    assert_eq!((&data.description, Some(data.manifest)), (&described().data, summary().manifest));
+    let skipped_rows = summary().skipped_rows;
+    let update = TrainedUpdate { data_manifest: data.manifest, skipped_rows, ..trained(0.5) };
+    alpha.input(Input::Trained(key, update));
     alpha.input(Input::Uploaded(key));
     assert_eq!(ledger.submit("alpha", &alpha.take()), ["accepted"]);
     let contribution = contribution(&ledger, "alpha");
-    assert_eq!((contribution.data_manifest, contribution.skipped_rows), (summary().manifest, summary().skipped_rows));
+    let said = (Some(contribution.data_manifest), contribution.skipped_rows);
+    assert_eq!(said, (summary().manifest, summary().skipped_rows));
 }
 
 /// The one contribution of a member.
@@ -175,7 +179,7 @@ fn a_version_is_evaluated_on_records_as_its_plan_describes_them() {
         let mut alpha = Running::start(core(site("alpha")), &ledger);
         let evaluated = |outputs: &[Output]| {
             outputs.iter().find_map(|output| match output {
-                Output::Evaluate(task) => Some((task.version, task.data.description.clone())),
+                Output::Evaluate(task) => Some((task.version, task.data.as_ref().unwrap().description.clone())),
                 _ => None,
             })
         };

@@ -104,7 +104,8 @@ fn what_is_of_no_use_any_more_is_deleted() {
     let data = Digest::of(b"data");
     let of = |round| fedledger_participant::node::OutcomeOf { plan: &plan, round, base: &base, data_manifest: &data };
     let metrics = [("loss_last".to_owned(), 3)].into();
-    let report = fedledger_participant::node::TrainingReport { examples: 1, metrics, trainer: None };
+    let report =
+        fedledger_participant::node::TrainingReport { examples: 1, metrics, skipped_rows: [].into(), trainer: None };
     let [first, second] = [1, 2].map(|round| {
         let mut update = files.begin_update(&plan, round).unwrap();
         update.write_all(&[round as u8]).unwrap();

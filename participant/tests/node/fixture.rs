@@ -143,7 +143,7 @@ pub fn data() -> DataSummary {
         classes: 2,
         train_examples: EXAMPLES,
         test_examples: 4,
-        manifest: Digest::of(b"data"),
+        manifest: Some(Digest::of(b"data")),
         skipped_rows: BTreeMap::new(),
     }
 }
@@ -205,6 +205,8 @@ pub fn trained(value: f32) -> TrainedUpdate {
         file: FileRef { digest: Digest::of(&bytes), size: bytes.len() as u64 },
         examples: EXAMPLES,
         metrics: [(LOSS_FIRST, 700_000), (LOSS_LAST, 600_000)].map(|(name, loss)| (name.to_owned(), loss)).into(),
+        data_manifest: Digest::of(b"data"),
+        skipped_rows: BTreeMap::new(),
         trainer: None,
     }
 }

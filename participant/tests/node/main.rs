@@ -15,4 +15,6 @@ mod live;
 mod outages;
 mod replica;
 mod rounds;
+mod side_by_side;
 mod surprises;
+mod trainers;

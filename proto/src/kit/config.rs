@@ -135,8 +135,8 @@ impl ReplicaSettings {
 pub struct ParticipantSettings {
     /// How long a replica may stay silent before another one is asked, in milliseconds.
     pub replica_timeout_ms: u64,
-    /// Memory that a training may take, the site's records included; without a limit if it is absent. A round of which the
-    /// estimate is higher is declined.
+    /// Memory that a training may take, the site's records included; if it is absent, three quarters of the machine's, where the
+    /// system tells that. A round of which the estimate is higher is declined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max: Option<ByteSize>,
     /// Most steps of training between two local checkpoints, which are also saved by time; by time alone if it is absent.

@@ -16,6 +16,9 @@ const TIME_MAX_S_MAX: u64 = 30 * 24 * 3600;
 /// Most processors that can be asked for.
 const CPUS_MAX: u32 = 1024;
 
+/// Most processes that a site can allow at a time.
+const PROCESSES_MAX: u32 = 65_536;
+
 /// Smallest limit of memory or of a file, in bytes: with less, not even a shell starts.
 const SIZE_MIN: u64 = 16 << 20;
 
@@ -39,16 +42,27 @@ pub struct TrainerConfig {
     /// The data that it trains on, a file or a folder; the node's table if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
-    /// Address space of each of its processes, in bytes.
+    /// Examples in `data` to train on, for plans that ask how many a site has; no round may report more. Only the program
+    /// reads its own data, so nobody else can count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<u64>,
+    /// Memory of all its processes together, and address space of each, in bytes.
     #[serde(default = "default_memory")]
     pub memory_max: ByteSize,
     /// Largest file that it may write, in bytes.
     #[serde(default = "default_file")]
     pub file_max: ByteSize,
+    /// Size of everything that lies in its folder, in bytes.
+    #[serde(default = "default_disk")]
+    pub disk_max: ByteSize,
+    /// Most processes at a time.
+    #[serde(default = "default_processes")]
+    pub processes_max: u32,
     /// Longest time of one run, in seconds. A plan may allow less, and a round ends when the ledger says so.
     #[serde(default = "default_time")]
     pub time_max_s: u64,
-    /// Threads that it is told to compute with, in the variables that numeric libraries read.
+    /// Processors that it may use, where the system can bind it to some; it is also told so, in the variables that numeric
+    /// libraries read.
     #[serde(default = "default_cpus")]
     pub cpus: u32,
     /// Whether it can also evaluate models (`"task": "evaluate"`).
@@ -65,6 +79,14 @@ const fn default_memory() -> ByteSize {
 
 const fn default_file() -> ByteSize {
     ByteSize(8_000_000_000)
+}
+
+const fn default_disk() -> ByteSize {
+    ByteSize(16_000_000_000)
+}
+
+const fn default_processes() -> u32 {
+    256
 }
 
 const fn default_time() -> u64 {
@@ -99,8 +121,15 @@ impl TrainerConfig {
         if !plain(&self.program) || !self.files.iter().all(plain) || !self.data.iter().all(plain) {
             return Some(("trainers.program, files and data", "paths without line breaks and backslashes"));
         }
-        if ![self.memory_max, self.file_max].iter().all(|size| (SIZE_MIN..=SIZE_MAX).contains(&size.0)) {
-            return Some(("trainers.memory_max and trainers.file_max", "16 MiB to 1048576 GiB"));
+        let sizes = [self.memory_max, self.file_max, self.disk_max];
+        if !sizes.iter().all(|size| (SIZE_MIN..=SIZE_MAX).contains(&size.0)) {
+            return Some(("trainers.memory_max, file_max and disk_max", "16 MiB to 1048576 GiB"));
+        }
+        if !(1..=PROCESSES_MAX).contains(&self.processes_max) {
+            return Some(("trainers.processes_max", "1 to 65536"));
+        }
+        if self.examples.is_some_and(|examples| examples == 0 || self.data.is_none()) {
+            return Some(("trainers.examples", "at least 1, and only beside data"));
         }
         if !(1..=TIME_MAX_S_MAX).contains(&self.time_max_s) {
             return Some(("trainers.time_max_s", "1 to 2592000 seconds"));
@@ -128,6 +157,7 @@ mod tests {
     fn a_program_is_enough() {
         let short = trainer("program = \"train.py\"");
         assert_eq!((short.memory_max.0, short.time_max_s, short.cpus), (4_000_000_000, 86_400, 1));
+        assert_eq!((short.disk_max.0, short.processes_max, short.examples), (16_000_000_000, 256, None));
         assert_eq!((short.mistake(), short.evaluates, short.data.is_none()), (None, false, true));
         let text = toml::to_string(&short).unwrap();
         assert_eq!(trainer(&text), short, "{text}");
@@ -140,8 +170,12 @@ mod tests {
             ("time_max_s = 0", "trainers.time_max_s"),
             ("time_max_s = 2592001", "trainers.time_max_s"),
             ("cpus = 0", "trainers.cpus"),
-            ("memory_max = \"15 MiB\"", "trainers.memory_max and trainers.file_max"),
-            ("file_max = \"2000000 GB\"", "trainers.memory_max and trainers.file_max"),
+            ("memory_max = \"15 MiB\"", "trainers.memory_max, file_max and disk_max"),
+            ("file_max = \"2000000 GB\"", "trainers.memory_max, file_max and disk_max"),
+            ("disk_max = \"1 MiB\"", "trainers.memory_max, file_max and disk_max"),
+            ("processes_max = 0", "trainers.processes_max"),
+            ("examples = 10", "trainers.examples"),
+            ("data = \"images\"\nexamples = 0", "trainers.examples"),
             ("environment = { \"A=B\" = \"1\" }", "trainers.environment"),
             ("files = [\"a\\nb\"]", "trainers.program, files and data"),
             ("arguments = [\"a\\u0000\"]", "trainers.arguments"),

@@ -1,12 +1,12 @@
 //! The site's records, read as the participant would read them: as the schema describes them, and as plans do.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind, path::Path, time::Duration};
 
 use fedledger_federation::{data_description::DataDescription, plan::Plan};
 use fedledger_ledger::Digest;
 use fedledger_participant::{
     node::core::{DataSummary, KnownData},
-    table::{SiteData, Table, TableError},
+    table::{OpenError, SiteData, Table, TableError},
 };
 use fedledger_proto::kit::DataConfig;
 
@@ -31,12 +31,22 @@ pub(super) struct Records {
     described: BTreeMap<Digest, Result<DataSummary, String>>,
 }
 
-/// Reads the records; what they amount to, if the schema can be used.
-pub(super) fn examine(directory: &Path, config: &DataConfig, checks: &mut Vec<Check>) -> Option<Records> {
+/// Reads the records; what they amount to, if the schema can be used. Where trainers have other data, there need be none.
+pub(super) fn examine(
+    directory: &Path,
+    config: &DataConfig,
+    has_other_data: bool,
+    checks: &mut Vec<Check>,
+) -> Option<Records> {
     let (path, schema) = (directory.join(&config.table), directory.join(&config.schema));
     let subject = path.display().to_string();
     let source = match SiteData::open(&path, &schema) {
         Ok(source) => source,
+        Err(OpenError::Io { source, .. }) if has_other_data && source.kind() == ErrorKind::NotFound => {
+            let found = "no schema and so no table: only plans for trainers with data of their own can be carried out";
+            checks.push(Check::ok("data", subject, found));
+            return None;
+        }
         Err(error) => {
             checks.push(Check::fail("data", subject, chain(&error)).advise(ADVICE));
             return None;

@@ -6,17 +6,17 @@
 
 mod view;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use fedledger_federation::{Federation, history::Keep, plan::Plan};
 use fedledger_participant::{
-    local_round::{self, Base, LocalRound, LocalRoundError, run_external},
+    local_round::{self, Base, Equipment, LocalRound, LocalRoundError, run_external},
     node::{
-        self, TrainerProgram,
+        self, TrainerRecords,
         core::{DataSummary, Site},
         policy::{self, Objection, Surprise},
     },
-    table::SiteData,
+    table::{SiteData, Table},
 };
 use fedledger_proto::kit::{ParticipantKit, Selection};
 use serde::Serialize;
@@ -71,6 +71,40 @@ struct Found {
     state: Option<Federation>,
 }
 
+/// What is read at the site itself.
+struct Local {
+    site: Site,
+    data: DataSummary,
+    source: SiteData,
+    /// The site's records; none if the plan's trainer has data of its own.
+    table: Option<Arc<Table>>,
+}
+
+impl Local {
+    /// Reads the records as a plan describes them, unless its trainer has others.
+    fn read(
+        context: &Context,
+        kit: &ParticipantKit,
+        plan: &Plan,
+        failed: &dyn Fn(&dyn std::error::Error) -> Failure,
+    ) -> Result<Self, Failure> {
+        let _progress = context.output.progress("reading the records");
+        let source = node::site_data(kit).map_err(|error| failed(&error))?;
+        let trainers = node::trainers_of(kit).map_err(|error| failed(&error))?;
+        let mut site = node::site(kit, Err(String::new()), trainers);
+        site.policy.operators = Selection::Any;
+        let (data, table) = match site.trainer_data(plan) {
+            Some(own) => (own.clone(), None),
+            None => {
+                let table = Arc::new(source.read(plan.data.as_ref()).map_err(|error| failed(&error))?);
+                (DataSummary::from(table.as_ref()), Some(table))
+            }
+        };
+        site.own_data = Ok(data.clone());
+        Ok(Self { site, data, source, table })
+    }
+}
+
 /// Tries a round and shows what came of it.
 pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
@@ -79,14 +113,7 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
     };
     let kit = context.unlock(|passphrase| ParticipantKit::load_with(&args.dir, passphrase)).map_err(|e| failed(&e))?;
     let found = find(context, args)?;
-    let progress = context.output.progress("reading the records");
-    let table =
-        SiteData::open(&kit.table_path(), &kit.schema_path()).and_then(|data| data.read(found.plan.data.as_ref()));
-    let table = table.map_err(|error| failed(&error))?;
-    drop(progress);
-    let data = DataSummary::from(&table);
-    let mut site = node::site(&kit, Ok(data.clone()), node::trainers_of(&kit).map_err(|error| failed(&error))?);
-    site.policy.operators = Selection::Any;
+    let Local { site, data, source, table } = Local::read(context, &kit, &found.plan, &failed)?;
     let verdict = Verdict::of(&site, &data, &found);
     impediment(policy::objection_to_round(&site, Ok(&data), &found.plan, 1, ANYBODY))?;
     let base = args.base.as_deref().map_or(Base::Initial, Base::File);
@@ -94,9 +121,15 @@ pub(super) fn run(context: &Context, args: &ParticipantArgs) -> Result<(), Failu
         Some(training) => {
             let program = node::trainer_of(&kit, &training.trainer);
             let program = program.ok_or_else(|| refused(&Objection::UnknownTrainer(training.trainer.clone())))?;
-            run_program(context, &found.plan, (&site, &data), &program, base)?
+            let records = match table {
+                Some(table) => TrainerRecords::of_table(table, found.plan.data.clone()),
+                None => TrainerRecords::own(&program, &|| true).map_err(|error| failed(&error))?,
+            };
+            let equipment = Equipment { program: &program, records: &records, source: &source };
+            run_program(context, &found.plan, (&site, &data), equipment, base)?
         }
         None => {
+            let Some(table) = table else { return Err(refused(&Objection::UnknownPlan)) };
             let steps = found.plan.training.as_ref().map_or(1, |training| training.steps);
             let progress = context.output.progress_of("training", steps);
             local_round::run(&found.plan, &site, &table, base, &mut |steps| progress.set(steps))
@@ -118,7 +151,7 @@ fn run_program(
     context: &Context,
     plan: &Plan,
     of: (&Site, &DataSummary),
-    program: &TrainerProgram,
+    equipment: Equipment<'_>,
     base: Base<'_>,
 ) -> Result<Result<LocalRound, LocalRoundError>, Failure> {
     let folder = tempfile::tempdir()
@@ -128,7 +161,7 @@ fn run_program(
     context.block_on(async {
         let stop = stop_signal()?;
         tokio::select! {
-            round = run_external(plan, of, program, base, folder.path(), &mut tell) => Ok(round),
+            round = run_external(plan, of, equipment, base, folder.path(), &mut tell) => Ok(round),
             () = stop => Err(Failure::new(Exit::Failed, "the trial was interrupted")),
         }
     })

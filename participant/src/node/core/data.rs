@@ -12,7 +12,7 @@ use fedledger_federation::{
 };
 use fedledger_ledger::Digest;
 
-use super::{Core, Output};
+use super::{Core, Output, Site};
 use crate::{node::policy, table::Table};
 
 /// What a site's records amount to as they are described.
@@ -28,8 +28,9 @@ pub struct DataSummary {
     pub train_examples: u64,
     /// Examples to test on.
     pub test_examples: u64,
-    /// Digest of the [`DataManifest`](crate::table::DataManifest).
-    pub manifest: Digest,
+    /// Digest of the [`DataManifest`](crate::table::DataManifest); none of data that only a trainer of the site reads, of which
+    /// each run takes a digest of its own.
+    pub manifest: Option<Digest>,
     /// Records that were skipped because they cannot be read, by reason.
     pub skipped_rows: SkippedRows,
 }
@@ -55,22 +56,45 @@ impl From<&Table> for DataSummary {
             classes: table.classes,
             train_examples: manifest.train_rows,
             test_examples: manifest.test_rows,
-            manifest: manifest.digest(),
+            manifest: Some(manifest.digest()),
             skipped_rows: manifest.skipped_rows.clone(),
         }
     }
 }
 
+impl DataSummary {
+    /// Data of which only a trainer of the site knows more than how many `examples` there are, if even that was said.
+    pub const fn of_trainer(examples: Option<u64>) -> Self {
+        let train_examples = match examples {
+            Some(examples) => examples,
+            None => 0,
+        };
+        let skipped_rows = SkippedRows::new();
+        Self { features: 0, classes: 0, train_examples, test_examples: 0, manifest: None, skipped_rows, value_bytes: 4 }
+    }
+}
+
 impl DataRef {
-    /// The records of a plan of which this is known.
-    pub(super) fn of(plan: &Plan, data: &DataSummary) -> Self {
-        Self { description: plan.data.clone(), manifest: data.manifest }
+    /// The records of a plan of which this is known; none if they are a trainer's own.
+    pub(super) fn of(plan: &Plan, data: &DataSummary) -> Option<Self> {
+        Some(Self { description: plan.data.clone(), manifest: data.manifest? })
+    }
+}
+
+impl Site {
+    /// What is known of the data that a plan's trainer has of its own, if it has some.
+    pub fn trainer_data(&self, plan: &Plan) -> Option<&DataSummary> {
+        let training = plan.external_training.as_ref()?;
+        self.trainers.get(&training.trainer)?.own_data.as_ref()
     }
 }
 
 impl Core {
     /// What is known of the records that a plan is about; none while they are being read.
     pub(super) fn data_of(&self, plan: &Plan) -> Option<KnownData<'_>> {
+        if let Some(own) = self.site.trainer_data(plan) {
+            return Some(Ok(own));
+        }
         let known = match &plan.data {
             None => Some(&self.site.own_data),
             Some(description) => self.data.get(&description.digest())?.as_ref(),
@@ -122,7 +146,8 @@ impl Core {
             };
             evaluated.contains(id) || (!record.status.is_over() && (consented() || allowed()))
         });
-        let described = needed.filter_map(|(_, record)| record.plan.data.clone());
+        let read = needed.filter(|(_, record)| site.trainer_data(&record.plan).is_none());
+        let described = read.filter_map(|(_, record)| record.plan.data.clone());
         let unknown: Vec<_> = described
             .map(|description| (description.digest(), description))
             .filter(|(digest, _)| !self.data.contains_key(digest))

@@ -239,8 +239,7 @@ impl Core {
     }
 
     fn contribution(&self, key: RoundKey, update: &TrainedUpdate) -> Option<Contribute> {
-        let data = self.data_of(&self.federation().plans().get(&key.plan)?.plan)?.ok()?;
-        Some(contribution(&self.site, data, key, self.invited(&key)?.base, update))
+        Some(contribution(&self.site, key, self.invited(&key)?.base, update))
     }
 
     /// Stops the work on attempts that collect no more, that this site has contributed to or declined, or that it must not
@@ -361,14 +360,13 @@ impl Core {
         let record = state.versions().get(version)?;
         let plan = &state.plans().get(&record.manifest.plan)?.plan;
         let data = self.data_of(plan)?.ok()?;
-        let external = if plan.architecture.inputs().is_some() {
-            let fits = data.test_examples > 0 && policy::objection_to_form(data, plan).is_none();
-            fits.then_some(None)?
-        } else {
-            let settings = ExternalSettings::from_plan(plan, &self.site.member)?;
-            let trainer = self.site.trainers.get(&settings.training.trainer)?;
-            trainer.evaluates.then_some(Some(settings))?
+        let evaluates = |settings: &ExternalSettings| {
+            self.site.trainers.get(&settings.training.trainer).is_some_and(|trainer| trainer.evaluates)
         };
+        let external = ExternalSettings::from_plan(plan, &self.site.member).filter(evaluates);
+        if external.is_none() && !policy::is_testable(data, plan) {
+            return None;
+        }
         let (architecture, weights) = (plan.architecture.clone(), record.manifest.weights()?);
         Some(EvaluationTask { version: *version, architecture, weights, data: DataRef::of(plan, data), external })
     }
@@ -423,20 +421,14 @@ fn reported(version: VersionId, finding: Option<&Finding>, suppress_below: u64) 
     match finding {
         None => report(version, None, suppress_below),
         Some(Finding::BuiltIn(evaluation)) => report(version, Some(evaluation), suppress_below),
-        Some(Finding::External(Results { examples, metrics })) => {
+        Some(Finding::External(Results { examples, metrics, .. })) => {
             report_of_program(version, *examples, metrics, suppress_below)
         }
     }
 }
 
-/// What a site says of an update that was trained on these records.
-pub(crate) fn contribution(
-    site: &Site,
-    data: &DataSummary,
-    key: RoundKey,
-    base: VersionId,
-    update: &TrainedUpdate,
-) -> Contribute {
+/// What a site says of an update.
+pub(crate) fn contribution(site: &Site, key: RoundKey, base: VersionId, update: &TrainedUpdate) -> Contribute {
     let FileRef { digest, size } = update.file;
     // Losses of few examples tell of each of them.
     let is_told = update.examples >= site.policy.suppress_below;
@@ -447,10 +439,10 @@ pub(crate) fn contribution(
         size,
         examples: update.examples,
         metrics: if is_told { update.metrics.clone() } else { Metrics::new() },
-        data_manifest: data.manifest,
+        data_manifest: update.data_manifest,
         environment: site.environment,
         software: site.software.clone(),
-        skipped_rows: data.skipped_rows.clone(),
+        skipped_rows: update.skipped_rows.clone(),
         trainer: update.trainer,
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,8 @@ use fedledger_federation::{
 };
 use fedledger_ledger::Digest;
 
-use super::task::{BASE_FILE, CONFIGURATION_FILE, RESULTS_FILE, STATE_FOLDER, TRAINED_FILE};
+use super::task::{BASE_FILE, CONFIGURATION_FILE, RESULTS_FILE, ROWS_FILE, STATE_FOLDER, TRAINED_FILE};
+use crate::table::RecordNumbers;
 
 /// Longest record of which run a folder belongs to, in bytes.
 const IDENTITY_LENGTH_MAX: u64 = 64;
@@ -57,7 +58,7 @@ impl Places {
     pub fn prepare(&self, run: &Digest) -> io::Result<bool> {
         let resumes = is_folder(&self.folder) && self.belongs_to(run);
         if resumes {
-            for name in [BASE_FILE, CONFIGURATION_FILE, TRAINED_FILE, RESULTS_FILE] {
+            for name in [BASE_FILE, CONFIGURATION_FILE, ROWS_FILE, TRAINED_FILE, RESULTS_FILE] {
                 remove(&self.folder.join(name))?;
             }
             if !is_folder(&self.folder.join(STATE_FOLDER)) {
@@ -104,6 +105,17 @@ impl Places {
     /// What the system says.
     pub fn give_configuration(&self, text: &str) -> io::Result<()> {
         io::Write::write_all(&mut File::create_new(self.folder.join(CONFIGURATION_FILE))?, text.as_bytes())
+    }
+
+    /// Tells the program which records it trains on, and which it keeps for testing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn give_rows(&self, records: &RecordNumbers) -> io::Result<()> {
+        let mut file = BufWriter::new(File::create_new(self.folder.join(ROWS_FILE))?);
+        serde_json::to_writer(&mut file, records)?;
+        file.flush()
     }
 
     /// A file that the program has left, which must be a file and lie here.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     output::Output,
-    program::{Limits, Program},
+    program::{Excess, Limits, Program},
     results::Progress,
 };
 
@@ -15,7 +15,7 @@ use super::{
 pub struct Run {
     /// How it ended.
     pub ended: Ended,
-    /// The most memory that the program was seen to have, in bytes.
+    /// The most memory that its processes were seen to have, in bytes.
     pub peak_bytes: Option<u64>,
 }
 
@@ -26,6 +26,8 @@ pub enum Ended {
     Exited(ExitStatus),
     /// Its time was up.
     TimeUp,
+    /// It used too much.
+    Exceeded(Excess),
     /// The node has no use for it any more.
     Cancelled,
 }
@@ -39,6 +41,7 @@ pub async fn run(
     _program: &Program,
     _folder: &Path,
     _limits: Limits,
+    _processors: &[usize],
     _stop: &CancellationToken,
     _output: &mut Output,
     _tell: impl FnMut(Progress),

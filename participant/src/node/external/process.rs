@@ -1,10 +1,11 @@
 //! One run of a trainer: its process group, its limits and its end.
 //!
-//! A shell starts the program (`supervisor.sh`): it sets the limits, which the program inherits, and leaves a watcher in the
-//! program's process group that holds one end of a pipe. The node asks the group to end by writing to the pipe, and ends it
-//! by closing the pipe. The system closes it, too, when the node is killed, so no trainer outlives its node: a lock or a
-//! signal at the parent's death would need code between fork and exec, which safe Rust does not have. A process that leaves
-//! the group (`setsid`) is not followed.
+//! A shell starts the program (`supervisor.sh`): it waits until it is bound to its processors, sets the limits of single
+//! processes and files, which the program inherits, and leaves a watcher in the program's process group that holds one end of
+//! a pipe. The node asks the group to end by writing to the pipe. The system closes it when the node is killed, so no trainer
+//! outlives its node: a lock or a signal at the parent's death would need code between fork and exec, which safe Rust does not
+//! have. While the node is there, it looks at what the whole group uses (`watch`), and kills the group itself in the end. A
+//! process that leaves the group (`setsid`) is not followed.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin, Command},
@@ -23,11 +25,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    footprint::Footprint,
     output::{Lines, Output},
-    program::{Limits, Program},
+    processors,
+    program::{Excess, Limits, Program},
     results::Progress,
+    watch::Watch,
 };
+use crate::node::trainer_thread::NICENESS;
 
 /// The shell that every system has which is like Unix.
 const SHELL: &str = "/bin/sh";
@@ -35,8 +39,11 @@ const SHELL: &str = "/bin/sh";
 /// What the shell runs.
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// By how much a trainer stands back behind the node and everything else: a training of hours must not slow down others.
-const NICENESS: u8 = 10;
+/// What the supervising shell is told first, when the program may begin.
+const BEGIN: &[u8] = b"begin\n";
+
+/// What it is told when the program is asked to end.
+const END_SOON: &[u8] = b"end\n";
 
 /// How long the end of a group and of its output is waited for once it was killed.
 const KILLED_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -70,9 +77,38 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 pub struct Run {
     /// How it ended.
     pub ended: Ended,
-    /// The most memory that the program was seen to have, in bytes, without processes that it has started; none where the
-    /// system does not tell.
+    /// The most memory that its processes were seen to have, in bytes; none where the system does not tell.
     pub peak_bytes: Option<u64>,
+}
+
+/// A process group, which is killed when this is dropped.
+struct Group {
+    leader: Option<Pid>,
+    /// Whether the leader was waited for, so that its number may be given to another process.
+    is_reaped: bool,
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|number| Pid::from_raw(number.try_into().ok()?));
+        Self { leader, is_reaped: false }
+    }
+
+    /// Kills what is left of it. The number of a group is nobody else's while a process of it is left.
+    fn kill(&self) {
+        if let Some(leader) = self.leader
+            && !(self.is_reaped && test_kill_process(leader).is_ok())
+        {
+            // Mostly there is none left.
+            kill_process_group(leader, Signal::KILL).ok();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// How a run ended.
@@ -82,12 +118,15 @@ pub enum Ended {
     Exited(ExitStatus),
     /// Its time was up.
     TimeUp,
+    /// It used too much.
+    Exceeded(Excess),
     /// The node has no use for it any more.
     Cancelled,
 }
 
-/// Runs a program in a folder until it ends, its time is up or it is cancelled; then nothing of its group is left. Progress is
-/// told on the way, everything else it prints goes to `output`.
+/// Runs a program in a folder until it ends, its time is up, it uses too much or it is cancelled; then nothing of its group is
+/// left. It is bound to the first of `processors`, as many as its limits say. Progress is told on the way, everything else it
+/// prints goes to `output`.
 ///
 /// # Errors
 ///
@@ -96,28 +135,34 @@ pub async fn run(
     program: &Program,
     folder: &Path,
     limits: Limits,
+    processors: &[usize],
     stop: &CancellationToken,
     output: &mut Output,
     mut tell: impl FnMut(Progress),
 ) -> io::Result<Run> {
     let mut child = command(program, folder, limits).spawn()?;
+    let mut group = Group::of(&child);
+    processors::bind(child.id(), processors, limits.threads);
     let mut leash = child.stdin.take();
-    let mut pump = Pump::new(&mut child, output);
+    tell_group(&mut leash, BEGIN).await;
+    let watch = Watch::new(child.id(), folder, limits);
+    let mut pump = Pump::new(&mut child, output, watch);
     let ended = tokio::select! {
-        status = pump.until_exit(&mut child, &mut tell) => Ended::Exited(status?),
+        ended = pump.until_end(&mut child, &mut tell) => ended?,
         () = sleep(limits.time) => Ended::TimeUp,
         () = stop.cancelled() => Ended::Cancelled,
     };
-    if !matches!(ended, Ended::Exited(_)) {
-        ask_to_end(&mut leash).await;
-        timeout(limits.grace, pump.until_exit(&mut child, &mut tell)).await.ok();
+    if matches!(ended, Ended::TimeUp | Ended::Cancelled) {
+        tell_group(&mut leash, END_SOON).await;
+        timeout(limits.grace, pump.until_end(&mut child, &mut tell)).await.ok();
     }
-    // The watcher kills what is left of the group.
+    group.is_reaped = pump.status.is_some();
+    group.kill();
     drop(leash);
-    let peak_bytes = pump.footprint.peak_bytes();
-    if timeout(KILLED_WAIT_MAX, pump.until_closed(&mut child, &mut tell)).await.is_err() {
-        // Nobody but the program itself can have killed the watcher, or a process has left the group.
-        child.start_kill().ok();
+    let peak_bytes = pump.watch.peak_bytes();
+    let closed = timeout(KILLED_WAIT_MAX, pump.until_closed(&mut child, &mut tell)).await;
+    group.is_reaped = pump.status.is_some();
+    if closed.is_err() {
         tracing::warn!(trainer = program.name, "a process of a trainer left its group and may go on");
     }
     Ok(Run { ended, peak_bytes })
@@ -126,7 +171,8 @@ pub async fn run(
 fn command(program: &Program, folder: &Path, limits: Limits) -> Command {
     let mut command = Command::new(SHELL);
     command.args(["-c", SUPERVISOR, "trainer"]);
-    command.args([limits.memory / 1024, limits.file / 512, u64::from(NICENESS)].map(|number| number.to_string()));
+    command.args([limits.memory / 1024, limits.file / 512].map(|number| number.to_string()));
+    command.arg(NICENESS.to_string());
     command.arg(program.path()).args(&program.arguments);
     command.env_clear().envs(environment(program, limits)).current_dir(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -144,12 +190,12 @@ fn environment(program: &Program, limits: Limits) -> BTreeMap<String, OsString> 
     fixed.into_iter().chain(inherited).chain(threads).chain(own).collect()
 }
 
-/// Asks the group to end. That it is gone already is no failure.
-async fn ask_to_end(leash: &mut Option<ChildStdin>) {
+/// Tells the supervising shell something. That it is gone already is no failure.
+async fn tell_group(leash: &mut Option<ChildStdin>, line: &[u8]) {
     if let Some(leash) = leash
-        && let Err(error) = leash.write_all(b"end\n").await
+        && let Err(error) = leash.write_all(line).await
     {
-        tracing::debug!(%error, "a trainer is not there any more to be asked to end");
+        tracing::debug!(%error, "a trainer is not there any more to be told something");
     }
 }
 
@@ -159,7 +205,7 @@ struct Pump<'a, O, E> {
     standard: Stream<O>,
     error: Stream<E>,
     output: &'a mut Output,
-    footprint: Footprint,
+    watch: Watch,
     status: Option<ExitStatus>,
 }
 
@@ -193,20 +239,21 @@ impl<S: AsyncRead + Unpin> Stream<S> {
 }
 
 impl<'a> Pump<'a, tokio::process::ChildStdout, tokio::process::ChildStderr> {
-    fn new(child: &mut Child, output: &'a mut Output) -> Self {
+    fn new(child: &mut Child, output: &'a mut Output, watch: Watch) -> Self {
         let (standard, error) = (Stream::new(child.stdout.take()), Stream::new(child.stderr.take()));
-        Self { standard, error, output, footprint: Footprint::of(child.id()), status: None }
+        Self { standard, error, output, watch, status: None }
     }
 }
 
 impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Pump<'_, O, E> {
-    /// Until the program itself has ended; others of its group may still print.
-    async fn until_exit(&mut self, child: &mut Child, tell: &mut impl FnMut(Progress)) -> io::Result<ExitStatus> {
+    /// Until the program itself has ended, or has used too much; others of its group may still print.
+    async fn until_end(&mut self, child: &mut Child, tell: &mut impl FnMut(Progress)) -> io::Result<Ended> {
         loop {
-            if let Some(status) = self.status {
-                return Ok(status);
+            match (self.watch.excess(), self.status) {
+                (Some(excess), _) => return Ok(Ended::Exceeded(excess)),
+                (None, Some(status)) => return Ok(Ended::Exited(status)),
+                (None, None) => self.step(child, tell).await?,
             }
-            self.step(child, tell).await?;
         }
     }
 
@@ -222,18 +269,17 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Pump<'_, O, E> {
         tokio::select! {
             status = child.wait(), if self.status.is_none() => {
                 // From now on the system may give its number to another process.
-                self.footprint.end();
                 self.status = Some(status?);
+                self.watch.end().await;
             }
-            () = self.footprint.look_when_due(), if self.status.is_none() => {}
+            () = self.watch.look_when_due(), if self.status.is_none() => {}
             read = self.standard.read(), if self.standard.source.is_some() => {
-                let (output, footprint) = (&mut *self.output, &mut self.footprint);
-                self.standard.give(read, |line| {
-                    if let Some(progress) = output.standard(line, Instant::now()) {
-                        footprint.look();
-                        tell(progress);
-                    }
-                });
+                let (output, mut told) = (&mut *self.output, Vec::new());
+                self.standard.give(read, |line| told.extend(output.standard(line, Instant::now())));
+                if !told.is_empty() && self.status.is_none() {
+                    self.watch.look().await;
+                }
+                told.into_iter().for_each(&mut *tell);
             }
             read = self.error.read(), if self.error.source.is_some() => {
                 let output = &mut *self.output;

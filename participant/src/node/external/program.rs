@@ -13,6 +13,8 @@ use fedledger_ledger::Digest;
 use fedledger_proto::kit::{ParticipantKit, TrainerConfig};
 use sha2::{Digest as _, Sha256};
 
+use crate::memory::Megabytes;
+
 /// Bytes that are hashed at a time.
 const PIECE_SIZE_BYTES: usize = 64 * 1024;
 
@@ -30,6 +32,10 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// The data that it trains on.
     pub data: PathBuf,
+    /// Whether these are data of its own, and not the node's table.
+    pub has_own_data: bool,
+    /// Examples in its own data to train on, if the site says so.
+    pub examples: Option<u64>,
     /// The description of the node's table.
     pub schema: PathBuf,
     /// What it may use.
@@ -43,16 +49,67 @@ pub struct Program {
 /// What one run of a program may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Address space of a process, in bytes.
+    /// Memory of all processes together, and address space of each, in bytes.
     pub memory: u64,
     /// Largest file, in bytes.
     pub file: u64,
+    /// Size of everything in its folder, in bytes.
+    pub disk: u64,
+    /// Processes at a time.
+    pub processes: u32,
     /// Time.
     pub time: Duration,
-    /// Threads that it is told to use.
+    /// Processors that it may use, and threads that it is told to.
     pub threads: u32,
     /// Time to end by itself once it was asked to.
     pub grace: Duration,
+}
+
+/// What a program has used too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// Memory of all its processes together, in bytes.
+    #[error("its processes had {} in all, memory_max in node.toml allows {}", Megabytes(*.found), Megabytes(*.allowed))]
+    Memory {
+        /// What it had.
+        found: u64,
+        /// Most that is allowed.
+        allowed: u64,
+    },
+    /// Processes at a time.
+    #[error("it had {found} processes, processes_max in node.toml allows {allowed}")]
+    Processes {
+        /// How many there were.
+        found: u64,
+        /// Most that are allowed.
+        allowed: u64,
+    },
+    /// Size of everything in its folder, in bytes.
+    #[error("its folder held {}, disk_max in node.toml allows {}", Megabytes(*.found), Megabytes(*.allowed))]
+    Disk {
+        /// What lay there.
+        found: u64,
+        /// Most that is allowed.
+        allowed: u64,
+    },
+    /// Files and folders in its folder.
+    #[error("its folder held more than {allowed} files")]
+    Files {
+        /// Most that are allowed.
+        allowed: u64,
+    },
+}
+
+impl Excess {
+    /// What it was, as it stands on the ledger.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+            Self::Processes { .. } => "processes",
+            Self::Disk { .. } => "disk",
+            Self::Files { .. } => "files",
+        }
+    }
 }
 
 /// A file of a program that cannot be read.
@@ -93,10 +150,14 @@ impl Program {
             name: name.to_owned(),
             arguments: config.arguments.iter().map(argument).collect(),
             data: config.data.as_ref().map_or_else(|| absolute(table), located),
+            has_own_data: config.data.is_some(),
+            examples: config.examples,
             schema: absolute(schema),
             limits: Limits {
                 memory: config.memory_max.0,
                 file: config.file_max.0,
+                disk: config.disk_max.0,
+                processes: config.processes_max,
                 time: Duration::from_secs(config.time_max_s),
                 threads: config.cpus,
                 grace: GRACE,

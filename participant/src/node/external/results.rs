@@ -1,6 +1,11 @@
 //! What a trainer says: its results in `metrics.json`, and its progress on standard output.
 
-use fedledger_federation::{Rejection, check_metrics, command::Metrics, limits::METRICS_MAX};
+use fedledger_federation::{
+    Rejection, check_metrics,
+    command::Metrics,
+    data_description::{SkippedRows, are_skipped_rows},
+    limits::METRICS_MAX,
+};
 use serde::Deserialize;
 
 use super::text::plain;
@@ -22,6 +27,21 @@ pub struct Results {
     pub examples: u64,
     /// Metrics, in millionths.
     pub metrics: Metrics,
+    /// Records that it skipped because they cannot be read, by reason.
+    pub skipped_rows: SkippedRows,
+}
+
+/// What a trainer may report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// Most examples that can be weighed.
+    pub examples_max: u64,
+    /// Fewest examples of which the site lets an update leave.
+    pub examples_min: u64,
+    /// Rows that there are, as far as the node knows them.
+    pub rows: Option<u64>,
+    /// Most records that may be skipped.
+    pub bad_rows_max: u64,
 }
 
 /// Why results are of no use.
@@ -41,6 +61,27 @@ pub enum ResultsError {
         /// Most that are allowed.
         allowed: u64,
     },
+    /// Fewer examples than the site's policy wants behind an update.
+    #[error("metrics.json says {found} examples: policy.toml of this site wants at least {needed} (examples_min)")]
+    TooFewExamples {
+        /// Examples found.
+        found: u64,
+        /// Fewest that are allowed.
+        needed: u64,
+    },
+    /// More examples than there are.
+    #[error("metrics.json says {found} examples, but there are {rows}: count each example once, whatever the passes")]
+    MoreThanRows {
+        /// Examples found.
+        found: u64,
+        /// Rows that there are.
+        rows: u64,
+    },
+    /// Skipped records without a known reason, or more than the plan lets be skipped.
+    #[error(
+        "skipped_rows in metrics.json must be counts by the reasons that configuration.json lists, {0} at most in all"
+    )]
+    SkippedRows(u64),
     /// A number that cannot stand on the ledger.
     #[error("metric {name:?} in metrics.json is {value}: use numbers between -9e9 and 9e9")]
     Value {
@@ -61,21 +102,46 @@ struct Written {
     examples: u64,
     #[serde(default)]
     metrics: std::collections::BTreeMap<String, f64>,
+    #[serde(default)]
+    skipped_rows: SkippedRows,
 }
 
-/// Reads results of at most `examples_max` examples. `bytes` may be cut after [`RESULTS_SIZE_BYTES_MAX`] and one more.
+impl ResultsError {
+    /// What is wrong, as it stands on the ledger: nothing that the program wrote is in it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge | Self::Malformed(_) => "malformed_metrics",
+            Self::Examples { .. } => "wrong_examples",
+            Self::TooFewExamples { .. } => "too_few_examples",
+            Self::MoreThanRows { .. } => "more_examples_than_rows",
+            Self::SkippedRows(_) => "wrong_skipped_rows",
+            Self::Value { .. } | Self::Refused(_) => "invalid_metrics",
+        }
+    }
+}
+
+/// Reads results. `bytes` may be cut after [`RESULTS_SIZE_BYTES_MAX`] and one more.
 ///
 /// # Errors
 ///
 /// [`ResultsError`].
-pub fn parse(bytes: &[u8], examples_max: u64) -> Result<Results, ResultsError> {
+pub fn parse(bytes: &[u8], allowed: &Allowed) -> Result<Results, ResultsError> {
     if bytes.len() as u64 > RESULTS_SIZE_BYTES_MAX {
         return Err(ResultsError::TooLarge);
     }
     let malformed = |error: serde_json::Error| ResultsError::Malformed(plain(&error.to_string(), MESSAGE_LENGTH_MAX));
-    let Written { examples, metrics } = serde_json::from_slice(bytes).map_err(malformed)?;
-    if !(1..=examples_max).contains(&examples) {
-        return Err(ResultsError::Examples { found: examples, allowed: examples_max });
+    let Written { examples, metrics, skipped_rows } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if !(1..=allowed.examples_max).contains(&examples) {
+        return Err(ResultsError::Examples { found: examples, allowed: allowed.examples_max });
+    }
+    if examples < allowed.examples_min {
+        return Err(ResultsError::TooFewExamples { found: examples, needed: allowed.examples_min });
+    }
+    if let Some(rows) = allowed.rows.filter(|rows| examples > *rows) {
+        return Err(ResultsError::MoreThanRows { found: examples, rows });
+    }
+    if !are_skipped_rows(&skipped_rows, allowed.bad_rows_max) {
+        return Err(ResultsError::SkippedRows(allowed.bad_rows_max));
     }
     // Before anything of theirs is shown.
     if metrics.len() > METRICS_MAX {
@@ -89,7 +155,7 @@ pub fn parse(bytes: &[u8], examples_max: u64) -> Result<Results, ResultsError> {
         millionths.insert(name, (value * MILLIONTHS as f64).round() as i64);
     }
     check_metrics(&millionths).map_err(|rejection| ResultsError::Refused(Box::new(rejection)))?;
-    Ok(Results { examples, metrics: millionths })
+    Ok(Results { examples, metrics: millionths, skipped_rows })
 }
 
 /// How far a trainer says that it has come.
@@ -122,8 +188,33 @@ pub fn progress(line: &[u8]) -> Option<Progress> {
 mod tests {
     use super::*;
 
+    const ALLOWED: Allowed = Allowed { examples_max: 1024, examples_min: 1, rows: None, bad_rows_max: 3 };
+
     fn read(text: &str) -> Result<Results, ResultsError> {
-        parse(text.as_bytes(), 1024)
+        parse(text.as_bytes(), &ALLOWED)
+    }
+
+    #[test]
+    fn examples_are_held_against_the_policy_and_the_rows() {
+        let read = |examples: u64, allowed| parse(format!("{{\"examples\": {examples}}}").as_bytes(), &allowed);
+        let strict = Allowed { examples_min: 50, rows: Some(60), ..ALLOWED };
+        assert_eq!(read(3, strict), Err(ResultsError::TooFewExamples { found: 3, needed: 50 }));
+        assert_eq!(read(50, strict).unwrap().examples, 50);
+        assert_eq!(read(60, strict).unwrap().examples, 60);
+        assert_eq!(read(61, strict), Err(ResultsError::MoreThanRows { found: 61, rows: 60 }));
+    }
+
+    #[test]
+    fn skipped_rows_are_counted_by_known_reasons_up_to_the_limit() {
+        let read = |skipped: &str| read(&format!("{{\"examples\": 9, \"skipped_rows\": {skipped}}}"));
+        let results = read(r#"{"not_a_number": 2, "missing_label": 1}"#).unwrap();
+        let counts = [("not_a_number", 2), ("missing_label", 1)].map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(results.skipped_rows, counts.into());
+        for wrong in [r#"{"not_a_number": 4}"#, r#"{"not_a_number": 0}"#, r#"{"Jane Doe": 1}"#] {
+            let error = read(wrong).unwrap_err();
+            assert_eq!(error, ResultsError::SkippedRows(3));
+            assert!(!error.to_string().contains("Jane"));
+        }
     }
 
     #[test]
@@ -133,7 +224,10 @@ mod tests {
         let metrics = [("loss", 100_000), ("accuracy", 1_000_000), ("epochs", 3_000_000), ("drift", 0)];
         assert_eq!(results.metrics, metrics.map(|(name, value)| (name.to_owned(), value)).into());
         assert_eq!(results.examples, 40);
-        assert_eq!(read(r#"{"examples": 1}"#), Ok(Results { examples: 1, metrics: Metrics::new() }));
+        assert_eq!(
+            read(r#"{"examples": 1}"#),
+            Ok(Results { examples: 1, metrics: Metrics::new(), skipped_rows: SkippedRows::new() })
+        );
     }
 
     #[test]
@@ -155,7 +249,7 @@ mod tests {
         let text = format!(r#"{{"examples": 1, "metrics": {{{}}}}}"#, many.join(","));
         assert!(matches!(read(&text), Err(ResultsError::Refused(_))));
         let long = vec![b' '; RESULTS_SIZE_BYTES_MAX as usize + 1];
-        assert_eq!(parse(&long, 1), Err(ResultsError::TooLarge));
+        assert_eq!(parse(&long, &ALLOWED), Err(ResultsError::TooLarge));
         assert!(matches!(read(&"[".repeat(60_000)), Err(ResultsError::Malformed(_))));
     }
 

@@ -1,7 +1,8 @@
 # Runs a trainer as the leader of a process group of its own, and ends the group when the node says so or is gone.
 # Arguments: address space in KiB, file size in blocks of 512 bytes, niceness, program, its arguments.
-# Standard input is a pipe from the node: a line means "end soon", its end means "end now". The system closes the pipe when
-# the node dies, however it dies.
+# Standard input is a pipe from the node: the first line means "begin", every other "end soon", its end means "end now". The
+# system closes the pipe when the node dies, however it dies.
+read -r line || exit 125
 ulimit -c 0 && ulimit -f "$2" && ulimit -v "$1" || {
   echo "the limits of this trainer cannot be set" >&2
   exit 126

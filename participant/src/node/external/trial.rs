@@ -1,7 +1,7 @@
 //! A round that a program of the site trains on trial: as in a round, with the same supervision and limits, but in a folder
 //! that is thrown away, and for nobody.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use fedledger_federation::{
     VersionId,
@@ -12,17 +12,26 @@ use fedledger_ledger::Digest;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    EVALUATED_MAX, ExternalError, ExternalSettings, GivenWeights, Places, Program, Progress, Results, checked_digest,
-    limits, make_ready, read_results, run, task::Occasion, write_update,
+    ExternalError, ExternalSettings, GivenWeights, Places, Program, Progress, Records, Results, check_inputs,
+    checked_digest, make_ready,
+    processors::Processors,
+    read_results, run,
+    task::{Occasion, Work},
+    write_update,
 };
+use crate::table::SiteData;
 
 /// A program and what a plan asks of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
     /// The program.
-    pub program: &'a Program,
+    pub program: &'a Arc<Program>,
     /// What is asked.
     pub settings: &'a ExternalSettings,
+    /// The records, and where the node's own come from.
+    pub records: (&'a Records, &'a SiteData),
+    /// Fewest examples of which the site lets an update leave.
+    pub examples_min: u64,
     /// An empty folder, which the caller removes in the end.
     pub folder: &'a Path,
 }
@@ -38,7 +47,7 @@ pub struct TrialOutcome {
     pub file: FileRef,
     /// The program's digest.
     pub program: Digest,
-    /// The most memory that the program was seen to have, in bytes; none where the system does not tell.
+    /// The most memory that its processes were seen to have, in bytes; none where the system does not tell.
     pub peak_bytes: Option<u64>,
 }
 
@@ -55,18 +64,15 @@ impl Trial<'_> {
         dtype: UpdateDtype,
         tell: impl FnMut(Progress),
     ) -> Result<TrialOutcome, ExternalError> {
-        let Self { program, settings, folder } = *self;
-        let (places, limits) = (Places::within(folder), limits(program, settings));
-        let digest = checked_digest(program, settings)?;
+        let (work, places, stop) = (self.work(), Places::within(self.folder), CancellationToken::new());
+        let digest = checked_digest(&work)?;
         let occasion = Occasion::Train { key, base: &nameless() };
-        make_ready(&places, &digest, base, (settings, program), occasion, limits)?;
-        let peak_bytes = run(program, &places, limits, &CancellationToken::new(), tell).await?;
-        if program.digest()? != digest {
-            return Err(ExternalError::Changed(program.name.clone()));
-        }
-        let results = read_results(&places, &program.name, settings.examples_max)?;
+        make_ready(&places, &digest, base, &work, occasion)?;
+        let peak_bytes = run(&work, &places, &Processors::default().order(), &stop, tell).await?;
+        check_inputs(&work, digest, self.records.1, &stop)?;
+        let results = read_results(&places, &work, &work.allowed_of_training())?;
         let mut update = Vec::new();
-        let file = write_update(&places, (settings, program), base, dtype, &mut update)?;
+        let file = write_update(&places, &work, base, dtype, &mut update)?;
         places.discard()?;
         Ok(TrialOutcome { results, update, file, program: digest, peak_bytes })
     }
@@ -77,18 +83,21 @@ impl Trial<'_> {
     ///
     /// [`ExternalError`].
     pub async fn evaluate(&self, weights: GivenWeights<'_>) -> Result<Option<Results>, ExternalError> {
-        let Self { program, settings, folder } = *self;
-        if !program.evaluates {
+        if !self.program.evaluates {
             return Ok(None);
         }
-        let (places, limits) = (Places::within(folder), limits(program, settings));
-        let digest = checked_digest(program, settings)?;
+        let (work, places, stop) = (self.work(), Places::within(self.folder), CancellationToken::new());
+        let digest = checked_digest(&work)?;
         let occasion = Occasion::Evaluate { version: &nameless() };
-        make_ready(&places, &digest, weights, (settings, program), occasion, limits)?;
-        run(program, &places, limits, &CancellationToken::new(), |_| ()).await?;
-        let results = read_results(&places, &program.name, EVALUATED_MAX)?;
+        make_ready(&places, &digest, weights, &work, occasion)?;
+        run(&work, &places, &Processors::default().order(), &stop, |_| ()).await?;
+        let results = read_results(&places, &work, &work.allowed_of_evaluation())?;
         places.discard()?;
         Ok(Some(results))
+    }
+
+    fn work(&self) -> Work {
+        Work::new(self.program, self.settings, self.records.0.clone(), self.examples_min)
     }
 }
 

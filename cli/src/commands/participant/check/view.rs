@@ -69,7 +69,7 @@ impl Check<'_> {
                     trained(&format!("by {:?}, program SHA-256 {},", training.trainer, training.program)),
                     format!("it says   {}", list(told)),
                     format!(
-                        "memory    at most {} of the program, as far as it was seen; address space allowed {}",
+                        "memory    at most {} of all its processes, as far as it was seen; allowed {}",
                         peak(training.memory_peak_bytes),
                         Megabytes(training.memory_max_bytes)
                     ),

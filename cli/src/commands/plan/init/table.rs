@@ -32,9 +32,7 @@ pub(super) fn architecture(model: Model, features: u64, classes: Option<u32>, ro
     let classes = classes.map_or_else(String::new, |classes| {
         format!("{}# as many as [data.label] lists\n", padded(&format!("classes = {classes}")))
     });
-    Some(format!(
-        "{kind}{features}# as many as [data] yields, every category counted\n{classes}"
-    ))
+    Some(format!("{kind}{features}# as many as [data] yields, every category counted\n{classes}"))
 }
 
 /// The optimiser in a plan.

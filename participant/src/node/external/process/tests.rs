@@ -12,6 +12,7 @@ const SECTION: &str = "program = \"/bin/sh\"\narguments = [\"train.sh\"]\nfiles 
 /// A folder with a shell script as its trainer.
 struct Bench {
     directory: tempfile::TempDir,
+    processors: Vec<usize>,
     stop: CancellationToken,
 }
 
@@ -25,7 +26,8 @@ struct Shown {
 
 impl Bench {
     fn new(script: &str) -> Self {
-        let bench = Self { directory: tempfile::tempdir().unwrap(), stop: CancellationToken::new() };
+        let directory = tempfile::tempdir().unwrap();
+        let bench = Self { directory, processors: Vec::new(), stop: CancellationToken::new() };
         fs::write(bench.at("train.sh"), script).unwrap();
         bench
     }
@@ -41,8 +43,9 @@ impl Bench {
         let log = self.at("trainer.log");
         let mut output = Output::open(&log).unwrap();
         let mut told = Vec::new();
+        let folder = self.directory.path();
         let running =
-            run(&program, self.directory.path(), limits, &self.stop, &mut output, |progress| told.push(progress));
+            run(&program, folder, limits, &self.processors, &self.stop, &mut output, |told_now| told.push(told_now));
         let ended = timeout(PATIENCE, running).await.unwrap().unwrap().ended;
         let log = String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned();
         Shown { ended, told, log, last_lines: output.last_lines() }
@@ -67,7 +70,7 @@ impl Bench {
 fn code(ended: &Ended) -> Option<i32> {
     match ended {
         Ended::Exited(status) => status.code(),
-        Ended::TimeUp | Ended::Cancelled => None,
+        Ended::TimeUp | Ended::Exceeded(_) | Ended::Cancelled => None,
     }
 }
 
@@ -121,7 +124,8 @@ async fn a_failure_is_told_with_its_last_lines() {
     let bench = Bench::new("");
     let mut output = Output::open(&bench.at("trainer.log")).unwrap();
     let missing = program(bench.directory.path(), "program = \"no-such-program\"");
-    let run = run(&missing, bench.directory.path(), missing.limits, &bench.stop, &mut output, |_| ()).await.unwrap();
+    let run = run(&missing, bench.directory.path(), missing.limits, &[], &bench.stop, &mut output, |_| ()).await;
+    let run = run.unwrap();
     assert_eq!(code(&run.ended), Some(127));
     assert!(output.last_lines().contains("no-such-program"), "{}", output.last_lines());
 }
@@ -153,7 +157,7 @@ async fn the_memory_of_a_program_is_seen_whenever_it_tells_of_its_progress() {
         let gate = bench.at("gate");
         // The program goes on once its progress was told.
         let tell = |_| fs::write(&gate, "go on\n").unwrap();
-        let run = run(&program, bench.directory.path(), program.limits, &bench.stop, &mut output, tell);
+        let run = run(&program, bench.directory.path(), program.limits, &[], &bench.stop, &mut output, tell);
         timeout(PATIENCE, run).await.unwrap().unwrap().peak_bytes.unwrap()
     };
     let (small, large) = (peak("1").await, peak("40000000").await);
@@ -204,6 +208,7 @@ async fn nothing_is_left_when_the_node_is_gone() {
     let bench = Bench::new("trap '' TERM; echo $$ > leader.tmp; mv leader.tmp leader; while :; do :; done");
     let program = program(bench.directory.path(), SECTION);
     let mut child = command(&program, bench.directory.path(), program.limits).kill_on_drop(false).spawn().unwrap();
+    tell_group(&mut child.stdin, BEGIN).await;
     bench.until("leader").await;
     drop(child.stdin.take());
     let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
@@ -222,4 +227,73 @@ async fn a_flood_of_output_neither_blocks_nor_fills_the_disk() {
     let kept: u64 =
         ["trainer.log", "trainer.old.log"].iter().map(|name| fs::metadata(bench.at(name)).unwrap().len()).sum();
     assert!(kept < 2 * 1024 * 1024, "{kept} bytes of 11 million were kept");
+}
+
+/// A child with so many bytes, which waits until it is ended.
+const CHILDREN: &str = "
+    child() { x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo > full.$1; while :; do sleep 1; done; }
+    for number in 0 1 2 3 4 5 6 7 8 9; do child $number & done
+    wait";
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_memory_of_all_children_counts_together() {
+    // Each alone may have as much.
+    let bench = Bench::new(CHILDREN);
+    let shown = bench.run("memory_max = \"256 MiB\"").await;
+    let Ended::Exceeded(excess @ Excess::Memory { found, allowed: 268_435_456 }) = shown.ended else {
+        panic!("{:?}: {}", shown.ended, shown.log)
+    };
+    assert!(found > 268_435_456, "{excess}");
+    assert!(excess.to_string().contains("memory_max"), "{excess}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_number_of_processes_is_limited() {
+    let many = "for number in 0 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait";
+    let shown = Bench::new(many).run("processes_max = 8").await;
+    assert!(matches!(shown.ended, Ended::Exceeded(Excess::Processes { allowed: 8, .. })), "{:?}", shown.ended);
+    let shown = Bench::new("sleep 0 & wait").run("processes_max = 2").await;
+    assert_eq!(code(&shown.ended), Some(0), "{}", shown.log);
+}
+
+#[tokio::test]
+async fn all_files_count_together() {
+    let files = "mkdir state; n=0; while [ $n -lt 100 ]; do head -c 4000000 /dev/zero > state/$n; n=$((n+1)); done";
+    for rest in ["", "; while :; do sleep 1; done"] {
+        let bench = Bench::new(&(files.to_owned() + rest));
+        let shown = bench.run("file_max = \"16 MiB\"\ndisk_max = \"64 MiB\"").await;
+        let Ended::Exceeded(excess) = shown.ended else { panic!("{:?}", shown.ended) };
+        assert!(matches!(excess, Excess::Disk { allowed: 67_108_864, .. }), "{excess}");
+    }
+}
+
+/// Nothing but the program itself can do that.
+#[tokio::test]
+async fn children_end_with_the_program_when_it_has_killed_its_watcher() {
+    let script = "
+        (while :; do :; done) > /dev/null 2>&1 & echo $! > child
+        for process in $(ps -e -o pid= -o pgid= | awk -v group=$$ '$2 == group { print $1 }'); do
+            test $process = $$ || test $process = $(cat child) || kill -KILL $process 2> /dev/null
+        done
+        echo done";
+    let bench = Bench::new(script);
+    let shown = bench.run("").await;
+    assert_eq!(code(&shown.ended), Some(0), "{}", shown.log);
+    until_gone(bench.process("child")).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_program_is_bound_to_as_many_processors_as_it_may_use() {
+    let list = async |processors: &[usize], section: &str| {
+        let mut bench = Bench::new("grep Cpus_allowed_list /proc/self/status | cut -f2");
+        bench.processors = processors.to_vec();
+        bench.run(section).await.log
+    };
+    let whole = list(&[], "").await;
+    let order = crate::node::external::processors::Processors::default().order();
+    assert_eq!(list(&order, "cpus = 1").await, format!("{}\n", order[0]), "of {whole}");
+    assert_eq!(list(&order, "cpus = 1024").await, whole);
 }

@@ -112,6 +112,16 @@ fn text(folder: &Path, file: &str) -> String {
     fs::read_to_string(folder.join(file)).unwrap()
 }
 
+/// The schema of a folder with what its plan says of the data, as a site has it whose plans do not.
+fn described_schema(folder: &Path) -> String {
+    let (plan, schema) = (text(folder, "plan.toml"), text(folder, "schema.toml"));
+    let (_, data) = plan.split_once("[data]").unwrap();
+    let (data, _) = data.split_once("[architecture]").unwrap();
+    let data = data.replace("kind = \"table\"\n", "").replace("[data.", "[").replace("[[data.", "[[");
+    let (_, split) = schema.split_once("[split]").unwrap();
+    format!("{}[split]{split}", data.split_once('\n').unwrap().1)
+}
+
 #[test]
 fn a_plan_and_a_schema_are_written_for_a_table() {
     let folder = with_table();
@@ -153,12 +163,8 @@ fn a_plan_and_a_schema_are_written_for_a_table() {
     // A schema that is there is used as it is, if it says what the columns mean.
     let given = ["plan", "init", "Heart 1.csv", "--schema", "schema.toml", "--out", "other.toml"];
     assert!(fails(folder, &given, 1).contains("describes no features"));
-    let (_, data) = shared.split_once("[data]").unwrap();
-    let (data, _) = data.split_once("[architecture]").unwrap();
-    let own = data.replace("kind = \"table\"\n", "").replace("[data.", "[").replace("[[data.", "[[");
-    let own = own.split_once('\n').unwrap().1.replace("drop_first = false", "drop_first = true");
-    let (_, split) = schema.split_once("[split]").unwrap();
-    fs::write(folder.join("schema.toml"), format!("{own}[split]{split}")).unwrap();
+    let own = described_schema(folder).replace("drop_first = false", "drop_first = true");
+    fs::write(folder.join("schema.toml"), own).unwrap();
     let kept = fs::read(folder.join("schema.toml")).unwrap();
     let again = json(folder, &[&given[..], &["--model", "multilayer_perceptron"]].concat());
     assert_eq!((&again["schema_file"], &again["features"]), (&Value::Null, &4.into()));
@@ -329,6 +335,7 @@ fn a_program_of_the_site_is_tried_as_well() {
 
     let (_folder, kit) = hospital("127.0.0.1:1");
     let temporary = tempfile::tempdir().unwrap();
+    fs::write(kit.join("schema.toml"), described_schema(&kit)).unwrap();
     fs::write(kit.join("plan.toml"), EXTERNAL_PLAN).unwrap();
     let tried = |arguments: &[&str]| {
         let arguments = [&["participant", "--check", "--dir", "."], arguments].concat();
@@ -394,6 +401,7 @@ fn an_interrupted_trial_leaves_nothing_behind() {
 
     let (_folder, kit) = hospital("127.0.0.1:1");
     let (temporary, told) = (tempfile::tempdir().unwrap(), kit.join("process"));
+    fs::write(kit.join("schema.toml"), described_schema(&kit)).unwrap();
     fs::write(kit.join("plan.toml"), EXTERNAL_PLAN).unwrap();
     executable(&kit.join("train.sh"), WAITING);
     let node = fs::read_to_string(kit.join("node.toml")).unwrap();

@@ -185,7 +185,7 @@ echo '{"examples": 1, "metrics": {"loss": 0.5}}' > metrics.json
 
 /// What is done after the plan was started: the node is killed, and nothing else.
 const MURDER: &str = "
-until pid=$(cat basel/participant/work/*/trainer/state/pid 2> /dev/null); do sleep 0.1; done
+until pid=$(cat basel/participant/*/*/trainer/state/pid 2> /dev/null); do sleep 0.1; done
 kill -KILL %2
 while kill -0 $pid 2> /dev/null && ! ps -o stat= -p $pid | grep -q Z; do sleep 0.1; done
 fedledger participant --dir basel/participant &
